@@ -1,0 +1,48 @@
+"""`state-rag`: everything that is not a `state` command.
+
+Each room brings its own sub-commands in a `commands` module with one function, `add_commands(subparsers)`;
+a command sets `run=` to a function that takes the parsed arguments. Only the module of the command that was
+asked for is imported with its heavy dependencies (inside `run`), so that `--help` stays quick.
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from state_rag import __version__
+from state_rag.errors import StateRagError
+
+ROOMS = (
+    "state_rag.embeddings.commands",
+    "state_rag.datasets.commands",
+    "state_rag.upstream.commands",
+    "state_rag.evaluation.commands",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(prog="state-rag", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"state-rag {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for room in ROOMS:
+        importlib.import_module(room).add_commands(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a `StateRagError` becomes one line on standard error and status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except StateRagError as error:
+        print(f"state-rag: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
