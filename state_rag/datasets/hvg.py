@@ -1,0 +1,34 @@
+"""Highly variable genes, chosen the same way for simulated and prepared screens."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import anndata
+
+
+def highly_variable(adata: "anndata.AnnData", n_genes: int) -> np.ndarray:
+    """Choose the most variable genes of log-normalised data (scanpy's `seurat` flavour).
+
+    Parameters
+    ----------
+    adata
+        Log-normalised data, cells x G genes.
+    n_genes
+        How many to choose; all genes are chosen when there are no more than that.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean mask over the genes, `[G]`, with `min(n_genes, G)` true entries.
+    """
+    import scanpy
+
+    if adata.n_vars <= n_genes:
+        return np.ones(adata.n_vars, dtype=bool)
+    table = scanpy.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat", inplace=False)
+    order = np.lexsort((np.arange(adata.n_vars), -np.nan_to_num(table["dispersions_norm"].to_numpy(), nan=-np.inf)))
+    mask = np.zeros(adata.n_vars, dtype=bool)
+    mask[order[:n_genes]] = True
+    return mask

@@ -1,0 +1,378 @@
+"""A screen shaped like Replogle-Nadig, with the truth known: for demonstrations, tests and trials without downloads."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from state_rag.datasets.h5ad import write_h5ad
+from state_rag.datasets.screen_truth import ScreenTruth, draw_truth
+from state_rag.errors import StateRagError
+from state_rag.files import atomic_path
+
+if TYPE_CHECKING:
+    import anndata
+    from scipy.sparse import csr_matrix
+
+CONTROL = "non-targeting"
+_DISPERSION = 4.0  # size parameter of the negative binomial: variance = mean + mean^2 / 4
+_DEPTH_SPREAD = 0.35  # standard deviation of the log sequencing depth between cells
+_BATCH_SPREAD = 0.05  # standard deviation of the log expression of a gene between batches
+_BLOCK = 4096  # cells drawn at once
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "n_perturbations": 24,
+        "n_modules": 6,
+        "n_genes": 80,
+        "n_hvgs": 48,
+        "cells_per_condition": 20,
+        "controls_per_line": 80,
+        "embedding_width": 32,
+    },
+    "demo": {},
+    "replogle": {
+        "n_perturbations": 2023,
+        "n_modules": 200,
+        "n_genes": 6642,
+        "n_hvgs": 2000,
+        "cells_per_condition": 20,
+        "controls_per_line": 2500,
+        "gem_groups_per_line": 24,
+        "embedding_width": 1536,
+    },
+}
+"""Sizes by name; `demo` is the defaults of `simulate_screen`."""
+
+
+@dataclass(frozen=True)
+class SimulatedScreen:
+    """Where the files of a simulated screen lie.
+
+    Attributes
+    ----------
+    h5ad
+        The cells: `X` log-normalised (CSR, float32), `obsm["X_hvg"]`, obs `gene`, `cell_line`, `gem_group`.
+    embeddings
+        Text embeddings of the perturbations (safetensors).
+    truth
+        JSON: module and topic of each perturbation, its mates and misleading neighbours, seed and parameters.
+    truth_effects
+        NPZ: expected shift of mean expression for each perturbation and line; see `simulate_screen`.
+    """
+
+    h5ad: Path
+    embeddings: Path
+    truth: Path
+    truth_effects: Path
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The parameters of a screen, checked; the fields are described in `simulate_screen`."""
+
+    n_perturbations: int
+    n_modules: int
+    n_genes: int
+    n_hvgs: int
+    cells_per_condition: int
+    controls_per_line: int
+    gem_groups_per_line: int
+    lines: tuple[str, ...]
+    embedding_width: int
+    misleading_fraction: float
+    active_fraction: float
+    flip_fraction: float
+    effect_scale: float
+    counts_per_gene: float
+    missing: int
+    unseen: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no screen."""
+        for name, low in (
+            ("n_modules", 2),
+            ("n_perturbations", 2),
+            ("n_genes", 2),
+            ("n_hvgs", 1),
+            ("cells_per_condition", 1),
+            ("controls_per_line", 1),
+            ("gem_groups_per_line", 1),
+            ("embedding_width", 2),
+            ("missing", 0),
+            ("unseen", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < low:
+                raise StateRagError(f"{name}={getattr(self, name)}: expected at least {low}.")
+        for name in ("misleading_fraction", "active_fraction", "flip_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise StateRagError(f"{name}={getattr(self, name)}: expected a fraction between 0 and 1.")
+        if self.n_modules > self.n_perturbations:
+            raise StateRagError(
+                f"n_modules={self.n_modules} is more than n_perturbations={self.n_perturbations}: every module needs a "
+                "perturbation. Lower n_modules."
+            )
+        if self.n_hvgs > self.n_genes:
+            raise StateRagError(f"n_hvgs={self.n_hvgs} is more than n_genes={self.n_genes}. Lower n_hvgs.")
+        if self.missing + self.unseen >= self.n_perturbations:
+            raise StateRagError(
+                f"missing={self.missing} and unseen={self.unseen} together leave no perturbation out of "
+                f"n_perturbations={self.n_perturbations} that has both cells and an embedding. Lower them."
+            )
+        if self.counts_per_gene <= 0:
+            raise StateRagError(f"counts_per_gene={self.counts_per_gene}: expected a positive number.")
+        if not self.lines or len(set(self.lines)) != len(self.lines) or not all(self.lines):
+            raise StateRagError(f"lines={list(self.lines)}: expected one or more different cell line names.")
+
+
+def simulate_screen(
+    folder: str | os.PathLike[str],
+    *,
+    n_perturbations: int = 60,
+    n_modules: int = 12,
+    n_genes: int = 300,
+    n_hvgs: int = 150,
+    cells_per_condition: int = 48,
+    controls_per_line: int = 320,
+    gem_groups_per_line: int = 3,
+    lines: tuple[str, ...] = ("k562", "rpe1", "jurkat", "hepg2"),
+    embedding_width: int = 64,
+    misleading_fraction: float = 0.25,
+    active_fraction: float = 0.75,
+    flip_fraction: float = 0.2,
+    effect_scale: float = 1.0,
+    counts_per_gene: float = 5.0,
+    missing: int = 0,
+    unseen: int = 0,
+    seed: int = 0,
+) -> SimulatedScreen:
+    """Write a simulated screen: `screen.h5ad`, `embeddings.safetensors`, `truth.json`, `truth_effects.npz`.
+
+    Counts are negative binomial around a level that a line, a batch and the perturbation's log fold change set; they
+    are scaled to the median depth and log1p-transformed. The names of perturbations show their module (`RIBOSM2`).
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if missing. Files of an earlier simulation there are replaced.
+    n_perturbations, n_modules
+        Perturbations, and modules that they are spread over evenly.
+    n_genes, n_hvgs
+        Genes of `X` (the first of them are the perturbed genes) and, of those, genes of `X_hvg`.
+    cells_per_condition, controls_per_line, gem_groups_per_line
+        Cells of a perturbation in a line, control cells of a line, batches of a line.
+    lines
+        Cell lines.
+    embedding_width
+        Width of the text embeddings.
+    misleading_fraction
+        Fraction of the perturbations whose text resembles a module they do not belong to.
+    active_fraction
+        Fraction of the lines that a module acts in.
+    flip_fraction
+        Probability that a module acts with the opposite sign in a line.
+    effect_scale
+        Factor on all log fold changes except the knock-down of the perturbed gene itself.
+    counts_per_gene
+        Mean sequencing depth of a cell, divided by the number of genes.
+    missing
+        Number of perturbations that have cells but no embedding.
+    unseen
+        Number of perturbations that have an embedding (and a true effect) but no cells.
+    seed
+        Two calls with the same parameters write the same data.
+
+    Returns
+    -------
+    SimulatedScreen
+        The paths. `truth_effects.npz` holds `perturbations` [P], `lines` [L], `genes` [G], `effects` [P, L, G]
+        (difference to control of the expected log-normalised expression, batches left out), and
+        `highly_variable` [G]. `effects` follows from the parameters; no simulated cell goes into it.
+
+    Raises
+    ------
+    StateRagError
+        If a parameter makes no screen, or a file cannot be written. Parameters are checked before anything is written.
+    """
+    sizes = _Sizes(**{name: value for name, value in locals().items() if name != "folder"})
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise StateRagError(f"{folder}: is a file, expected a folder to write the screen into. Choose another name.")
+    truth_rng, pick_rng, level_rng, cell_rng, grid_rng = np.random.default_rng(sizes.seed).spawn(5)
+    truth = draw_truth(
+        truth_rng,
+        n_perturbations=sizes.n_perturbations,
+        n_modules=sizes.n_modules,
+        n_genes=sizes.n_genes,
+        lines=tuple(sizes.lines),
+        embedding_width=sizes.embedding_width,
+        misleading_fraction=sizes.misleading_fraction,
+        active_fraction=sizes.active_fraction,
+        flip_fraction=sizes.flip_fraction,
+        effect_scale=sizes.effect_scale,
+    )
+    picked = pick_rng.permutation(sizes.n_perturbations)
+    unseen_names = [truth.perturbations[i] for i in sorted(picked[: sizes.unseen])]
+    missing_names = [truth.perturbations[i] for i in sorted(picked[sizes.unseen : sizes.unseen + sizes.missing])]
+    log_level = _draw_levels(level_rng, sizes)
+    adata = _draw_cells(cell_rng, sizes, truth, log_level, set(unseen_names))
+    effects = _expected_effects(grid_rng, sizes, truth, log_level)
+    return _write(folder, sizes, truth, adata, effects, missing_names, unseen_names)
+
+
+def _draw_levels(rng: np.random.Generator, sizes: _Sizes) -> np.ndarray:
+    """Return the log expression level of each gene in each line, `[L, G]`."""
+    shared = rng.normal(0.0, 1.0, sizes.n_genes)
+    return shared + rng.normal(0.0, 0.5, (len(sizes.lines), sizes.n_genes))
+
+
+def _draw_cells(
+    rng: np.random.Generator, sizes: _Sizes, truth: ScreenTruth, log_level: np.ndarray, without_cells: set[str]
+) -> "anndata.AnnData":
+    """Draw the cells of every line and condition and return them log-normalised, with `X_hvg`."""
+    import anndata
+    import pandas as pd
+    from scipy.sparse import vstack
+
+    from state_rag.datasets.hvg import highly_variable
+
+    seen = [i for i, name in enumerate(truth.perturbations) if name not in without_cells]
+    blocks, genes, lines, groups = [], [], [], []
+    control = len(truth.perturbations)
+    for line, line_name in enumerate(sizes.lines):
+        condition = np.concatenate(
+            [np.repeat(seen, sizes.cells_per_condition), np.full(sizes.controls_per_line, control)]
+        )
+        condition = rng.permutation(condition)
+        group = rng.integers(0, sizes.gem_groups_per_line, len(condition))
+        batch_shift = rng.normal(0.0, _BATCH_SPREAD, (sizes.gem_groups_per_line, sizes.n_genes))
+        change = np.concatenate([truth.log_fold_change[:, line], np.zeros((1, sizes.n_genes), dtype=np.float32)])
+        for start in range(0, len(condition), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            blocks.append(_draw_block(rng, sizes, log_level[line] + change[condition[rows]] + batch_shift[group[rows]]))
+        genes.append(condition)
+        lines.append(np.full(len(condition), line))
+        groups.append(group + 1 + line * sizes.gem_groups_per_line)
+
+    names = [*truth.perturbations, CONTROL]
+    obs = pd.DataFrame(
+        {
+            "gene": pd.Categorical([names[i] for i in np.concatenate(genes)]),
+            "cell_line": pd.Categorical([sizes.lines[i] for i in np.concatenate(lines)]),
+            "gem_group": pd.Categorical([str(i) for i in np.concatenate(groups)]),
+        },
+    )
+    obs.index = pd.Index([f"cell_{i:07d}" for i in range(len(obs))])
+    var = pd.DataFrame({"gene_name": list(truth.genes)}, index=pd.Index(list(truth.genes)))
+    adata = anndata.AnnData(X=vstack(blocks, format="csr"), obs=obs, var=var)
+    adata.uns["log1p"] = {}
+    adata.var["highly_variable"] = highly_variable(adata, sizes.n_hvgs)
+    adata.obsm["X_hvg"] = np.asarray(adata.X[:, adata.var["highly_variable"].to_numpy()].todense(), dtype=np.float32)
+    return adata
+
+
+def _draw_block(rng: np.random.Generator, sizes: _Sizes, log_level: np.ndarray) -> "csr_matrix":
+    """Draw counts for `[cells, G]` log levels; return them scaled to the median depth and log1p-transformed."""
+    from scipy.sparse import csr_matrix
+
+    target = sizes.counts_per_gene * sizes.n_genes
+    share = np.exp(log_level)
+    share /= share.sum(axis=1, keepdims=True)
+    depth = target * np.exp(rng.normal(0.0, _DEPTH_SPREAD, (len(log_level), 1)))
+    counts = rng.poisson(depth * share * rng.gamma(_DISPERSION, 1 / _DISPERSION, log_level.shape))
+    scale = target / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return csr_matrix(np.log1p(counts * scale).astype(np.float32))
+
+
+def _expected_effects(
+    rng: np.random.Generator, sizes: _Sizes, truth: ScreenTruth, log_level: np.ndarray, draws: int = 40_000
+) -> np.ndarray:
+    """Return the expected shift of log-normalised expression, `[P, L, G]` float32.
+
+    The expectation of log1p(scaled count) depends on a gene's share of the counts only. It is taken once over
+    `draws` cells on a grid of shares and interpolated, so its error (about 0.003) does not grow with the screen.
+    """
+    target = sizes.counts_per_gene * sizes.n_genes
+    control = np.exp(log_level) / np.exp(log_level).sum(axis=1, keepdims=True)
+    changed = np.exp(log_level[None] + truth.log_fold_change)
+    changed /= changed.sum(axis=2, keepdims=True)
+    low, high = np.log(min(control.min(), changed.min())), np.log(max(control.max(), changed.max()))
+    grid = np.linspace(low, high, 160)
+    depth = target * np.exp(rng.normal(0.0, _DEPTH_SPREAD, draws))
+    size = depth * rng.gamma(_DISPERSION, 1 / _DISPERSION, draws)
+    expected = np.array([np.log1p(rng.poisson(size * np.exp(point)) * target / depth).mean() for point in grid])
+    shift = np.interp(np.log(changed), grid, expected) - np.interp(np.log(control), grid, expected)[None]
+    return shift.astype(np.float32)
+
+
+def _write(
+    folder: Path,
+    sizes: _Sizes,
+    truth: ScreenTruth,
+    adata: "anndata.AnnData",
+    effects: np.ndarray,
+    missing: list[str],
+    unseen: list[str],
+) -> SimulatedScreen:
+    """Write the four files."""
+    from state_rag.embeddings.table import Embeddings
+    from state_rag.embeddings.writers import write_embeddings
+
+    paths = SimulatedScreen(
+        h5ad=folder / "screen.h5ad",
+        embeddings=folder / "embeddings.safetensors",
+        truth=folder / "truth.json",
+        truth_effects=folder / "truth_effects.npz",
+    )
+    kept = [i for i, name in enumerate(truth.perturbations) if name not in missing]
+    table = Embeddings(
+        names=tuple(truth.perturbations[i] for i in kept),
+        vectors=truth.embeddings[kept],
+        source="simulated",
+        provenance={"made_by": "state-rag data simulate", "seed": str(sizes.seed)},
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_h5ad(adata, paths.h5ad)
+        write_embeddings(paths.embeddings, table)
+        with atomic_path(paths.truth) as temporary:
+            temporary.write_text(json.dumps(_describe(sizes, truth, missing, unseen), indent=1) + "\n")
+        with atomic_path(paths.truth_effects) as temporary:
+            np.savez_compressed(
+                temporary,
+                perturbations=np.array(truth.perturbations),
+                lines=np.array(truth.lines),
+                genes=np.array(truth.genes),
+                highly_variable=adata.var["highly_variable"].to_numpy(),
+                effects=effects,
+            )
+    except OSError as error:
+        raise StateRagError(
+            f"{folder}: the simulated screen cannot be written ({error}). Free disk space or choose another folder."
+        ) from error
+    return paths
+
+
+def _describe(sizes: _Sizes, truth: ScreenTruth, missing: list[str], unseen: list[str]) -> dict[str, Any]:
+    """Return the contents of `truth.json`."""
+    names = truth.perturbations
+    return {
+        "control": CONTROL,
+        "module": {name: truth.modules[truth.module_of[i]] for i, name in enumerate(names)},
+        "topic": {name: truth.modules[truth.topic_of[i]] for i, name in enumerate(names)},
+        "mates": {name: truth.mates(i) for i, name in enumerate(names)},
+        "misleading": {name: truth.misleading(i) for i, name in enumerate(names)},
+        "gain": {
+            module: {line: round(float(truth.gain[m, j]), 4) for j, line in enumerate(truth.lines)}
+            for m, module in enumerate(truth.modules)
+        },
+        "missing_embedding": missing,
+        "unseen": unseen,
+        "seed": sizes.seed,
+        "parameters": {name: value for name, value in asdict(sizes).items() if name != "seed"},
+    }
