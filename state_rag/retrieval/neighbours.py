@@ -1,0 +1,187 @@
+"""Stage 1, not differentiable: the K nearest entries of the base for each query, by cosine (PT-RAG, section 1.2)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import torch
+from torch import Tensor, nn
+
+from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
+
+FAISS_FROM = 50_000
+"""Rows of the base above which `auto` prefers FAISS, where it is installed."""
+
+CHUNK_ELEMENTS = 2**24
+"""Similarities held at a time by the exact search (float64: 128 MiB)."""
+
+
+def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Return the k nearest rows of `base` for each query, most similar first.
+
+    The similarity is the cosine, 0 for a zero vector. Among equally similar rows the lower one comes first, so that
+    the answer is a function of the input alone. Products are summed in float64 and compared in float32: with that,
+    equal rows stay equal whatever order a matrix product sums in.
+
+    Parameters
+    ----------
+    queries
+        [Q, D].
+    base
+        [P, D].
+    k
+        Neighbours to return for each query.
+    own
+        Long [Q]: the row of `base` that is the query itself, to be left out; -1 leaves nothing out.
+    backend
+        `exact` (products in chunks), `faiss` (FAISS's flat index, exact too, made for large bases), or `auto`:
+        FAISS when the base has more than 50,000 rows and FAISS is installed.
+
+    Returns
+    -------
+    index, similarity
+        Long [Q, k] and float32 [Q, k].
+
+    Raises
+    ------
+    StateRagError
+        When k is below 1 or larger than the rows available to some query, or FAISS was asked for but is missing.
+    """
+    _check_k(k, len(base), bool((own >= 0).any()))
+    if backend not in ("auto", "exact", "faiss"):
+        raise StateRagError(f"neighbours: unknown backend {backend!r}; choose auto, exact or faiss.")
+    installed = importlib.util.find_spec("faiss") is not None
+    if backend == "faiss" and not installed:
+        raise StateRagError(
+            "neighbours: backend is faiss, but FAISS is not installed; `pip install 'state-rag[faiss]'`, or use exact."
+        )
+    use_faiss = backend == "faiss" or (backend == "auto" and len(base) > FAISS_FROM and installed)
+    search = _search_faiss if use_faiss else _search_exact
+    with torch.no_grad():
+        return search(_unit(queries), _unit(base), k, own.to(queries.device))
+
+
+def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct rows in `index` and where each entry lies among them.
+
+    Parameters
+    ----------
+    index
+        Long [B, K], rows of the knowledge.
+
+    Returns
+    -------
+    rows, local
+        Long [N], ascending, and long [B, K] with `rows[local] == index`.
+
+    Examples
+    --------
+    >>> distinct(torch.tensor([[7, 3], [3, 9]]))
+    (tensor([3, 7, 9]), tensor([[1, 0],
+            [0, 2]]))
+    """
+    rows, local = torch.unique(index, return_inverse=True)
+    return rows, local
+
+
+class NeighbourTable(nn.Module):
+    """The K neighbours of every row of the knowledge, computed once.
+
+    Rows of the base leave themselves out; rows that may only ask (see `Knowledge.with_queries`) leave nothing out.
+
+    Parameters
+    ----------
+    knowledge
+        P rows, of which the first `n_candidates` may be retrieved.
+    k
+        Neighbours of each row; at most `n_candidates - 1`.
+    block
+        The block whose cosine decides.
+    """
+
+    index: Tensor
+    similarity: Tensor
+
+    def __init__(self, knowledge: Knowledge, k: int, block: str = "text") -> None:
+        super().__init__()
+        values = knowledge.block(block)
+        own = torch.arange(len(values), device=values.device)
+        own[knowledge.n_candidates :] = -1
+        index, similarity = top_neighbours(values, values[: knowledge.n_candidates], k, own)
+        self.k = k
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("similarity", similarity, persistent=False)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the neighbours of `rows` [B]: their rows, long [B, K], and similarities, float32 [B, K].
+
+        Raises
+        ------
+        IndexError
+            For a negative row: an unknown name or a control has no neighbours, and must not be asked for.
+        """
+        if bool((rows < 0).any()):
+            raise IndexError("a row below 0 (an unknown name or a control) has no neighbours")
+        return self.index[rows], self.similarity[rows]
+
+    lookup = forward
+
+
+def _check_k(k: int, n_base: int, leaves_out: bool) -> None:
+    available = max(n_base - int(leaves_out), 0)
+    if not 1 <= k <= available:
+        reason = ", the query itself left out" if leaves_out else ""
+        raise StateRagError(
+            f"training.topk_rag is {k}, but {available} candidates can be retrieved ({n_base} in the base{reason}); "
+            + (f"set training.topk_rag to 1 up to {available}." if available else "give embeddings for more names.")
+        )
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    wide = vectors.detach().to(torch.float64)
+    norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    return wide / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+    n_base = len(base)
+    backwards = torch.arange(n_base - 1, -1, -1, device=base.device)
+    step = max(1, CHUNK_ELEMENTS // max(n_base, 1))
+    indices, similarities = [], []
+    for start in range(0, len(queries), step):
+        leave_out = own[start : start + step]
+        similarity = (queries[start : start + step] @ base.T).to(torch.float32)
+        asking = torch.nonzero(leave_out >= 0).flatten()
+        similarity[asking, leave_out[asking]] = -torch.inf
+        # one unique integer for each (similarity, row), so that ties fall to the lower row on every device
+        key = (_ordered(similarity) << 32) + backwards
+        index = n_base - 1 - (key.topk(k, dim=1).values & 0xFFFFFFFF)
+        indices.append(index)
+        similarities.append(similarity.gather(1, index))
+    if not indices:
+        return own.new_zeros(0, k), torch.zeros(0, k, device=base.device)
+    return torch.cat(indices), torch.cat(similarities)
+
+
+def _ordered(values: Tensor) -> Tensor:
+    """Return integers (int64 within the range of int32) that sort as the float32 `values` do."""
+    bits = (values + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 and 0.0 one number
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+
+
+def _search_faiss(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+    faiss = importlib.import_module("faiss")
+    if not len(queries):
+        return own.new_zeros(0, k), torch.zeros(0, k, device=base.device)
+    index = faiss.IndexFlatIP(base.shape[1])
+    index.add(base.to("cpu", torch.float32).numpy())
+    spare = int(bool((own >= 0).any()))
+    similarity, found = index.search(queries.to("cpu", torch.float32).numpy(), k + spare)
+    found, similarity = torch.from_numpy(found), torch.from_numpy(similarity)
+    similarity = similarity.masked_fill(found == own.cpu().unsqueeze(1), -torch.inf)
+    by_row = found.argsort(dim=1)
+    found, similarity = found.gather(1, by_row), similarity.gather(1, by_row)
+    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return found.gather(1, order).to(base.device), similarity.gather(1, order).to(base.device)

@@ -1,0 +1,235 @@
+"""Stage 2, differentiable: which candidate helps which cell, and the context that follows (PT-RAG, section 1.3).
+
+The published form, for cell x, query perturbation p and candidate k, each of width H: the triplet
+`c_k = LayerNorm([x ; p ; k])`, two logits from `Linear(3H,H) -> GELU -> Dropout -> Linear(H,2)`, a straight-through
+Gumbel-softmax that gives `w_k`, `h'_k = Linear(3H,H)(c_k)`, and the context `z = sum_k w_k h'_k`.
+
+Here the triplet is never built. With mean mu and inverse deviation r of the triplet, W' = W * gamma, its three parts
+W'x, W'p, W'k, and s = W' 1,
+
+    W LayerNorm(c_k) + b = r (u + v_k) + c0,
+    u = W'x x - mean(x)/3 s,  v_k = W'p p + W'k k - (mean(p) + mean(k))/3 s,  c0 = W beta + b,
+
+so that one product for each cell, set and distinct candidate replaces one for each (cell, candidate), and
+
+    z = (sum_k w_k r_k) u + sum_k (w_k r_k) v_k + (sum_k w_k) c0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from state_rag.retrieval.scoring import score_in_blocks
+
+SCORE_SCALES = ("running", "batch", "none")
+INFERENCES = ("expected", "sample", "argmax")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the selector decided for B sets of S cells with K candidates each.
+
+    Attributes
+    ----------
+    context
+        [B, S, H], at least float32.
+    include
+        Weight of each candidate, [B, S, K]: 0 or 1 (with a soft gradient) where a choice was made, the probability
+        of inclusion under `expected`.
+    scores
+        Scaled logits [B, S, K, 2]; the last axis is (exclude, include).
+    """
+
+    context: Tensor
+    include: Tensor
+    scores: Tensor
+
+    @property
+    def sparsity(self) -> Tensor:
+        """Mean weight, a scalar with gradient; 0 when nothing was retrieved."""
+        return self.include.mean() if self.include.numel() else self.include.sum()
+
+    @property
+    def active_ratio(self) -> Tensor:
+        """Share of (cell, candidate) pairs with a weight above one half, a scalar; 0 when nothing was retrieved."""
+        active = (self.include.detach() > 0.5).to(self.include.dtype)
+        return active.mean() if active.numel() else active.sum()
+
+
+class CandidateSelector(nn.Module):
+    """Score every (cell, candidate) pair, choose, and sum the chosen into a context.
+
+    Parameters
+    ----------
+    hidden_dim
+        H, width of encoded cells, queries and candidates.
+    dropout
+        Dropout of the scorer's hidden layer.
+    temperature
+        Tau of the Gumbel-softmax.
+    score_scale
+        What the logits are divided by. `batch`: their standard deviation over the batch, both logits together, as in
+        the authors' code (a set's prediction then depends on its batch-mates). `running`: the same in training, which
+        also feeds a running average that evaluation divides by. `none`: nothing.
+    inference
+        The gate in evaluation mode. `expected`: softmax(scores)[include], which is how often a hard Gumbel draw
+        includes the candidate, so that it matches training and needs no noise. `sample`: the draw, as in the authors'
+        code. `argmax`: the noise-free choice, which does not match training.
+    momentum
+        Weight of a new batch in the running average.
+    block_elements
+        Elements of the scorer's hidden layer [B, S, K, H] that may exist at a time, in forward and backward.
+    """
+
+    score_std: Tensor
+    score_batches: Tensor
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        dropout: float = 0.1,
+        *,
+        temperature: float = 0.5,
+        score_scale: str = "running",
+        inference: str = "expected",
+        momentum: float = 0.01,
+        block_elements: int = 2**22,
+    ) -> None:
+        super().__init__()
+        if score_scale not in SCORE_SCALES:
+            raise ValueError(f"score_scale is {score_scale!r}, expected one of {', '.join(SCORE_SCALES)}")
+        if inference not in INFERENCES:
+            raise ValueError(f"inference is {inference!r}, expected one of {', '.join(INFERENCES)}")
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self.temperature = temperature
+        self.score_scale = score_scale
+        self.inference = inference
+        self.momentum = momentum
+        self.block_elements = block_elements
+        self.norm = nn.LayerNorm(3 * hidden_dim)
+        self.scorer_in = nn.Linear(3 * hidden_dim, hidden_dim)
+        self.scorer_out = nn.Linear(hidden_dim, 2)
+        self.project = nn.Linear(3 * hidden_dim, hidden_dim)
+        self.register_buffer("score_std", torch.ones(()))
+        self.register_buffer("score_batches", torch.zeros((), dtype=torch.long))
+
+    def forward(
+        self, cells: Tensor, query: Tensor, candidates: Tensor, index: Tensor, noise: Tensor | None = None
+    ) -> Selection:
+        """Choose candidates for each cell.
+
+        Computed in float32 (float64 for float64 input) whatever the autocast state.
+
+        Parameters
+        ----------
+        cells
+            Encoded control cells [B, S, H].
+        query
+            Encoded perturbation of each set [B, H].
+        candidates
+            Encoded distinct candidates of the batch [N, H].
+        index
+            Each set's candidates, long [B, K] into `candidates`.
+        noise
+            Standard Gumbel noise [B, S, K, 2] to use instead of a draw. Only training and `sample` use noise.
+        """
+        dtype = torch.promote_types(cells.dtype, torch.float32)
+        with torch.autocast(cells.device.type, enabled=False):
+            parts = (cells.to(dtype), query.to(dtype), candidates.to(dtype))
+            centred, means, variances = zip(*(_moments(part) for part in parts), strict=True)
+            inverse = self._inverse_deviation(means, variances, index)
+            u, v, constant = self._affine(self.scorer_in, centred, means, index)
+            logits = score_in_blocks(
+                u,
+                v,
+                inverse,
+                constant,
+                self.scorer_out.weight.to(dtype),
+                self.scorer_out.bias.to(dtype),
+                dropout=self.dropout if self.training else 0.0,
+                block_elements=self.block_elements,
+            )
+            scores = logits / self._scale(logits)
+            include = self._gate(scores, noise)
+            u, v, constant = self._affine(self.project, centred, means, index)
+            weight = include * inverse
+            context = torch.addcmul(torch.bmm(weight, v), weight.sum(-1, keepdim=True), u)
+            context = context + include.sum(-1, keepdim=True) * constant
+        return Selection(context, include, scores)
+
+    def zero_weight_terms(self) -> Tensor:
+        """Return a scalar 0 that depends on every parameter, for batches without a retrieved set.
+
+        Added to the loss it gives each parameter a zero gradient, which distributed training needs.
+        """
+        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+
+    def _inverse_deviation(self, means: tuple[Tensor, ...], variances: tuple[Tensor, ...], index: Tensor) -> Tensor:
+        """Return 1 / sqrt(variance + eps) of every triplet, [B, S, K], from the moments of its parts."""
+        mean = _spread(means, index)
+        overall = sum(mean) / 3
+        between = sum((part - overall).square() for part in mean)
+        within = sum(_spread(variances, index))
+        return torch.rsqrt((within + between) / 3 + self.norm.eps)
+
+    def _affine(
+        self, linear: nn.Linear, centred: tuple[Tensor, ...], means: tuple[Tensor, ...], index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return u [B, S, H], v [B, K, H] and c0 [H] with `linear(norm(triplet)) = r (u + v) + c0`."""
+        dtype = centred[0].dtype
+        weight, bias = linear.weight.to(dtype), linear.bias.to(dtype)
+        scaled = (weight * self.norm.weight.to(dtype)).unflatten(1, (3, self.hidden_dim))
+        sums = scaled.sum(-1)
+        third = sums.sum(1) / 3
+        u, of_query, of_candidate = (
+            F.linear(centred[part], scaled[:, part]) + means[part].unsqueeze(-1) * (sums[:, part] - third)
+            for part in range(3)
+        )
+        return u, of_query.unsqueeze(1) + of_candidate[index], F.linear(self.norm.bias.to(dtype), weight, bias)
+
+    def _scale(self, logits: Tensor) -> Tensor | float:
+        if self.score_scale == "none" or not logits.numel():
+            return 1.0
+        if self.score_scale == "running" and not self.training:
+            return self.score_std.to(logits.dtype)
+        scale = logits.std() + 1e-8
+        if self.score_scale == "running":
+            self._remember(scale.detach())
+        return scale
+
+    @torch.no_grad()
+    def _remember(self, scale: Tensor) -> None:
+        new = scale.to(self.score_std)
+        self.score_std.copy_(torch.where(self.score_batches == 0, new, self.score_std.lerp(new, self.momentum)))
+        self.score_batches += 1
+
+    def _gate(self, scores: Tensor, noise: Tensor | None) -> Tensor:
+        """Return weights [B, S, K]; a softmax over two logits is a sigmoid of their difference."""
+        difference = scores[..., 1] - scores[..., 0]
+        if not self.training and self.inference == "expected":
+            return torch.sigmoid(difference)
+        if self.training or self.inference == "sample":
+            if noise is None:
+                noise = -torch.empty_like(scores).exponential_().log()
+            difference = difference + (noise[..., 1] - noise[..., 0]).to(difference.dtype)
+        soft = torch.sigmoid(difference / self.temperature)
+        hard = (difference > 0).to(soft.dtype)
+        return hard + (soft - soft.detach())  # the difference is exactly 0: w is exactly 0 or 1
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the values less their mean, the mean and the biased variance over the last axis."""
+    mean = values.mean(-1)
+    centred = values - mean.unsqueeze(-1)
+    return centred, mean, centred.square().mean(-1)
+
+
+def _spread(moments: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one moment of cells [B, S], query [B] and candidates [N] in shapes that broadcast to [B, S, K]."""
+    cells, query, candidates = moments
+    return cells.unsqueeze(-1), query[:, None, None], candidates[index].unsqueeze(1)

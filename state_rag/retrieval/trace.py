@@ -1,0 +1,83 @@
+"""What was retrieved for each set and selected for each cell, as arrays and as the published strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+SELECTED_ABOVE = 0.5
+"""A candidate counts as selected when its weight exceeds this."""
+
+
+@dataclass(frozen=True)
+class RetrievalTrace:
+    """The retrieval of one batch: B sets of S cells, K candidates each.
+
+    Attributes
+    ----------
+    queries
+        The perturbation of each set, B names.
+    names
+        Names of the knowledge; `rows` points into them.
+    rows
+        Candidates, int64 [B, K].
+    similarity
+        Cosines [B, K].
+    weights
+        Weight of each candidate for each cell [B, S, K]: inclusion (or its probability), or attention.
+    """
+
+    queries: tuple[str, ...]
+    names: Sequence[str]
+    rows: np.ndarray
+    similarity: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def from_tensors(
+        cls, queries: Sequence[str], names: Sequence[str], rows: Tensor, similarity: Tensor, weights: Tensor
+    ) -> RetrievalTrace:
+        """Copy tensors on any device, with or without gradient, into a trace."""
+        return cls(
+            tuple(queries),
+            names,
+            rows.detach().cpu().numpy(),
+            similarity.detach().float().cpu().numpy(),
+            weights.detach().float().cpu().numpy(),
+        )
+
+    @property
+    def n_retrieved(self) -> int:
+        """K."""
+        return self.rows.shape[1]
+
+    @cached_property
+    def candidates(self) -> list[list[str]]:
+        """Names of the candidates of each set, most similar first."""
+        return [[self.names[row] for row in rows] for rows in self.rows.tolist()]
+
+    @property
+    def selected(self) -> np.ndarray:
+        """Which candidates each cell selected, bool [B, S, K]."""
+        return self.weights > SELECTED_ABOVE
+
+    def retrieved_text(self, number: int, cell: int) -> str:
+        """Return `NAME(w=1.00)|...` for one cell of set `number`."""
+        pairs = zip(self.candidates[number], self.weights[number, cell].tolist(), strict=True)
+        return "|".join(f"{name}(w={weight:.2f})" for name, weight in pairs)
+
+    def selected_names(self, number: int, cell: int) -> list[str]:
+        """Return the names one cell of set `number` selected."""
+        chosen = self.selected[number, cell].tolist()
+        return [name for name, taken in zip(self.candidates[number], chosen, strict=True) if taken]
+
+    def cells(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yield (query, retrieved text, `A|B` or `none`, number selected) for each cell, set after set."""
+        for number, query in enumerate(self.queries):
+            for cell in range(self.weights.shape[1]):
+                names = self.selected_names(number, cell)
+                yield query, self.retrieved_text(number, cell), "|".join(names) or "none", len(names)
