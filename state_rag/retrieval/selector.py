@@ -50,8 +50,12 @@ class Selection:
 
     @property
     def sparsity(self) -> Tensor:
-        """Mean weight, a scalar with gradient; 0 when nothing was retrieved."""
-        return self.include.mean() if self.include.numel() else self.include.sum()
+        """Mean weight, a scalar with gradient; 0 when nothing was retrieved.
+
+        The published loss is the L1 norm of the weights: its value is the mean, but its gradient is 0 where a
+        candidate was left out, so that it only ever pushes down what was included.
+        """
+        return self.include.abs().mean() if self.include.numel() else self.include.sum()
 
     @property
     def active_ratio(self) -> Tensor:
