@@ -1,0 +1,392 @@
+"""RagStateTransition: STATE's set model with retrieval between perturbation encoder and transformer.
+
+PT-RAG (arXiv 2603.07233). STATE adds the encoded perturbation to the encoded cells; here a perturbation is
+its embedding, and what reaches the transformer may be a context made of similar perturbations. Everything
+else, from losses to decoders, is STATE's. A run's knowledge (names and embeddings) travels in its checkpoints
+under ``checkpoint["state_rag"]``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import torch
+from state.tx.models.state_transition import StateTransitionPerturbationModel
+from torch import Tensor
+
+from state_rag.errors import StateRagError
+from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
+from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.neighbours import NeighbourTable, distinct
+from state_rag.retrieval.selector import CandidateSelector
+from state_rag.retrieval.trace import RetrievalTrace
+from state_rag.settings import RagSettings
+from state_rag.tracking.gradients import GradientCheck
+
+CHECKPOINT_KEY = "state_rag"
+FORMAT = 1
+
+
+@dataclass
+class CellSets:
+    """The sets of one batch, as retrieval needs them.
+
+    Attributes
+    ----------
+    names
+        Perturbation of each of the B sets.
+    rows
+        Row of each set's perturbation in the knowledge, -1 for a control. [B]
+    basal
+        Control cells. [B, S, input_dim]
+    retrieved
+        Positions of the sets that are retrieved for (those that are no controls). [R]
+    """
+
+    names: list[str]
+    rows: Tensor
+    basal: Tensor
+    retrieved: Tensor
+
+
+class RagStateTransition(StateTransitionPerturbationModel):
+    """STATE with perturbation embeddings and, unless ``rag=false``, retrieval.
+
+    Takes STATE's own arguments and the flags of `state_rag.settings.RagSettings`. Its perturbation encoder
+    reads embeddings of width D whatever `pert_dim` is passed.
+
+    Raises
+    ------
+    StateRagError
+        From `forward`, if a set mixes perturbations or names one without an embedding.
+
+    See Also
+    --------
+    RagStateTransition.bound_to : give a class its knowledge before STATE constructs it.
+    """
+
+    bound_knowledge: ClassVar[Knowledge | None] = None
+    bound_controls: ClassVar[frozenset[str]] = frozenset()
+    trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
+
+    @classmethod
+    def bound_to(
+        cls,
+        knowledge: Knowledge,
+        *,
+        controls: Sequence[str] = (),
+        trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
+    ) -> type["RagStateTransition"]:
+        """Return a subclass whose instances start with `knowledge`.
+
+        STATE constructs models from plain keyword arguments, all of which it saves; tensors must not be
+        among them, hence the detour.
+
+        Parameters
+        ----------
+        knowledge
+            Names and embeddings.
+        controls
+            Further names of controls, beside the run's own.
+        trace_sink
+            Called after each `predict_step` with the batch, its output and what was retrieved.
+        """
+        sink = None if trace_sink is None else staticmethod(trace_sink)
+        bound = {"bound_knowledge": knowledge, "bound_controls": frozenset(controls), "trace_sink": sink}
+        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, **bound})
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, pert_dim: int, **kwargs: Any) -> None:
+        settings = RagSettings.from_mapping(kwargs)
+        knowledge = type(self).bound_knowledge
+        if knowledge is not None:
+            pert_dim = knowledge.width()
+        super().__init__(
+            input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs
+        )
+        self.settings = settings
+        self.knowledge: Knowledge | None = None
+        self.neighbours: NeighbourTable | None = None
+        self.selector: CandidateSelector | None = None
+        self.attention: CandidateAttention | None = None
+        self.hidden: HiddenSpaceRetrieval | None = None
+        # STATE without this plugin refuses a checkpoint with an entry that it does not know.
+        self.register_buffer("state_rag_format", torch.tensor(FORMAT))
+        if settings.mode == "differentiable":
+            self.selector = CandidateSelector(
+                hidden_dim,
+                dropout=self.dropout,
+                temperature=settings.gumbel_temperature,
+                score_scale=settings.rag_score_scale,
+                inference=settings.rag_inference,
+            )
+        elif settings.mode == "vanilla":
+            self.attention = CandidateAttention(pert_dim, hidden_dim)
+        elif settings.mode == "hidden":
+            self.hidden = HiddenSpaceRetrieval(hidden_dim, settings.topk_rag, settings.rag_weight)
+        self.gradient_check = GradientCheck(settings.gradient_check_interval) if settings.check_gradients else None
+        self._sets: CellSets | None = None
+        self._encoded_cells: Tensor | None = None
+        self._sparsity: Tensor | None = None
+        self._active: Tensor | None = None
+        self._trace: RetrievalTrace | None = None
+        if knowledge is not None:
+            self.set_knowledge(knowledge)
+
+    @property
+    def controls(self) -> frozenset[str]:
+        """Names that stand for no perturbation: their embedding is zero and nothing is retrieved for them."""
+        return type(self).bound_controls | {str(self.control_pert)}
+
+    def set_knowledge(self, knowledge: Knowledge) -> None:
+        """Give the model its base, and look up everybody's candidates once.
+
+        Raises
+        ------
+        StateRagError
+            If the width of the embeddings is not the model's, or K exceeds the other perturbations.
+        """
+        if knowledge.width() != self.pert_dim:
+            raise StateRagError(
+                f"The embeddings are {knowledge.width()} wide, but this model was built for {self.pert_dim}. "
+                "Use the embeddings that it was trained with."
+            )
+        device = self.state_rag_format.device
+        self.knowledge = knowledge.to(device)
+        if self.settings.mode in ("vanilla", "differentiable"):
+            self.neighbours = NeighbourTable(knowledge, self.settings.topk_rag).to(device)
+
+    def forward(self, batch: dict[str, Any], padded: bool = True) -> Any:
+        """Predict cells of each set.
+
+        Parameters
+        ----------
+        batch
+            ``ctrl_cell_emb`` [B*S, input_dim], ``pert_name`` (B*S names, all cells of a set alike), and what
+            STATE reads besides. ``pert_emb`` is not used: the knowledge provides it.
+        padded
+            Whether all sets have `cell_sentence_len` cells; false takes the batch as one set of any length.
+
+        Returns
+        -------
+        torch.Tensor or tuple
+            What STATE returns: [B*S, output_dim], with the confidence where it is switched on.
+        """
+        sets = self._read_sets(batch, padded)
+        assert self.knowledge is not None
+        size = sets.basal.shape[1]
+        embedding = self.knowledge.rows(sets.rows)
+        self._sets, self._sparsity, self._active, self._trace = sets, None, None, None
+        try:
+            # A view: no embedding is repeated for the cells of a set.
+            pert = embedding[:, None, :].expand(-1, size, -1)
+            return super().forward({**batch, "pert_emb": pert}, padded=padded)
+        finally:
+            self._sets = self._encoded_cells = None
+
+    def encode_perturbation(self, pert: Tensor) -> Tensor:
+        """Encode embeddings; inside `forward`, return what makes the transformer's input when cells are added.
+
+        Parameters
+        ----------
+        pert
+            Embeddings, equal for all cells of a set. [B, S, D]
+
+        Returns
+        -------
+        torch.Tensor
+            [B, 1, H] without retrieval, [B, S, H] with it.
+        """
+        if self._sets is None:
+            return super().encode_perturbation(pert)
+        query = self.pert_encoder(pert[:, 0])
+        if not self.settings.retrieves:
+            return query[:, None, :]
+        # STATE adds the encoded cells to what is returned here. Adding and taking away in float32 keeps the
+        # context exact under mixed precision; the cells are encoded once and handed back below.
+        cells = super().encode_basal_expression(self._sets.basal).float()
+        self._encoded_cells = cells
+        return self._retrieve(cells, query.float()) - cells
+
+    def encode_basal_expression(self, expr: Tensor) -> Tensor:
+        """Encode control cells [B, S, input_dim] to [B, S, H], once in a forward pass."""
+        return super().encode_basal_expression(expr) if self._encoded_cells is None else self._encoded_cells
+
+    def _read_sets(self, batch: Mapping[str, Any], padded: bool) -> CellSets:
+        if self.knowledge is None:
+            raise StateRagError(
+                "This model has no knowledge base: load it from a checkpoint of state-rag, or call set_knowledge."
+            )
+        cells = batch["ctrl_cell_emb"]
+        size = self.cell_sentence_len if padded else cells.reshape(-1, self.input_dim).shape[0]
+        basal = cells.reshape(-1, size, self.input_dim)
+        all_names = [str(name) for name in batch["pert_name"]] if not padded else batch["pert_name"]
+        names = all_names[::size]
+        for start, name in enumerate(names):
+            own = all_names[start * size : (start + 1) * size]
+            if own.count(name) != size:
+                raise StateRagError(
+                    f"A cell set mixes perturbations ({', '.join(sorted(set(own))[:5])}); retrieval is for whole "
+                    "sets. Group cells by perturbation."
+                )
+        names = [str(name) for name in names]
+        controls = self.controls
+        rows = self.knowledge.index_of([name if name not in controls else "" for name in names])
+        unknown = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0 and name not in controls]
+        if unknown:
+            close = get_close_matches(unknown[0], self.knowledge.names, n=3)
+            hint = f" Close names: {', '.join(close)}." if close else ""
+            raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
+        positions = [place for place, name in enumerate(names) if name not in controls]
+        retrieved = torch.tensor(positions, dtype=torch.long, device=basal.device)
+        return CellSets(names, rows, basal, retrieved)
+
+    def _retrieve(self, cells: Tensor, query: Tensor) -> Tensor:
+        """Return the transformer's input [B, S, H] from encoded cells [B, S, H] and perturbations [B, H]."""
+        sets = self._sets
+        assert sets is not None
+        combined = cells + query[:, None, :]
+        chosen = sets.retrieved
+        if not len(chosen):
+            self._record_nothing()
+            # Every parameter takes part in every step, as distributed training needs.
+            return combined + self._retriever.zero_weight_terms()
+        whole = len(chosen) == len(sets.names)
+
+        def take(tensor: Tensor) -> Tensor:
+            return tensor if whole else tensor[chosen]
+
+        context = self._context(take(cells), take(query), take(combined), take(sets.rows))
+        if self.settings.rag_fusion == "residual":
+            context = context + take(combined)
+        return context if whole else combined.index_copy(0, chosen, context.to(combined.dtype))
+
+    def _context(self, cells: Tensor, query: Tensor, combined: Tensor, rows: Tensor) -> Tensor:
+        """Retrieve for R sets and return their context [R, S, H]."""
+        assert self.knowledge is not None
+        if self.settings.mode == "hidden":
+            return self._hidden_context(combined, query, rows)
+        assert self.neighbours is not None
+        candidates, similarity = self.neighbours(rows)
+        distinct_rows, local = distinct(candidates)
+        embeddings = self.knowledge.block("text")[distinct_rows]
+        if self.attention is not None:
+            context, weights = self.attention(combined, embeddings, local)
+            self._record(candidates, similarity, weights)
+            return context
+        assert self.selector is not None
+        selection = self.selector(cells, query, self.pert_encoder(embeddings).float(), local)
+        self._sparsity = selection.sparsity
+        self._active = selection.active_ratio
+        self._record(candidates, similarity, selection.include)
+        return selection.context
+
+    def _hidden_context(self, combined: Tensor, query: Tensor, rows: Tensor) -> Tensor:
+        """Candidates by similarity in the encoded space, encoded anew with the current weights."""
+        assert self.knowledge is not None
+        assert self.hidden is not None
+        training = self.pert_encoder.training
+        self.pert_encoder.eval()
+        with torch.no_grad():
+            base = self.pert_encoder(self.knowledge.block("text")[: self.knowledge.n_candidates]).float()
+        self.pert_encoder.train(training)
+        own = torch.where(rows < self.knowledge.n_candidates, rows, torch.full_like(rows, -1))
+        context, weights, candidates, similarity = self.hidden(combined, base, query, own)
+        self._record(candidates, similarity, weights)
+        return context
+
+    @property
+    def _retriever(self) -> CandidateSelector | CandidateAttention | HiddenSpaceRetrieval:
+        module = self.selector or self.attention or self.hidden
+        assert module is not None
+        return module
+
+    def _record_nothing(self) -> None:
+        """Note a batch of controls: no candidates, and a sparsity of zero."""
+        none = torch.zeros(0, 0)
+        if self.selector is not None:
+            self._sparsity = self._active = self.state_rag_format.new_zeros((), dtype=torch.float32)
+        self._record(none.long(), none, torch.zeros(0, 0, 0))
+
+    def _record(self, candidates: Tensor, similarity: Tensor, weights: Tensor) -> None:
+        if self.training or type(self).trace_sink is None:
+            return
+        assert self._sets is not None
+        assert self.knowledge is not None
+        names = [self._sets.names[place] for place in self._sets.retrieved.tolist()]
+        self._trace = RetrievalTrace.from_tensors(names, self.knowledge.names, candidates, similarity, weights)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True) -> Tensor:
+        """STATE's loss plus lambda times the mean inclusion (PT-RAG, loss)."""
+        loss = super().training_step(batch, batch_idx, padded=padded)
+        if self._sparsity is not None:
+            self.log("train/gumbel_sparsity", self._sparsity.detach())
+            self.log("train/gumbel_active_ratio", self._active)
+            if self.settings.gumbel_sparsity_loss:
+                loss = loss + self.settings.gumbel_sparsity_weight * self._sparsity
+            self._sparsity = None
+        return loss
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True, **kwargs: Any) -> dict[str, Any]:
+        """STATE's prediction; what was retrieved goes to the trace sink, if there is one."""
+        output = super().predict_step(batch, batch_idx, padded=padded, **kwargs)
+        if self._trace is not None and type(self).trace_sink is not None:
+            type(self).trace_sink(batch, output, self._trace)
+            self._trace = None
+        return output
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look at the gradients where `check_gradients` is on."""
+        super().on_before_optimizer_step(optimizer)
+        if self.gradient_check is not None:
+            self.log_dict(self.gradient_check(self, self.global_step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add names, embeddings and flags, so that a checkpoint needs no other file."""
+        super().on_save_checkpoint(checkpoint)
+        if self.knowledge is not None:
+            checkpoint[CHECKPOINT_KEY] = {
+                "format": FORMAT,
+                "settings": self.settings.to_dict(),
+                "knowledge": self.knowledge.to_state(),
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the knowledge from the checkpoint, unless the class was bound to some that contains it."""
+        super().on_load_checkpoint(checkpoint)
+        saved = read_knowledge(checkpoint)
+        if self.knowledge is None or not _extends(self.knowledge, saved):
+            self.set_knowledge(saved)
+
+
+def read_knowledge(checkpoint: Mapping[str, Any]) -> Knowledge:
+    """Return the knowledge that a checkpoint carries.
+
+    Raises
+    ------
+    StateRagError
+        If it carries none, or was written in a format of a later version.
+    """
+    saved = checkpoint.get(CHECKPOINT_KEY)
+    if saved is None:
+        raise StateRagError(
+            "The checkpoint carries no embeddings: it was not written by state-rag. A checkpoint that the authors "
+            "of PT-RAG released is brought over with `state-rag import-checkpoint`."
+        )
+    if saved["format"] != FORMAT:
+        raise StateRagError(
+            f"The checkpoint was written in format {saved['format']}, this version of state-rag reads {FORMAT}. "
+            "Update state-rag."
+        )
+    return Knowledge.from_state(saved["knowledge"])
+
+
+def _extends(knowledge: Knowledge, saved: Knowledge) -> bool:
+    """Whether `knowledge` starts with the rows of `saved` (it may know more names that only ask)."""
+    count = len(saved.names)
+    return (
+        knowledge.names[:count] == saved.names
+        and knowledge.n_candidates == saved.n_candidates
+        and torch.equal(knowledge.block("text")[:count].cpu(), saved.block("text").cpu())
+    )
+

@@ -1,0 +1,1 @@
+"""Watching a run: callbacks and checks for training."""

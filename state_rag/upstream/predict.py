@@ -1,0 +1,176 @@
+"""`state tx predict`: find the run, take its knowledge from the checkpoint, limit the test set, write the trace."""
+
+import logging
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
+from state_rag.upstream.knowledge_source import (
+    load_embeddings,
+    refuse_or_report,
+    save_missing,
+    with_queries,
+)
+from state_rag.upstream.retrieval_info import RetrievalInfo
+from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files
+from state_rag.upstream.train import is_disk_full
+
+logger = logging.getLogger(__name__)
+
+
+def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
+    """Predict; a run without embeddings, and none of our flags, is left to STATE alone."""
+    found = find_run(args.output_dir)
+    args.output_dir = str(found.folder)
+    if args.max_batches is not None and args.max_batches < 1:
+        raise StateRagError(f"--max-batches {args.max_batches} predicts nothing. Use a value of at least 1.")
+    ours = args.eval_genept_pert or args.max_batches is not None or args.toml or found.has_moved
+    if found.settings.mode == "none" and not ours:
+        with any_head_count():
+            return original(args)
+    return _predict(original, args, found)
+
+
+def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) -> Any:
+    split = check_run_split(found, args.toml)
+    checkpoint = read_checkpoint(found.folder / "checkpoints" / args.checkpoint)
+    knowledge, keep, missing = _choose(found, args, split, checkpoint)
+
+    import state.tx.models.state_transition as state_transition
+    from cell_load import data_modules
+
+    from state_rag.model import RagStateTransition
+    from state_rag.upstream.data_module import LimitedDataModule
+
+    results = found.folder / f"{'eval_train_' if args.eval_train_data else 'eval_'}{Path(args.checkpoint).name}"
+    limited = LimitedDataModule.limited_to(keep, max_test_sets=args.max_batches, toml=toml_path(found, args.toml))
+    with ExitStack() as stack:
+        stack.enter_context(any_head_count())
+        stack.enter_context(whole_h5ad_files())
+        stack.enter_context(replaced(data_modules, "PerturbationDataModule", limited))
+        stack.enter_context(replaced(yaml, "safe_load", _config_as_if_unmoved(found)))
+        info = None
+        if knowledge is not None:
+            if found.settings.retrieves:
+                genes = checkpoint["hyper_parameters"].get("gene_names") or []
+                info = stack.enter_context(RetrievalInfo(results / "retrieval_info.csv", found.control, list(genes)))
+            model = RagStateTransition.bound_to(knowledge, trace_sink=info.add if info else None)
+            stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
+        try:
+            outcome = original(args)
+        except Exception as error:
+            if is_disk_full(error):
+                raise StateRagError(
+                    f"The disk is full, or a limit on file sizes was reached, while writing to {results}. Files that "
+                    "were not complete have been removed. Make room and predict again."
+                ) from error
+            raise
+    save_missing(results, missing)
+    logger.info("Results: %s", results)
+    if info is not None:
+        logger.info("What was retrieved for each cell: %s", info.path)
+    return outcome
+
+
+def _choose(
+    found: Run, args: Namespace, split: SplitSummary, checkpoint: Mapping[str, Any]
+) -> tuple[Knowledge | None, set[str] | None, list[str]]:
+    """Return the knowledge, the perturbations to keep (None: all), and those of the test set that are left out."""
+    wanted = set(split.perturbations)
+    knowledge = None
+    if found.settings.mode != "none":
+        from state_rag.model import read_knowledge
+
+        knowledge = read_knowledge(checkpoint)
+        unknown = wanted - set(knowledge.names)
+        if args.genept_path or (unknown & set(split.test_perturbations) and _has_embeddings(found)):
+            path = args.genept_path or found.settings.genept_path
+            if unknown:
+                embeddings = load_embeddings_or_none(path, unknown, found.settings.genept_text_width)
+                knowledge = with_queries(knowledge, embeddings) if embeddings is not None else knowledge
+        known = wanted & set(knowledge.names)
+    elif args.eval_genept_pert:
+        known = set(load_embeddings(args.genept_path, wanted, found.settings.genept_text_width).names)
+    else:
+        return None, None, []
+    missing = sorted(set(split.test_perturbations) - known)
+    if not args.eval_genept_pert:
+        refuse_or_report(missing, found.settings, len(split.test_perturbations))
+    else:
+        logger.info(
+            "--eval-genept-pert: %d of %d test perturbations have an embedding.",
+            len(split.test_perturbations) - len(missing),
+            len(split.test_perturbations),
+        )
+    if not args.eval_train_data and len(missing) == len(split.test_perturbations):
+        raise StateRagError(
+            "No test perturbation has an embedding, so there is nothing to predict. Give embeddings for some of "
+            f"{', '.join(missing[:10])} with --genept-path."
+        )
+    return knowledge, known, missing
+
+
+def _has_embeddings(found: Run) -> bool:
+    """Whether embeddings lie where a run would look for them without being told."""
+    from state_rag.embeddings.find import find_embeddings
+
+    try:
+        find_embeddings(found.settings.genept_path)
+    except StateRagError:
+        return False
+    return True
+
+
+def load_embeddings_or_none(path: str | None, names: set[str], text_width: int):
+    """Read embeddings of `names`; None where the file knows none of them."""
+    from state_rag.embeddings.find import find_embeddings
+    from state_rag.embeddings.readers import read_embeddings
+
+    embeddings = read_embeddings(find_embeddings(path), names=names, text_width=text_width)
+    return embeddings if embeddings.names else None
+
+
+def toml_path(found: Run, given: str | None) -> str:
+    """Return the split file: the one given, else the run's."""
+    return given or str(found.data["toml_config_path"])
+
+
+def check_run_split(found: Run, given: str | None) -> SplitSummary:
+    """Check the split and the data files that it names, before STATE opens them."""
+    data = found.data
+    try:
+        return check_split(
+            toml_path(found, given),
+            pert_col=data["pert_col"],
+            cell_type_key=data["cell_type_key"],
+            batch_col=data["batch_col"],
+            control_pert=found.control,
+            embed_key=data["embed_key"],
+        )
+    except StateRagError as error:
+        if given:
+            raise
+        raise StateRagError(f"{error} If the data have moved, name a split file that points to them with --toml.") from error
+
+
+def _config_as_if_unmoved(found: Run) -> Callable[[Any], Any]:
+    """Return a YAML reader that shows STATE the run's configuration with the folder that it lies in now."""
+    read = yaml.safe_load
+
+    def safe_load(stream: Any) -> Any:
+        values = read(stream)
+        name = getattr(stream, "name", None)
+        if isinstance(values, dict) and name and Path(name).resolve() == (found.folder / "config.yaml").resolve():
+            folder = found.folder.resolve()
+            values["output_dir"], values["name"] = str(folder.parent), folder.name
+        return values
+
+    return safe_load

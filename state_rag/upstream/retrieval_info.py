@@ -1,0 +1,101 @@
+"""`retrieval_info.csv`: what was retrieved and selected for each predicted cell, written as cells go by."""
+
+import csv
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from state_rag.evaluation.degs import WelchMoments, differential_genes
+from state_rag.files import atomic_path
+from state_rag.retrieval.trace import RetrievalTrace
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "cell_type",
+    "pert_name",
+    "retrieved_perturbations",
+    "selected_perturbations",
+    "n_selected",
+    "n_retrieved",
+    "degs",
+    "n_degs",
+)
+
+LISTED_DEGS = 50
+"""Differential genes named in a row, those with the smallest p-value; `n_degs` counts all."""
+
+
+class RetrievalInfo:
+    """Collects rows while a run predicts and writes the file when it is left without an error.
+
+    Rows go to a temporary file; of the cells only sums per condition are kept, from which the real
+    differential genes of each (cell type, perturbation) follow by Welch's t-test against the controls.
+
+    Parameters
+    ----------
+    path
+        Where the file shall lie.
+    control
+        Name of the control perturbation.
+    genes
+        Names of the genes that the real cells are given in.
+    """
+
+    def __init__(self, path: Path, control: str, genes: list[str]) -> None:
+        self.path = path
+        self._control = control
+        self._genes = genes
+        self._moments: dict[tuple[str, str], WelchMoments] = {}
+        self._rows = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._rows)
+
+    def __enter__(self) -> "RetrievalInfo":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._rows:
+            if error is None:
+                self._finish()
+
+    def add(self, batch: Mapping[str, Any], output: Mapping[str, Any], trace: RetrievalTrace) -> None:
+        """Take one predicted set: its cells' rows, and its real cells for the differential genes."""
+        names = [str(name) for name in batch["pert_name"]]
+        types = [str(name) for name in batch.get("cell_type") or [""] * len(names)]
+        found = list(trace.cells())
+        for place, (name, cell_type) in enumerate(zip(names, types, strict=True)):
+            retrieved, selected, count = found[place][1:] if found else ("", "none", 0)
+            self._writer.writerow([cell_type, name, retrieved, selected, count, trace.n_retrieved if found else 0])
+        real = output.get("pert_cell_counts")
+        real = output.get("pert_cell_emb") if real is None else real
+        if real is not None:
+            moments = self._moments.setdefault((types[0], names[0]), WelchMoments(real.shape[-1]))
+            moments.add(real.detach().float().cpu().numpy().reshape(len(names), -1))
+
+    def _finish(self) -> None:
+        genes = {condition: self._differential(condition) for condition in self._moments}
+        self._rows.seek(0)
+        with atomic_path(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(COLUMNS)
+            for row in csv.reader(self._rows):
+                names = genes.get((row[0], row[1]), [])
+                writer.writerow([*row, "|".join(names[:LISTED_DEGS]), len(names)])
+
+    def _differential(self, condition: tuple[str, str]) -> list[str]:
+        """Return the names of a condition's differential genes, smallest p-value first."""
+        control = self._moments.get((condition[0], self._control))
+        own = self._moments[condition]
+        if control is None or condition[1] == self._control or min(own.n, control.n) < 2:
+            return []
+        p, _, mask = differential_genes(own, control)
+        ranked = np.flatnonzero(mask)[np.argsort(p[mask], kind="stable")]
+        named = self._genes if len(self._genes) == len(p) else [str(number) for number in range(len(p))]
+        return [str(named[gene]) for gene in ranked]

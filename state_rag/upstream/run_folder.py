@@ -1,0 +1,111 @@
+"""Find a run's folder and read what it holds, before STATE does."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from state_rag.errors import StateRagError
+from state_rag.settings import RagSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its configuration.
+
+    Attributes
+    ----------
+    folder
+        The folder that holds ``config.yaml``, wherever it lies now.
+    config
+        What ``config.yaml`` says; its `output_dir` may be where the run lay when it was trained.
+    settings
+        The flags of retrieval that it was trained with.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    settings: RagSettings
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The section ``data.kwargs``."""
+        return self.config["data"]["kwargs"]
+
+    @property
+    def control(self) -> str:
+        """Name of the control perturbation."""
+        return str(self.data.get("control_pert", "non-targeting"))
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the configuration names another folder than the one it lies in."""
+        named = Path(str(self.config.get("output_dir", ""))) / str(self.config.get("name", ""))
+        return named.resolve() != self.folder.resolve()
+
+
+def find_run(folder: str | Path, flag: str = "--output-dir") -> Run:
+    """Read the run in `folder`, or the only run in a folder right below it.
+
+    Raises
+    ------
+    StateRagError
+        If there is no run, or more than one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StateRagError(f"{flag} {folder} is not a folder. Give the folder that `state tx train` wrote.")
+    if not (folder / "config.yaml").is_file():
+        runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
+        if not runs:
+            raise StateRagError(
+                f"{flag} {folder} holds no run: neither it nor a folder in it has a config.yaml. Give the folder "
+                "that `state tx train` wrote (output_dir/name)."
+            )
+        if len(runs) > 1:
+            names = ", ".join(run.name for run in runs)
+            raise StateRagError(f"{flag} {folder} holds {len(runs)} runs ({names}). Name one of them.")
+        folder = runs[0]
+        logger.info("Took the run %s, the only one in %s.", folder, folder.parent)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Read ``config.yaml`` in `folder`."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text())
+        data = config["data"]["kwargs"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StateRagError(f"{path} is not the configuration of a `state tx train` run ({error}).") from error
+    assert isinstance(data, dict)
+    return Run(folder, config, RagSettings.from_mapping(config.get("training") or {}))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling code.
+
+    Raises
+    ------
+    StateRagError
+        If the file is missing, damaged, or holds more than tensors and plain types.
+    """
+    if not path.is_file():
+        found = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt"))) or "none"
+        raise StateRagError(f"There is no checkpoint {path}. In that folder: {found}. Choose one with --checkpoint.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001  torch raises half a dozen types for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StateRagError(
+            f"The checkpoint {path} cannot be read: it is damaged or incomplete ({reason}). Use another checkpoint "
+            "of the run, or train again."
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise StateRagError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
+    return checkpoint

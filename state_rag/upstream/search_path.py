@@ -1,0 +1,42 @@
+"""Put our configuration in front of STATE's, for STATE's own entry point and for no other Hydra program."""
+
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_dir() -> Path:
+    """Return the folder of our Hydra groups: inside an installed package, beside it in a checkout."""
+    packaged = PACKAGE / "configs"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
+
+
+class StateRagSearchPath(SearchPathPlugin):
+    """Prepend our groups, and offer STATE's files once more under the longer name `configs/...`.
+
+    The longer name lets `training/default.yaml` of ours start from the file of the same name of STATE's.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Change the search path if its main entry is STATE's own folder of configurations."""
+        main = next((entry.path for entry in search_path.get_path() if entry.provider == "main"), None)
+        if main is None or not _is_states(main):
+            return
+        search_path.prepend(provider="state-rag", path=f"file://{config_dir()}")
+        search_path.append(provider="state-rag", path="pkg://state")
+
+
+def _is_states(path: str) -> bool:
+    if path.startswith("pkg://"):
+        return path == "pkg://state.configs"
+    folder = Path(path.removeprefix("file://"))
+    return folder.name == "configs" and (folder.parent / "_cli" / "_tx").is_dir()
+
+
+def register_search_path() -> None:
+    """Register the plugin with Hydra (a second registration has no effect)."""
+    Plugins.instance().register(StateRagSearchPath)

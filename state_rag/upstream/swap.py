@@ -1,0 +1,66 @@
+"""Replace an attribute of somebody else's module for the length of a `with` block."""
+
+import os
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from state_rag.files import atomic_path
+
+
+@contextmanager
+def replaced(target: Any, name: str, value: Any) -> Iterator[None]:
+    """Set ``target.name`` (or ``target[name]`` of a mapping) to `value`, and put the old one back."""
+    if isinstance(target, MutableMapping):
+        old = target[name]
+        target[name] = value
+        try:
+            yield
+        finally:
+            target[name] = old
+        return
+    old = getattr(target, name)
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        setattr(target, name, old)
+
+
+@contextmanager
+def whole_h5ad_files() -> Iterator[None]:
+    """Have h5ad files written under a temporary name and renamed, so that none is left half written."""
+    import anndata
+
+    write: Callable[..., Any] = anndata.AnnData.write_h5ad
+
+    def write_whole(self: Any, filename: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        with atomic_path(filename) as temporary:
+            write(self, temporary, *args, **kwargs)
+
+    with replaced(anndata.AnnData, "write_h5ad", write_whole):
+        yield
+
+
+@contextmanager
+def any_head_count() -> Iterator[None]:
+    """Let Llama backbones have a number of heads that does not divide their width.
+
+    The published model has 12 heads of 58 on a width of 128. transformers 5 refuses such a configuration
+    although its attention runs it; so it is built with one head and told the real number afterwards.
+    """
+    from state.tx.models import utils
+
+    configuration = utils.LlamaConfig
+
+    def build(**kwargs: Any) -> Any:
+        heads, width = kwargs.get("num_attention_heads"), kwargs.get("hidden_size")
+        if not heads or not width or width % heads == 0 or not kwargs.get("head_dim"):
+            return configuration(**kwargs)
+        shared = kwargs.get("num_key_value_heads") or heads
+        config = configuration(**{**kwargs, "num_attention_heads": 1, "num_key_value_heads": 1})
+        config.num_attention_heads, config.num_key_value_heads = heads, shared
+        return config
+
+    with replaced(utils, "LlamaConfig", build):
+        yield

@@ -1,0 +1,178 @@
+"""`state tx train`: check the run, provide its knowledge, and let STATE train our model."""
+
+import errno
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.errors import StateRagError
+from state_rag.settings import RagSettings
+from state_rag.upstream.knowledge_source import (
+    knowledge_of,
+    load_embeddings,
+    refuse_or_report,
+    save_missing,
+)
+from state_rag.upstream.swap import any_head_count, replaced
+
+logger = logging.getLogger(__name__)
+
+SET_MODELS = ("state", "neuralot", "pertsets")
+"""Names under which STATE builds its set model."""
+
+
+def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
+    """Train; without embeddings and retrieval exactly as STATE would."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    settings = RagSettings.from_mapping(values["training"])
+    if settings.mode == "none":
+        if "rag" in values:
+            logger.info("training.rag=false and training.use_genept=false: plain STATE, not changed by state-rag.")
+        with any_head_count():
+            return original(without_flags(cfg))
+    return _train(original, cfg, values, settings)
+
+
+def _train(original: Callable[[DictConfig], Any], cfg: DictConfig, values: dict[str, Any], settings: RagSettings) -> Any:
+    resolved = ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())
+    logger.info("Method: %s. Resolved flags: %s", settings.mode, resolved)
+    split = check_training(values, settings)
+    embeddings = load_embeddings(settings.genept_path, split.perturbations, settings.genept_text_width)
+    missing = sorted(set(split.perturbations) - set(embeddings.names))
+    refuse_or_report(missing, settings, len(split.perturbations))
+    _check_remaining(split, set(embeddings.names), settings)
+    knowledge = knowledge_of(embeddings)
+
+    import state.tx.models.state_transition as state_transition
+    from cell_load.utils.modules import DATA_MODULE_DICT
+
+    from state_rag.model import RagStateTransition
+    from state_rag.upstream.data_module import LimitedDataModule
+
+    folder = Path(values["output_dir"]) / values["name"]
+    cfg = with_attention(cfg, settings)
+
+    class Announcing(LimitedDataModule.limited_to(knowledge.names)):  # type: ignore[misc]
+        """Writes the names of left-out perturbations once STATE has made the run's folder."""
+
+        def setup(self, stage: str | None = None) -> None:
+            super().setup(stage)
+            if stage == "fit" and not (folder / "checkpoints").exists():
+                save_missing(folder, missing)
+
+    with ExitStack() as stack:
+        stack.enter_context(any_head_count())
+        stack.enter_context(
+            replaced(state_transition, "StateTransitionPerturbationModel", RagStateTransition.bound_to(knowledge))
+        )
+        stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
+        stack.enter_context(nothing_half_written(folder))
+        result = original(cfg)
+    logger.info("Run folder: %s", folder)
+    logger.info("Next: state tx predict --output-dir %s", folder)
+    return result
+
+
+def check_training(values: dict[str, Any], settings: RagSettings) -> SplitSummary:
+    """Refuse what cannot work, before STATE deletes or writes anything; return what the split holds."""
+    name = str(values["model"]["name"])
+    if name.lower() not in SET_MODELS:
+        raise StateRagError(
+            f"Retrieval is built into STATE's set model, but model.name={name}. Use model=rag (or model=state), or "
+            "rag=none for this model."
+        )
+    data = values["data"]["kwargs"]
+    if data.get("perturbation_features_file"):
+        raise StateRagError(
+            "data.kwargs.perturbation_features_file and training.use_genept=true both replace the one-hot "
+            "perturbation. Give that file as training.genept_path, or set rag=none."
+        )
+    if not data.get("toml_config_path"):
+        raise StateRagError(
+            "data.kwargs.toml_config_path is not set. Write a split with `state-rag data split FILE --held-out LINE` "
+            "and pass data.kwargs.toml_config_path=FILE.toml."
+        )
+    return check_split(
+        data["toml_config_path"],
+        pert_col=data["pert_col"],
+        cell_type_key=data["cell_type_key"],
+        batch_col=data["batch_col"],
+        control_pert=data["control_pert"],
+        embed_key=data["embed_key"],
+    )
+
+
+def _check_remaining(split: SplitSummary, known: set[str], settings: RagSettings) -> None:
+    if settings.retrieves and settings.topk_rag > len(known) - 1:
+        raise StateRagError(
+            f"training.topk_rag={settings.topk_rag} asks for more candidates than there are: the data hold "
+            f"{len(known)} perturbations with an embedding, so at most {len(known) - 1} besides the one in question. "
+            f"Set training.topk_rag={max(len(known) - 1, 1)} or less."
+        )
+    if split.test_perturbations and not known & set(split.test_perturbations):
+        raise StateRagError(
+            "No test perturbation of the split has an embedding. Provide embeddings for some of "
+            f"{', '.join(sorted(split.test_perturbations)[:10])}, or choose other test perturbations."
+        )
+
+
+def without_flags(cfg: DictConfig) -> DictConfig:
+    """Return the configuration as STATE alone would have composed it."""
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    values.pop("rag", None)
+    for field in fields(RagSettings):
+        values["training"].pop(field.name, None)
+    return OmegaConf.create(values)
+
+
+def with_attention(cfg: DictConfig, settings: RagSettings) -> DictConfig:
+    """Return the configuration with the transformer's attention as `rag_attention` asks, if it does."""
+    if settings.rag_attention is None:
+        return cfg
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    cfg.model.kwargs.transformer_backbone_kwargs.bidirectional_attention = settings.rag_attention == "bidirectional"
+    return cfg
+
+
+@contextmanager
+def nothing_half_written(folder: Path) -> Iterator[None]:
+    """Turn a full disk into one error, and remove what a run wrote before its first checkpoint.
+
+    STATE writes a run's side files in place. Once there is a checkpoint (written whole or not at all) they
+    are complete; before, any of them may be cut short.
+    """
+    existed = folder.exists()
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        removed = ""
+        if not list(folder.glob("checkpoints/*.ckpt")) and not existed:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed = " The incomplete run folder was removed."
+        raise StateRagError(
+            f"The disk is full, or a limit on file sizes was reached, while writing to {folder}.{removed} Make room "
+            "and run the command again."
+        ) from error
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, says that nothing more could be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return True
+        text = str(error)
+        if any(sign in text for sign in ("failed writing file", "unexpected pos", "File too large", "No space left")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
