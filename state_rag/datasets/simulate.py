@@ -244,7 +244,7 @@ def _draw_cells(
     seen = [i for i, name in enumerate(truth.perturbations) if name not in without_cells]
     blocks, genes, lines, groups = [], [], [], []
     control = len(truth.perturbations)
-    for line, line_name in enumerate(sizes.lines):
+    for line in range(len(sizes.lines)):
         condition = np.concatenate(
             [np.repeat(seen, sizes.cells_per_condition), np.full(sizes.controls_per_line, control)]
         )

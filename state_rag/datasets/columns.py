@@ -1,0 +1,96 @@
+"""Find out which obs columns of an h5ad file hold perturbation, cell type and batch, and what the control is called."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import h5py
+import numpy as np
+
+from state_rag.datasets.h5ad import obs_columns, read_column
+from state_rag.errors import StateRagError
+
+PERTURBATION_COLUMNS = ("gene", "perturbation", "condition", "target_gene", "pert", "drug", "drugname_drugconc")
+CELL_TYPE_COLUMNS = ("cell_line", "cell_type", "celltype", "cell_name")
+BATCH_COLUMNS = ("gem_group", "batch", "batch_var", "gemgroup", "plate", "sample")
+CONTROLS = ("non-targeting", "control", "ctrl", "non_targeting", "nontargeting", "NT", "DMSO", "DMSO_TF")
+
+
+def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: str, flag: str) -> str:
+    """Return the obs column that holds `what`: the one given, else the only usual name that is present.
+
+    Several usual names count as one where their columns hold the same values; the first is returned.
+
+    Raises
+    ------
+    StateRagError
+        If the given column is absent, if no usual name is present, or if several are and differ.
+    """
+    if given is not None:
+        read_column(file, given, flag)
+        return given
+    present = [name for name in usual if name in obs_columns(file)]
+    if not present:
+        raise StateRagError(
+            f"{file.filename}: no obs column with a usual name for the {what} ({', '.join(usual)}). Columns present: "
+            f"{', '.join(obs_columns(file)) or 'none'}. Name it with {flag}."
+        )
+    first = _values(file, present[0], flag)
+    for name in present[1:]:
+        if not np.array_equal(first, _values(file, name, flag)):
+            raise StateRagError(
+                f"{file.filename}: obs columns {present[0]!r} and {name!r} could both be the {what}, and they differ. "
+                f"Choose with {flag}."
+            )
+    return present[0]
+
+
+def find_control(names: Iterable[str], given: str | None, where: str, flag: str) -> str:
+    """Return the name of the control: the one given, else the only usual one among `names`.
+
+    Raises
+    ------
+    StateRagError
+        If the given control is not among the names, or no or several usual ones are.
+    """
+    names = sorted(set(names))
+    if given is not None:
+        if given not in names:
+            raise StateRagError(
+                f"{where}: control {given!r} (from {flag}) is not among the {len(names)} values"
+                f"{suggest([given], names) or '; the first are: ' + ', '.join(names[:5])}. Set {flag} to the name of "
+                "the control."
+            )
+        return given
+    present = [name for name in names if name in CONTROLS]
+    if len(present) != 1:
+        found = (
+            f"several names usual for a control ({', '.join(present)})" if present else "no name usual for a control"
+        )
+        raise StateRagError(
+            f"{where}: {found} among {len(names)} values (looked for {', '.join(CONTROLS)}). Name the control with "
+            f"{flag}."
+        )
+    return present[0]
+
+
+def suggest(unknown: Sequence[str], known: Sequence[str], limit: int = 5) -> str:
+    """Return `'; close spellings: A -> A1, A2'` for the first unknown names, or an empty string."""
+    by_folded = {name.casefold(): name for name in known}
+    parts = []
+    for name in unknown[:limit]:
+        close = difflib.get_close_matches(name.casefold(), list(by_folded), n=3, cutoff=0.7)
+        if close:
+            parts.append(f"{name} -> {', '.join(by_folded[c] for c in close)}")
+    return f"; close spellings: {'; '.join(parts)}" if parts else ""
+
+
+def shorten(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _values(file: h5py.File, column: str, flag: str) -> np.ndarray:
+    """Return the value of each cell as str."""
+    categories, codes = read_column(file, column, flag)
+    return np.append(categories, "")[codes]

@@ -1,0 +1,246 @@
+"""`state-rag data simulate|split|prepare|check`."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from state_rag.datasets.split_check import SplitSummary
+
+PRESET_NAMES = ("small", "demo", "replogle")
+
+# flag, type, what it sets; the parameters are described in `simulate_screen`
+_SIMULATE_SIZES = (
+    ("--perturbations", int, "n_perturbations", "perturbations"),
+    ("--modules", int, "n_modules", "modules that the perturbations are spread over"),
+    ("--genes", int, "n_genes", "genes of X"),
+    ("--hvgs", int, "n_hvgs", "genes of X_hvg"),
+    ("--cells-per-condition", int, "cells_per_condition", "cells of a perturbation in a cell line"),
+    ("--controls-per-line", int, "controls_per_line", "control cells of a cell line"),
+    ("--gem-groups-per-line", int, "gem_groups_per_line", "batches of a cell line"),
+    ("--embedding-width", int, "embedding_width", "width of the text embeddings"),
+    ("--misleading-fraction", float, "misleading_fraction", "perturbations whose text resembles a foreign module"),
+    ("--active-fraction", float, "active_fraction", "cell lines that a module acts in"),
+    ("--flip-fraction", float, "flip_fraction", "probability that a module's sign is the opposite in a line"),
+    ("--effect-scale", float, "effect_scale", "factor on the effects"),
+    ("--missing", int, "missing", "perturbations that get no embedding"),
+    ("--unseen", int, "unseen", "perturbations that get an embedding but no cells"),
+)
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add `data` and its sub-commands."""
+    data = subparsers.add_parser("data", help="simulate a screen; write, check a split; prepare an h5ad file")
+    commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    _add_simulate(commands)
+    _add_split(commands)
+    _add_prepare(commands)
+    _add_check(commands)
+
+
+def _add_simulate(commands: Any) -> None:
+    """Add `data simulate`."""
+    parser = commands.add_parser("simulate", help="write a Replogle-shaped screen whose truth is known")
+    parser.add_argument("folder", metavar="OUT", help="folder for the files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="demo", help="sizes (default: demo)")
+    parser.add_argument("--lines", nargs="+", metavar="LINE", help="cell lines (default: k562 rpe1 jurkat hepg2)")
+    for flag, kind, name, text in _SIMULATE_SIZES:
+        parser.add_argument(flag, type=kind, dest=name, metavar="N" if kind is int else "X", help=text)
+    parser.set_defaults(run=run_simulate)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name columns and control."""
+    parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
+    parser.add_argument("--cell-type-col", metavar="COLUMN", help="obs column of the cell line (default: found)")
+    parser.add_argument("--control", metavar="NAME", help="name of the control (default: found)")
+
+
+def _add_split(commands: Any) -> None:
+    """Add `data split`."""
+    parser = commands.add_parser("split", help="hold one cell line out, all but a fraction of its perturbations")
+    parser.add_argument("file", metavar="FILE", help="h5ad file, folder of them, or glob pattern in quotes")
+    parser.add_argument("--held-out", required=True, metavar="LINE", help="the cell line to hold out")
+    parser.add_argument(
+        "--few-shot", type=float, default=0.3, metavar="X", help="fraction of its perturbations to train on (0.3)"
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="fraction of its perturbations to validate on (0.1)",
+    )
+    parser.add_argument(
+        "--test-list", metavar="LIST", help="text or JSON file that names the test perturbations (JSON: `val` too)"
+    )
+    _add_names(parser)
+    parser.add_argument("--name", help="name of the data set in the TOML (default: the file's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", metavar="TOML", help="default: split_LINE.toml beside the data")
+    parser.set_defaults(run=run_split)
+
+
+def _add_prepare(commands: Any) -> None:
+    """Add `data prepare`."""
+    parser = commands.add_parser("prepare", help="write a copy of an h5ad file that upstream can read")
+    parser.add_argument("file", metavar="FILE", help="h5ad file")
+    parser.add_argument("-o", "--output", metavar="OUT", help="default: NAME.prepared.h5ad beside the input")
+    _add_names(parser)
+    parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found, or added)")
+    parser.add_argument(
+        "--n-hvgs", type=int, metavar="N", help="genes of X_hvg (default: the file's own choice, else 2000)"
+    )
+    parser.add_argument(
+        "--replogle-names",
+        action="store_true",
+        help="rename to gene, cell_line, gem_group and non-targeting, as `data=replogle` expects",
+    )
+    parser.set_defaults(run=run_prepare)
+
+
+def _add_check(commands: Any) -> None:
+    """Add `data check`."""
+    parser = commands.add_parser("check", help="check a split against its data and count its cells")
+    parser.add_argument("toml", metavar="TOML", help="split file")
+    parser.add_argument("--pert-col", default="gene", metavar="COLUMN", help="default: gene")
+    parser.add_argument("--cell-type-key", default="cell_line", metavar="COLUMN", help="default: cell_line")
+    parser.add_argument("--batch-col", default="gem_group", metavar="COLUMN", help="default: gem_group")
+    parser.add_argument("--control-pert", default="non-targeting", metavar="NAME", help="default: non-targeting")
+    parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
+    parser.set_defaults(run=run_check)
+
+
+def run_simulate(args: argparse.Namespace) -> None:
+    """Write a simulated screen."""
+    from state_rag.datasets.simulate import PRESETS, simulate_screen
+
+    sizes = dict(PRESETS[args.preset])
+    sizes.update((name, value) for _, _, name, _ in _SIMULATE_SIZES if (value := getattr(args, name)) is not None)
+    if args.lines:
+        sizes["lines"] = tuple(args.lines)
+    screen = simulate_screen(args.folder, seed=args.seed, **sizes)
+    print(f"cells       {screen.h5ad}")
+    print(f"embeddings  {screen.embeddings}")
+    print(f"truth       {screen.truth}")
+    print(f"            {screen.truth_effects}")
+    held_out = (args.lines or ["hepg2"])[-1]
+    _print_next(f"state-rag data split {_quote(screen.h5ad)} --held-out {shlex.quote(held_out)}")
+
+
+def run_split(args: argparse.Namespace) -> None:
+    """Write a split file."""
+    from state_rag.datasets.splits import write_split
+
+    data = Path(args.file)
+    beside = data.parent if data.is_file() else Path()
+    split = write_split(
+        args.file,
+        args.held_out,
+        output=args.output if args.output is not None else beside / f"split_{args.held_out}.toml",
+        few_shot=args.few_shot,
+        val_fraction=args.val_fraction,
+        test_list=args.test_list,
+        pert_col=args.pert_col,
+        cell_type_col=args.cell_type_col,
+        control=args.control,
+        name=args.name,
+        seed=args.seed,
+    )
+    print(
+        f"{args.held_out} held out: {len(split.train)} of its perturbations for training, {len(split.val)} for "
+        f"validation, {len(split.test)} for test; all other cell lines for training"
+    )
+    print(f"split  {split.path}")
+    _print_next(
+        f"state-rag data check {_quote(split.path)}"
+        + _options(pert_col=split.pert_col, cell_type_key=split.cell_type_col, control_pert=split.control)
+    )
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    """Write a prepared copy of a file and say what changed."""
+    from state_rag.datasets.prepare import prepare
+
+    done = prepare(
+        args.file,
+        args.output,
+        pert_col=args.pert_col,
+        cell_type_col=args.cell_type_col,
+        batch_col=args.batch_col,
+        control=args.control,
+        n_hvgs=args.n_hvgs,
+        replogle_names=args.replogle_names,
+    )
+    for change in done.changes:
+        print(f"- {change}")
+    if not done.changes:
+        print("nothing had to change")
+    print(
+        f"columns   {done.pert_col} (perturbation), {done.cell_type_col} (cell line), {done.batch_col} (batch); "
+        f"control {done.control}; {done.n_hvgs:,} genes in X_hvg"
+    )
+    print(f"prepared  {done.path}")
+    _print_next(
+        f"state-rag data split {_quote(done.path)} --held-out LINE --pert-col {shlex.quote(done.pert_col)} "
+        f"--cell-type-col {shlex.quote(done.cell_type_col)} --control {shlex.quote(done.control)}"
+    )
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """Check a split and print its counts."""
+    from state_rag.datasets.split_check import check_split
+
+    summary: SplitSummary = check_split(
+        args.toml,
+        pert_col=args.pert_col,
+        cell_type_key=args.cell_type_key,
+        batch_col=args.batch_col,
+        control_pert=args.control_pert,
+        embed_key=None if args.embed_key == "null" else args.embed_key,
+    )
+    for path in summary.files:
+        print(f"data    {path}")
+    print(f"lines   {', '.join(summary.cell_types)}")
+    for part, names in (
+        ("train", summary.train_perturbations),
+        ("val", summary.val_perturbations),
+        ("test", summary.test_perturbations),
+    ):
+        print(f"{part:<8}{summary.cells[part]:,} perturbed cells of {len(names):,} perturbations")
+    print(f"control {summary.cells['control']:,} cells")
+    overrides = {
+        "pert_col": args.pert_col,
+        "cell_type_key": args.cell_type_key,
+        "batch_col": args.batch_col,
+        "control_pert": args.control_pert,
+        "embed_key": args.embed_key,
+    }
+    defaults = ("gene", "cell_line", "gem_group", "non-targeting", "X_hvg")
+    changed = "".join(
+        f" data.kwargs.{key}={shlex.quote(value)}"
+        for (key, value), default in zip(overrides.items(), defaults, strict=True)
+        if value != default
+    )
+    toml_path = shlex.quote(str(Path(args.toml).absolute()))
+    _print_next(f"state tx train data=replogle data.kwargs.toml_config_path={toml_path}{changed} training.rag=true")
+
+
+def _options(**values: str) -> str:
+    """Return the options of `data check` that differ from its defaults."""
+    defaults = {"pert_col": "gene", "cell_type_key": "cell_line", "control_pert": "non-targeting"}
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items() if value != defaults[name]
+    )
+
+
+def _quote(path: Path) -> str:
+    """Return a path as a shell word."""
+    return shlex.quote(str(path))
+
+
+def _print_next(command: str) -> None:
+    """Print the command to run next."""
+    print(f"next: {command}")

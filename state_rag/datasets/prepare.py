@@ -1,0 +1,299 @@
+"""Turn an h5ad file that upstream cannot read into one that it can, saying every change."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from state_rag.datasets.columns import (
+    BATCH_COLUMNS,
+    CELL_TYPE_COLUMNS,
+    PERTURBATION_COLUMNS,
+    find_column,
+    find_control,
+)
+from state_rag.datasets.h5ad import obs_columns, open_h5ad, read_column, write_h5ad
+from state_rag.errors import StateRagError
+
+if TYPE_CHECKING:
+    import anndata
+
+DEFAULT_HVGS = 2000
+REPLOGLE_NAMES = {
+    "pert_col": "gene",
+    "cell_type_col": "cell_line",
+    "batch_col": "gem_group",
+    "control": "non-targeting",
+}
+_LARGEST_LOG = 15.0  # natural log of three million: no log-normalised count is larger
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file that upstream can read.
+
+    Attributes
+    ----------
+    path
+        Where it lies; the input itself where nothing had to change and no output was named.
+    changes
+        One sentence for each change; empty if there was none.
+    pert_col, cell_type_col, batch_col, control
+        What upstream has to be told (`data.kwargs.*`).
+    n_hvgs
+        Width of `obsm["X_hvg"]`.
+    """
+
+    path: Path
+    changes: tuple[str, ...]
+    pert_col: str
+    cell_type_col: str
+    batch_col: str
+    control: str
+    n_hvgs: int
+
+
+def prepare(
+    file: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    pert_col: str | None = None,
+    cell_type_col: str | None = None,
+    batch_col: str | None = None,
+    control: str | None = None,
+    n_hvgs: int | None = None,
+    replogle_names: bool = False,
+) -> Prepared:
+    """Write a copy of an h5ad file that upstream can read; the input is left as it is.
+
+    Index names are taken away, the three obs columns become categorical without unused or missing values, a missing
+    batch column is added, counts are normalised and log1p-transformed, matrices become float32 and CSR, and
+    `obsm["X_hvg"]` is made where it is missing. The whole file is held in memory.
+
+    Parameters
+    ----------
+    file
+        The h5ad file.
+    output
+        Where to write; default: `NAME.prepared.h5ad` beside the input.
+    pert_col, cell_type_col, batch_col, control
+        The obs columns and the control; found by their usual names where left out. Where there is no batch column,
+        one is added that puts all cells in one batch.
+    n_hvgs
+        Genes of `X_hvg`. Given, `X_hvg` is made anew; left out, an `X_hvg` or a `var["highly_variable"]` in the file
+        is kept, and else 2,000 genes (all, if there are fewer) are chosen.
+    replogle_names
+        Rename the columns and the control to `gene`, `cell_line`, `gem_group` and `non-targeting`.
+
+    Returns
+    -------
+    Prepared
+        The file, the changes and the names to give to upstream.
+
+    Raises
+    ------
+    StateRagError
+        If the file cannot be read, a column or the control is not found, or `X` holds NaN, infinite or negative values.
+    """
+    import anndata
+
+    file = Path(file)
+    target = Path(output) if output is not None else file.with_name(f"{file.stem}.prepared.h5ad")
+    if target.exists() and file.exists() and target.samefile(file):
+        raise StateRagError(f"{target}: is the input itself; name another output with -o.")
+    if n_hvgs is not None and n_hvgs < 1:
+        raise StateRagError(f"--n-hvgs {n_hvgs}: expected at least 1.")
+    names = _find_names(file, pert_col, cell_type_col, batch_col, control)
+    try:
+        adata = anndata.read_h5ad(file)
+    except Exception as error:  # noqa: BLE001  # anndata wraps what HDF5 and the parsers raise in types of its own
+        raise StateRagError(
+            f"{file}: anndata cannot read it ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+            "The file is damaged or not an h5ad file; copy or download it again."
+        ) from error
+    changes: list[str] = []
+    adata = _fix_obs(adata, names, changes)
+    _fix_indices(adata, changes)
+    _fix_values(adata, file, changes)
+    _fix_hvgs(adata, n_hvgs, changes)
+    if replogle_names:
+        names = _rename(adata, names, changes)
+    if changes or output is not None:
+        write_h5ad(adata, target)
+    else:
+        target = file
+    return Prepared(path=target, changes=tuple(changes), n_hvgs=adata.obsm["X_hvg"].shape[1], **names)
+
+
+def _find_names(
+    path: Path, pert_col: str | None, cell_type_col: str | None, batch_col: str | None, control: str | None
+) -> dict[str, str]:
+    """Return the columns and the control, reading obs only; the batch column may be one that is yet to be added."""
+    with open_h5ad(path) as file:
+        pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
+        cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
+        if batch_col is not None or any(name in obs_columns(file) for name in BATCH_COLUMNS):
+            batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")
+        categories, codes = read_column(file, pert_col, "--pert-col")
+    used = categories[np.unique(codes[codes >= 0])].tolist()
+    control = find_control(used, control, f"{path}, obs column {pert_col!r}", "--control")
+    return {
+        "pert_col": pert_col,
+        "cell_type_col": cell_type_col,
+        "batch_col": batch_col if batch_col is not None else REPLOGLE_NAMES["batch_col"],
+        "control": control,
+    }
+
+
+def _fix_obs(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> "anndata.AnnData":
+    """Make the three columns categorical, without missing and unused values; add the batch column."""
+    import pandas as pd
+
+    if names["batch_col"] not in adata.obs:
+        adata.obs[names["batch_col"]] = pd.Categorical(["1"] * adata.n_obs)
+        changes.append(
+            f"added obs column {names['batch_col']!r}: no batch column was found, so all cells are one batch"
+        )
+    columns = [names[key] for key in ("pert_col", "cell_type_col", "batch_col")]
+    missing = adata.obs[columns].isna().any(axis=1).to_numpy()
+    if missing.any():
+        adata = adata[~missing].copy()
+        changes.append(f"left out {int(missing.sum()):,} cells without a value in {', '.join(columns)}")
+    for column in columns:
+        values = adata.obs[column]
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            adata.obs[column] = pd.Categorical(_as_labels(values))
+            changes.append(f"stored obs column {column!r} as categorical (was {values.dtype})")
+            continue
+        if not all(isinstance(category, str) for category in values.cat.categories):
+            adata.obs[column] = pd.Categorical(_as_labels(values))
+            changes.append(f"turned the values of obs column {column!r} into text")
+        unused = len(values.cat.categories) - values.nunique()
+        if unused:
+            adata.obs[column] = adata.obs[column].cat.remove_unused_categories()
+            changes.append(f"removed {unused} unused categories from obs column {column!r}")
+    return adata
+
+
+def _as_labels(values: Any) -> list[str]:
+    """Return values as text; whole numbers stored as floats lose their `.0`."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.tolist()]
+
+
+def _fix_indices(adata: "anndata.AnnData", changes: list[str]) -> None:
+    """Take the index names away and make obs and var names unique."""
+    for axis, frame in (("var", adata.var), ("obs", adata.obs)):
+        if frame.index.name is not None:
+            changes.append(f"removed the name {frame.index.name!r} of the {axis} index")
+            frame.index.name = None
+    if not adata.obs_names.is_unique:
+        adata.obs_names_make_unique()
+        changes.append("made the obs names unique")
+    if not adata.var_names.is_unique:
+        adata.var_names_make_unique()
+        changes.append("made the var names unique")
+
+
+def _fix_values(adata: "anndata.AnnData", path: Path, changes: list[str]) -> None:
+    """Check X; make it float32, CSR where sparse, and log-normalised."""
+    from scipy import sparse
+
+    matrix: Any = adata.X
+    if matrix is None:
+        raise StateRagError(f"{path}: has no X. Expected counts or log-normalised expression, cells x genes.")
+    if sparse.issparse(matrix) and matrix.format != "csr":
+        changes.append(f"stored X row by row (CSR, was {matrix.format.upper()})")
+        matrix = matrix.tocsr()
+    if sparse.issparse(matrix):
+        matrix.sum_duplicates()
+    values = matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
+    if not np.isfinite(values).all():
+        raise StateRagError(
+            f"{path}: X holds {int((~np.isfinite(values)).sum()):,} NaN or infinite values. Give counts or "
+            "log-normalised expression without them."
+        )
+    if values.size and values.min() < 0:
+        raise StateRagError(
+            f"{path}: X holds negative values (least {float(values.min()):.3g}), so it was centred or scaled. Give counts "
+            "or log-normalised expression; the unscaled matrix may lie in `raw` or `layers` of the file."
+        )
+    whole = bool(np.all(values == np.floor(values)))
+    largest = float(values.max()) if values.size else 0.0
+    if matrix.dtype != np.float32:
+        changes.append(f"stored X as float32 (was {matrix.dtype})")
+        matrix = matrix.astype(np.float32)
+    adata.X = matrix
+    if whole or largest > _LARGEST_LOG:
+        _log_normalise(adata, whole, largest, changes)
+    elif "log1p" not in adata.uns:
+        adata.uns["log1p"] = {}
+        changes.append(f"marked X as log1p-transformed (largest value {largest:.2f}, not whole numbers)")
+
+
+def _log_normalise(adata: "anndata.AnnData", whole: bool, largest: float, changes: list[str]) -> None:
+    """Scale counts to the median depth and take log1p; data that are scaled but not logged only get the log."""
+    import scanpy
+
+    adata.uns.pop("log1p", None)
+    if whole:
+        scanpy.pp.normalize_total(adata)
+        changes.append("X held counts (whole numbers): scaled each cell to the median depth and took log1p")
+    else:
+        changes.append(f"X was not log-transformed (largest value {largest:.4g}): took log1p")
+    scanpy.pp.log1p(adata)
+    adata.uns["log1p"] = {}
+    if "X_hvg" in adata.obsm:
+        del adata.obsm["X_hvg"]
+        changes.append("left out obsm['X_hvg'], which came from X as it was")
+
+
+def _fix_hvgs(adata: "anndata.AnnData", n_hvgs: int | None, changes: list[str]) -> None:
+    """Make `obsm["X_hvg"]`, or bring the one there is to dense float32."""
+    from scipy import sparse
+
+    from state_rag.datasets.hvg import highly_variable
+
+    present: Any = adata.obsm.get("X_hvg")
+    if present is not None and n_hvgs is None:
+        if sparse.issparse(present) or not isinstance(present, np.ndarray) or present.dtype != np.float32:
+            dense = present.toarray() if sparse.issparse(present) else np.asarray(present)
+            adata.obsm["X_hvg"] = dense.astype(np.float32)
+            changes.append("stored obsm['X_hvg'] as a dense float32 matrix")
+        return
+    own = adata.var.get("highly_variable")
+    if own is not None and n_hvgs is None and own.to_numpy(dtype=bool).any():
+        mask = own.to_numpy(dtype=bool)
+        origin = "var['highly_variable'] of the file"
+    else:
+        mask = highly_variable(adata, DEFAULT_HVGS if n_hvgs is None else n_hvgs)
+        origin = "all genes, since there are no more" if mask.all() else "the most variable genes, by scanpy"
+    adata.var["highly_variable"] = mask
+    chosen: Any = adata.X[:, mask]  # type: ignore[index]
+    adata.obsm["X_hvg"] = (chosen.toarray() if sparse.issparse(chosen) else np.array(chosen)).astype(np.float32)
+    changes.append(f"made obsm['X_hvg'] from {int(mask.sum()):,} genes ({origin})")
+
+
+def _rename(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> dict[str, str]:
+    """Give the three columns and the control the names of the Replogle data."""
+    for key in ("pert_col", "cell_type_col", "batch_col"):
+        old, new = names[key], REPLOGLE_NAMES[key]
+        if old == new:
+            continue
+        if new in adata.obs:
+            adata.obs = adata.obs.rename(columns={new: f"{new}_original"})
+            changes.append(f"renamed the obs column {new!r} that was there to '{new}_original'")
+        adata.obs = adata.obs.rename(columns={old: new})
+        changes.append(f"renamed obs column {old!r} to {new!r}")
+    old, new = names["control"], REPLOGLE_NAMES["control"]
+    if old != new:
+        column = adata.obs[REPLOGLE_NAMES["pert_col"]]
+        if new in column.cat.categories:
+            raise StateRagError(
+                f"obs column {names['pert_col']!r} has both {old!r} and {new!r}: --replogle-names would merge them. "
+                f"Choose the control with --control {new}."
+            )
+        adata.obs[REPLOGLE_NAMES["pert_col"]] = column.cat.rename_categories({old: new})
+        changes.append(f"renamed the control {old!r} to {new!r}")
+    return dict(REPLOGLE_NAMES)

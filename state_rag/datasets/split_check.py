@@ -1,0 +1,297 @@
+"""Check a split against its data before any work: a few seconds of reading `obs`, never the matrix."""
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from state_rag.datasets.columns import find_control, shorten, suggest
+from state_rag.datasets.h5ad import is_categorical, open_h5ad, read_column
+from state_rag.datasets.split_toml import Split, read_split
+from state_rag.errors import StateRagError
+
+logger = logging.getLogger(__name__)
+
+_PREPARE = "Run `state-rag data prepare {path}`, which writes a file that upstream can read."
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a split and its data hold.
+
+    Attributes
+    ----------
+    files
+        The h5ad files, in the order that upstream reads them.
+    perturbations
+        All perturbations that have cells, over all files, sorted; the control is not among them.
+    train_perturbations, val_perturbations, test_perturbations
+        Perturbations with cells in each part, sorted. One can be in several, through different cell lines.
+    cell_types
+        Cell lines that have cells, sorted.
+    cells
+        Number of perturbed cells in `train`, `val` and `test`, and of `control` cells.
+    warnings
+        What is allowed but probably not meant.
+    """
+
+    files: list[Path]
+    perturbations: tuple[str, ...]
+    train_perturbations: tuple[str, ...]
+    val_perturbations: tuple[str, ...]
+    test_perturbations: tuple[str, ...]
+    cell_types: tuple[str, ...]
+    cells: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class _Tally:
+    """What was seen so far, over the files."""
+
+    perturbations: set[str] = field(default_factory=set)
+    cell_types: dict[str, set[str]] = field(default_factory=dict)
+    parts: dict[str, set[str]] = field(default_factory=lambda: {"train": set(), "val": set(), "test": set()})
+    cells: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0, "test": 0, "control": 0})
+
+
+def check_split(
+    toml_path: str | os.PathLike[str],
+    *,
+    pert_col: str,
+    cell_type_key: str,
+    batch_col: str,
+    control_pert: str,
+    embed_key: str | None = None,
+    require: Collection[str] = ("train", "test"),
+) -> SplitSummary:
+    """Check that upstream can read a split's data and that the split says what it seems to say.
+
+    Parameters
+    ----------
+    toml_path
+        The split file.
+    pert_col, cell_type_key, batch_col, control_pert, embed_key
+        As under `data.kwargs` in upstream's configuration. `embed_key` is looked for in `obsm`.
+    require
+        The parts (`train`, `val`, `test`) that must hold perturbed cells.
+
+    Returns
+    -------
+    SplitSummary
+        Files, perturbations and cell counts. Warnings are logged too.
+
+    Raises
+    ------
+    StateRagError
+        If the TOML, a data file, a column, the control, a cell line or a perturbation is missing or wrong, or a
+        required part is empty.
+    """
+    split = read_split(toml_path)
+    files: list[Path] = []
+    tally = _Tally()
+    for dataset, location in split.datasets.items():
+        for path in find_data_files(location, f"{split.path}, data set {dataset!r}"):
+            files.append(path)
+            with open_h5ad(path) as file:
+                _check_readable(file, path, pert_col, cell_type_key, batch_col, embed_key)
+                _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert)
+    _check_named(split, tally, control_pert)
+    for part in require:
+        if not tally.cells[part]:
+            raise StateRagError(_explain_empty(split, part))
+    warnings = _find_warnings(split, tally, control_pert)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return SplitSummary(
+        files=files,
+        perturbations=tuple(sorted(tally.perturbations)),
+        train_perturbations=tuple(sorted(tally.parts["train"])),
+        val_perturbations=tuple(sorted(tally.parts["val"])),
+        test_perturbations=tuple(sorted(tally.parts["test"])),
+        cell_types=tuple(sorted(set().union(*tally.cell_types.values()))),
+        cells=dict(tally.cells),
+        warnings=tuple(warnings),
+    )
+
+
+def find_data_files(location: str, where: str) -> list[Path]:
+    """Return the files of a data set: one file, the `.h5` and `.h5ad` files of a folder, or matches of a pattern.
+
+    Patterns may hold `*`, `?`, `[...]` and `{a,b}`. As upstream does it, relative locations start at the current
+    folder, and of files with equal stems the last is taken.
+
+    Raises
+    ------
+    StateRagError
+        If nothing is found; `where` says whose location it is.
+    """
+    found: dict[str, Path] = {}
+    if any(character in location for character in "*?[]{}"):
+        for pattern in _expand_braces(location):
+            own = pattern.endswith((".h5", ".h5ad"))
+            for one in [pattern] if own else [f"{pattern.rstrip('/')}/*.h5", f"{pattern.rstrip('/')}/*.h5ad"]:
+                found.update((Path(match).stem, Path(match)) for match in sorted(glob.glob(one)))
+        if not found:
+            raise StateRagError(f"{where}: no .h5ad file matches {location!r} (in {Path.cwd()}). Correct the pattern.")
+        return list(found.values())
+    path = Path(location)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        hint = "" if path.is_absolute() else f" Relative paths start at the current folder, {Path.cwd()}."
+        raise StateRagError(f"{where}: no such file or folder: {location}.{hint} Correct the path.")
+    for suffix in ("*.h5", "*.h5ad"):
+        found.update((match.stem, match) for match in sorted(path.glob(suffix)))
+    if not found:
+        raise StateRagError(f"{where}: the folder {location} holds no .h5 or .h5ad file. Correct the path.")
+    return list(found.values())
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    """Return the patterns that `{a,b}` groups stand for."""
+    group = re.search(r"\{([^}]+)\}", pattern)
+    if group is None:
+        return [pattern]
+    head, tail = pattern[: group.start()], pattern[group.end() :]
+    return [full for option in group[1].split(",") for full in _expand_braces(head + option.strip() + tail)]
+
+
+def _check_readable(
+    file: h5py.File, path: Path, pert_col: str, cell_type_key: str, batch_col: str, embed_key: str | None
+) -> None:
+    """Refuse files whose layout upstream fails on."""
+    prepare = _PREPARE.format(path=path)
+    for column, flag in ((pert_col, "data.kwargs.pert_col"), (cell_type_key, "data.kwargs.cell_type_key")):
+        _, codes = read_column(file, column, flag)
+        if not is_categorical(file, column):
+            raise StateRagError(f"{path}: obs column {column!r} is not stored as categorical. {prepare}")
+        if (codes < 0).any():
+            raise StateRagError(
+                f"{path}: obs column {column!r} has no value for {int((codes < 0).sum()):,} cells, which upstream "
+                f"would take for cells of another kind. {prepare}"
+            )
+    read_column(file, batch_col, "data.kwargs.batch_col")
+    if embed_key is not None and embed_key not in file.get("obsm", {}):
+        present = ", ".join(sorted(file["obsm"])) if "obsm" in file else ""
+        raise StateRagError(
+            f"{path}: no obsm[{embed_key!r}] (from data.kwargs.embed_key); present: {present or 'none'}. Set embed_key "
+            f"to one of them, or to null for the whole of X." + (f" {prepare}" if embed_key == "X_hvg" else "")
+        )
+    matrix = file.get("X")
+    if isinstance(matrix, h5py.Group) and matrix.attrs.get("encoding-type") != "csr_matrix":
+        raise StateRagError(f"{path}: X is stored as {matrix.attrs.get('encoding-type')}, expected CSR. {prepare}")
+    var = file.get("var", {})
+    if not any(name in var for name in ("gene_name", "gene_name_index", "_index", "feature")):
+        index = file["var"].attrs.get("_index") if "var" in file else None
+        raise StateRagError(
+            f"{path}: upstream finds no gene names: the var index has the name {index!r}, expected none. {prepare}"
+        )
+
+
+def _count(
+    file: h5py.File,
+    split: Split,
+    dataset: str,
+    tally: _Tally,
+    pert_col: str,
+    cell_type_key: str,
+    control_pert: str,
+) -> None:
+    """Add one file's cells to the tally, part by part as upstream assigns them."""
+    perts, pert_codes = read_column(file, pert_col, "data.kwargs.pert_col")
+    types, type_codes = read_column(file, cell_type_key, "data.kwargs.cell_type_key")
+    find_control(perts.tolist(), control_pert, f"{file.filename}, obs column {pert_col!r}", "data.kwargs.control_pert")
+    table = np.bincount(type_codes * len(perts) + pert_codes, minlength=len(types) * len(perts))
+    is_control = perts == control_pert
+    for line, counts in zip(types.tolist(), table.reshape(len(types), len(perts)), strict=True):
+        if not counts.any():
+            continue
+        tally.cell_types.setdefault(dataset, set()).add(line)
+        perturbed = np.where(is_control, 0, counts)
+        names = perts[perturbed > 0].tolist()
+        tally.perturbations.update(names)
+        part = _part_of_line(split, dataset, line)
+        if part is None:
+            continue
+        if names and not counts[is_control].any():
+            raise StateRagError(
+                f"{file.filename}: cell line {line!r} has perturbed cells but no {control_pert!r} cells, which "
+                "upstream predicts from. Add its controls or remove the line."
+            )
+        tally.cells["control"] += int(counts[is_control].sum())
+        lists = split.fewshot.get((dataset, line), {}) if part == "fewshot" else {}
+        val, test = set(lists.get("val", ())), set(lists.get("test", ()))
+        for name, cells in zip(names, perturbed[perturbed > 0].tolist(), strict=True):
+            listed = [key for key, group in (("val", val), ("test", test)) if name in group]
+            for target in (listed or ["train"]) if part == "fewshot" else [part]:
+                tally.parts[target].add(name)
+                tally.cells[target] += cells
+
+
+def _part_of_line(split: Split, dataset: str, line: str) -> str | None:
+    """Return `train`, `val`, `test`, `fewshot`, or None where upstream leaves the line's cells out."""
+    if (dataset, line) in split.zeroshot:
+        return split.zeroshot[dataset, line]
+    if (dataset, line) in split.fewshot:
+        return "fewshot"
+    return "train" if dataset in split.training else None
+
+
+def _check_named(split: Split, tally: _Tally, control_pert: str) -> None:
+    """Refuse cell lines and perturbations that no file of the data set holds."""
+    for dataset, line in [*split.zeroshot, *split.fewshot]:
+        present = sorted(tally.cell_types.get(dataset, ()))
+        if line not in present:
+            raise StateRagError(
+                f'{split.path}: "{dataset}.{line}" names a cell line that data set {dataset!r} lacks'
+                f"{suggest([line], present)}. Cell lines present: {', '.join(present)}."
+            )
+    known = sorted(tally.perturbations)
+    for (dataset, line), lists in split.fewshot.items():
+        for part, names in lists.items():
+            unknown = [name for name in names if name not in tally.perturbations and name != control_pert]
+            if unknown:
+                raise StateRagError(
+                    f'{split.path}: [fewshot."{dataset}.{line}"] {part} names {len(unknown)} perturbations, out of '
+                    f"{len(names)}, that the data lack ({shorten(unknown)}{suggest(unknown, known)}). Correct or "
+                    "remove them; upstream would ignore them without a word."
+                )
+
+
+def _explain_empty(split: Split, part: str) -> str:
+    """Return the error for a part without perturbed cells."""
+    remedy = {
+        "train": "Name a data set under [training] that has cell lines or perturbations not held out.",
+        "val": 'Add a `val` list to a [fewshot."dataset.line"] table.',
+        "test": 'Add a `test` list to a [fewshot."dataset.line"] table, or a line to [zeroshot].',
+    }[part]
+    return f"{split.path}: the {part} part holds no perturbed cell. {remedy} `state-rag data split` writes all three."
+
+
+def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
+    """Return what upstream accepts but is probably not meant."""
+    warnings = []
+    if not tally.cells["val"]:
+        warnings.append(
+            f"{split.path}: no validation perturbations, so upstream validates, and picks its best checkpoint, on the "
+            "test set. Add a `val` list."
+        )
+    for (dataset, line), lists in split.fewshot.items():
+        both = sorted(set(lists["val"]) & set(lists["test"]))
+        if both:
+            warnings.append(
+                f'{split.path}: [fewshot."{dataset}.{line}"] has {len(both)} perturbations in both lists '
+                f"({shorten(both)})."
+            )
+        if control_pert in lists["val"] or control_pert in lists["test"]:
+            warnings.append(
+                f'{split.path}: [fewshot."{dataset}.{line}"] lists the control {control_pert!r}; upstream ignores that.'
+            )
+    return warnings

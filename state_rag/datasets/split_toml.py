@@ -1,0 +1,121 @@
+"""Read split TOMLs: which data, and which cell lines and perturbations are held out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from state_rag.datasets.columns import suggest
+from state_rag.errors import StateRagError
+
+_PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The contents of a split TOML.
+
+    Attributes
+    ----------
+    path
+        The TOML file.
+    datasets
+        Name -> path, folder or glob pattern, of the data sets that the other tables refer to.
+    training
+        Names of the data sets whose remaining cell lines are for training.
+    zeroshot
+        (data set, cell line) -> `train`, `val` or `test`.
+    fewshot
+        (data set, cell line) -> `val` and `test` lists of perturbations.
+    """
+
+    path: Path
+    datasets: dict[str, str]
+    training: frozenset[str]
+    zeroshot: dict[tuple[str, str], str]
+    fewshot: dict[tuple[str, str], dict[str, list[str]]]
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """Read a split TOML, with the parser that upstream uses, and check its form; the data are not opened.
+
+    Raises
+    ------
+    StateRagError
+        If the file is missing or not valid TOML, or a table is not of the form that upstream reads.
+    """
+    path = Path(path)
+    try:
+        content = toml.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StateRagError(
+            f"{path}: no such split file. Write one with `state-rag data split FILE --held-out LINE -o {path}`."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateRagError(f"{path}: the split file cannot be read ({error}).") from error
+    except (toml.TomlDecodeError, IndexError, TypeError) as error:
+        raise StateRagError(f"{path}: not valid TOML ({error}). Correct it or write it again.") from error
+
+    tables: dict[str, dict[str, Any]] = {}
+    for name in ("datasets", "training", "zeroshot", "fewshot"):
+        tables[name] = content.get(name, {})
+        if not isinstance(tables[name], dict):
+            raise StateRagError(f"{path}: [{name}] must be a table, found {type(tables[name]).__name__}.")
+    zeroshot = {_split_key(path, "zeroshot", key): value for key, value in tables["zeroshot"].items()}
+    for (dataset, line), part in zeroshot.items():
+        if part not in _PARTS:
+            raise StateRagError(
+                f'{path}: [zeroshot] "{dataset}.{line}" = {part!r}; expected one of {", ".join(_PARTS)}.'
+            )
+    fewshot = {
+        _split_key(path, "fewshot", key): _check_lists(path, key, value) for key, value in tables["fewshot"].items()
+    }
+    named = [*tables["training"], *(d for d, _ in zeroshot), *(d for d, _ in fewshot)]
+    if not named:
+        raise StateRagError(
+            f"{path}: [training], [zeroshot] and [fewshot] are all empty, so no data set is used. "
+            "Write a split with `state-rag data split`."
+        )
+    datasets = {}
+    for name in dict.fromkeys(named):
+        location = tables["datasets"].get(name)
+        if not isinstance(location, str) or not location:
+            known = list(tables["datasets"])
+            raise StateRagError(
+                f"{path}: data set {name!r} has no path under [datasets] (there: {', '.join(known) or 'none'}"
+                f'{suggest([name], known)}). Add `{name} = "/path/to/file.h5ad"`.'
+            )
+        datasets[name] = location
+    training = frozenset(name for name, part in tables["training"].items() if part == "train")
+    return Split(path=path, datasets=datasets, training=training, zeroshot=zeroshot, fewshot=fewshot)
+
+
+def _split_key(path: Path, table: str, key: str) -> tuple[str, str]:
+    """Return data set and cell line of a key such as `replogle.hepg2`; the line may hold further dots."""
+    dataset, dot, line = key.partition(".")
+    if not dot or not dataset or not line:
+        raise StateRagError(
+            f'{path}: [{table}] key {key!r} is not of the form "dataset.cell_line" (with the quotation marks).'
+        )
+    return dataset, line
+
+
+def _check_lists(path: Path, key: str, value: Any) -> dict[str, list[str]]:
+    """Return the `val` and `test` lists of a few-shot table."""
+    if not isinstance(value, dict):
+        raise StateRagError(
+            f'{path}: [fewshot] {key!r} must be a table with `val` and `test` lists, written [fewshot."{key}"].'
+        )
+    unknown = [name for name in value if name not in _PARTS]
+    if unknown:
+        hint = " (are quotation marks missing around the name?)" if isinstance(value[unknown[0]], dict) else ""
+        raise StateRagError(f'{path}: [fewshot."{key}"] has the key {unknown[0]!r}{hint}; expected `val` and `test`.')
+    lists = {}
+    for part in ("val", "test"):
+        names = value.get(part, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise StateRagError(f'{path}: [fewshot."{key}"] {part} must be a list of perturbation names in quotes.')
+        lists[part] = names
+    return lists
