@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-CPU_BLOCK_ELEMENTS = 2**17
+CPU_BLOCK_ELEMENTS = 2**18
 """On a CPU a block that stays in the cache is faster than a large one."""
 
 
@@ -78,7 +78,7 @@ class _ScoreInBlocks(torch.autograd.Function):
         ctx.dropout, ctx.seed, ctx.block_elements = dropout, seed, block_elements
         logits = u.new_empty(*inverse.shape, len(weight))
         masks = _Masks(u, dropout, seed)
-        kept_weight = weight / (1 - dropout)
+        kept_weight = weight / masks.keep
         for number, (sets, cells) in enumerate(_blocks(inverse.shape, u.shape[-1], block_elements)):
             hidden = u[sets, cells].unsqueeze(2) + v[sets].unsqueeze(1)
             torch.addcmul(constant, hidden, inverse[sets, cells].unsqueeze(-1), out=hidden)
@@ -91,7 +91,7 @@ class _ScoreInBlocks(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, v, inverse, constant, weight = ctx.saved_tensors
         masks = _Masks(u, ctx.dropout, ctx.seed)
-        kept_weight = weight / (1 - ctx.dropout)
+        kept_weight = weight / masks.keep
         grad_u, grad_v, grad_inverse = torch.empty_like(u), torch.zeros_like(v), torch.empty_like(inverse)
         grad_constant, grad_weight = torch.zeros_like(constant), torch.zeros_like(weight)
         for number, (sets, cells) in enumerate(_blocks(inverse.shape, u.shape[-1], ctx.block_elements)):
@@ -108,16 +108,22 @@ class _ScoreInBlocks(torch.autograd.Function):
             hidden *= scale
             grad_u[sets, cells] = hidden.sum(2)
             grad_v[sets] += hidden.sum(1)
-        grad_weight /= 1 - ctx.dropout
+        grad_weight /= masks.keep
         return grad_u, grad_v, grad_inverse, grad_constant, grad_weight, grad.sum((0, 1, 2)), None, None, None
 
 
 class _Masks:
-    """The dropout masks of the blocks: block `number` has the same mask whenever it is asked for."""
+    """The dropout masks of the blocks: block `number` has the same mask whenever it is asked for.
+
+    Each hidden value spends 16 random bits, several times cheaper on a CPU than a Bernoulli draw each, which would
+    dominate the whole layer. The probability is therefore a multiple of 2**-16, and `keep` is what it comes to.
+    """
 
     def __init__(self, like: Tensor, dropout: float, seed: int) -> None:
-        self.keep, self.seed = 1 - dropout, seed
-        self.generator = torch.Generator(like.device) if dropout > 0 else None
+        dropped = min(round(dropout * 2**16), 2**16 - 1)
+        self.keep, self.seed = 1 - dropped / 2**16, seed
+        self.lowest = dropped - 2**15
+        self.generator = torch.Generator(like.device) if dropped else None
         self.number, self.mask = -1, like.new_empty(0)
 
     def apply(self, hidden: Tensor, number: int) -> Tensor:
@@ -126,7 +132,9 @@ class _Masks:
             return hidden
         if number != self.number:
             self.generator.manual_seed(self.seed + number)
-            self.mask = torch.empty_like(hidden).bernoulli_(self.keep, generator=self.generator)
+            words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64, device=hidden.device)
+            bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)
+            self.mask = (bits[: hidden.numel()] >= self.lowest).to(hidden.dtype).view_as(hidden)
             self.number = number
         return hidden.mul_(self.mask)
 

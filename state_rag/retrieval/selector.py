@@ -108,6 +108,8 @@ class CandidateSelector(nn.Module):
             raise ValueError(f"score_scale is {score_scale!r}, expected one of {', '.join(SCORE_SCALES)}")
         if inference not in INFERENCES:
             raise ValueError(f"inference is {inference!r}, expected one of {', '.join(INFERENCES)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
         self.hidden_dim = hidden_dim
         self.dropout = dropout
         self.temperature = temperature
