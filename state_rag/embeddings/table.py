@@ -1,0 +1,240 @@
+"""The table of perturbation embeddings: names and vectors, checked when it is made."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from state_rag.errors import StateRagError
+
+ZeroRows = Literal["error", "drop"]
+
+
+def listing(names: Iterable[object], limit: int = 5) -> str:
+    """Return the first few names and, when there are more, how many in all.
+
+    Examples
+    --------
+    >>> listing(["A", "B"]), listing("ABCDEFG", limit=2)
+    ('A, B', 'A, B, ... (7 in all)')
+    """
+    shown = [str(name) for name in names]
+    if len(shown) <= limit:
+        return ", ".join(shown)
+    return f"{', '.join(shown[:limit])}, ... ({len(shown)} in all)"
+
+
+def close_spellings(name: str, known: Iterable[str], count: int = 5) -> list[str]:
+    """Return the known names most like `name`, case ignored, best first."""
+    by_upper: dict[str, str] = {}
+    for candidate in known:
+        by_upper.setdefault(candidate.upper(), candidate)
+    return [by_upper[found] for found in difflib.get_close_matches(name.upper(), list(by_upper), n=count, cutoff=0.6)]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Perturbation names and one vector for each.
+
+    Making one checks it, so that whoever holds an `Embeddings` need not: names are distinct strings, every vector is
+    finite, as wide as the others and not all zero. (GenePT tables hold zeros for the control; the readers deal with that.)
+
+    Parameters
+    ----------
+    names
+        The perturbations, P of them, in the order of the rows.
+    vectors
+        float32 ``[P, D]``. Values are as stored: GenePT's rows have unit norm, others need not.
+    source
+        The path the table was read from, for messages.
+    provenance
+        Where the values came from (file name, SHA-256, format, ...). Travels into written files and checkpoints.
+
+    Raises
+    ------
+    StateRagError
+        Duplicate or non-string names, a wrong number of rows, NaN or infinite values, all-zero rows. The names
+        concerned are listed.
+
+    Examples
+    --------
+    >>> table = Embeddings(("AARS", "HARS"), np.eye(2, dtype=np.float32), source="example")
+    >>> table.width, "AARS" in table, table.row("HARS").tolist()
+    (2, True, [0.0, 1.0])
+    """
+
+    names: tuple[str, ...]
+    vectors: np.ndarray
+    source: str
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = tuple(self.names)
+        check_names(names, self.source)
+        try:
+            with np.errstate(over="ignore"):
+                vectors = np.ascontiguousarray(self.vectors, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise StateRagError(f"{self.source}: the vectors are not a matrix of numbers ({error})") from error
+        if vectors.ndim != 2 or vectors.shape[0] != len(names):
+            raise StateRagError(
+                f"{self.source}: expected one row of numbers for each of {len(names)} names, found shape {vectors.shape}"
+            )
+        if len(names) and vectors.shape[1] == 0:
+            raise StateRagError(f"{self.source}: the vectors are empty (width 0)")
+        check_finite(names, vectors, self.source)
+        zero = zero_rows(vectors)
+        if zero.any():
+            raise StateRagError(
+                f"{self.source}: the vector is all zeros for {listing(_picked(names, zero))}. A zero vector has no "
+                "direction, so it has no neighbours; leave these names out (a control needs no embedding)"
+            )
+        object.__setattr__(self, "names", tuple(str(name) for name in names))
+        object.__setattr__(self, "vectors", vectors)
+
+    @property
+    def width(self) -> int:
+        """Width D of the vectors."""
+        return int(self.vectors.shape[1])
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._row_of
+
+    def row(self, name: str) -> np.ndarray:
+        """Return the vector ``[D]`` of one name.
+
+        Raises
+        ------
+        StateRagError
+            The name is unknown; close spellings are listed.
+        """
+        return self.vectors[self._index(name)]
+
+    def subset(self, names: Iterable[str]) -> "Embeddings":
+        """Return the table of `names`, in that order.
+
+        Raises
+        ------
+        StateRagError
+            A name is unknown or asked for twice.
+        """
+        chosen = tuple(names)
+        unknown = [name for name in chosen if name not in self._row_of]
+        if len(unknown) > 1:
+            raise StateRagError(f"{self.source}: no embedding for {listing(unknown)}")
+        rows = [self._index(name) for name in chosen]
+        return Embeddings(chosen, self.vectors[rows], self.source, dict(self.provenance))
+
+    def _index(self, name: str) -> int:
+        try:
+            return self._row_of[name]
+        except KeyError:
+            close = close_spellings(name, self.names)
+            hint = f"; close spellings: {', '.join(close)}" if close else ""
+            raise StateRagError(f"{self.source}: no embedding for '{name}'{hint}") from None
+
+
+def check_names(names: Sequence[object], source: str) -> None:
+    """Refuse names that are no strings, empty, or there twice."""
+    wrong = [f"{name!r} ({type(name).__name__})" for name in names if not isinstance(name, str)]
+    if wrong:
+        raise StateRagError(f"{source}: perturbation names must be text, found {listing(wrong)}")
+    if any(not str(name).strip() for name in names):
+        raise StateRagError(
+            f"{source}: a perturbation name is empty (row {[not str(n).strip() for n in names].index(True)})"
+        )
+    if len(set(names)) != len(names):
+        seen: set[object] = set()
+        twice = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise StateRagError(f"{source}: names that occur more than once: {listing(twice)}. Keep one row for each")
+
+
+def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None:
+    """Refuse rows of ``[P, D]`` with NaN or infinite values."""
+    # The sum of a row is finite if its values are and do not overflow: one cheap pass settles most tables.
+    with np.errstate(all="ignore"):
+        suspect = np.flatnonzero(~np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
+    for row in suspect:
+        if np.isfinite(vectors[row]).all():
+            continue
+        bad = [names[other] for other in suspect if not np.isfinite(vectors[other]).all()]
+        raise StateRagError(
+            f"{source}: NaN or infinite values in the vectors of {listing(bad)}. Repair these rows or remove them"
+        )
+
+
+def zero_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return, for each row of ``[P, D]``, whether it is all zeros: bool ``[P]``."""
+    return ~vectors.any(axis=1)
+
+
+def stack_rows(rows: Mapping[str, Any], source: str) -> np.ndarray:
+    """Stack one vector a name into float32 ``[P, D]``, naming whatever does not fit.
+
+    Parameters
+    ----------
+    rows
+        Name -> vector (a list, tuple, array or tensor of D numbers).
+    source
+        The file, for messages.
+
+    Raises
+    ------
+    StateRagError
+        A value is no vector of numbers, or the widths differ.
+    """
+    wrong = []
+    vectors = []
+    for name, value in rows.items():
+        vector, found = _as_vector(value)
+        if vector is None:
+            wrong.append(f"{name} ({found})")
+        else:
+            vectors.append(vector)
+    if wrong:
+        raise StateRagError(f"{source}: expected a vector of numbers for each name, found {listing(wrong)}")
+    widths = [len(vector) for vector in vectors]
+    if not widths:
+        return np.zeros((0, 0), dtype=np.float32)
+    width = max(set(widths), key=widths.count)
+    ragged = [f"{name} ({found})" for name, found in zip(rows, widths, strict=True) if found != width]
+    if ragged:
+        raise StateRagError(
+            f"{source}: ragged vectors: {len(widths) - len(ragged)} of {len(widths)} have width {width}, but "
+            f"{listing(ragged)} not"
+        )
+    matrix = np.empty((len(vectors), width), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for row, vector in enumerate(vectors):
+            matrix[row] = vector
+    return matrix
+
+
+def _as_vector(value: Any) -> tuple[np.ndarray | None, str]:
+    """Return (vector, '') or (None, what was found instead)."""
+    if isinstance(value, str | bytes) or value is None:
+        return None, type(value).__name__
+    try:
+        vector = np.asarray(value)
+    except (TypeError, ValueError):
+        return None, f"{type(value).__name__} of mixed lengths"
+    if vector.ndim != 1:
+        return None, f"{type(value).__name__} of shape {list(vector.shape)}" if vector.ndim else type(value).__name__
+    if vector.dtype.kind not in "iuf":
+        kind = {"b": "bool", "U": "text", "S": "bytes", "O": "mixed", "c": "complex"}
+        return None, f"{type(value).__name__} of {kind.get(vector.dtype.kind, str(vector.dtype))} values"
+    return vector, ""
+
+
+def _picked(names: Sequence[str], mask: np.ndarray) -> list[str]:
+    return [names[row] for row in np.flatnonzero(mask)]
