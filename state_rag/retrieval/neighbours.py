@@ -17,13 +17,16 @@ FAISS_FROM = 50_000
 CHUNK_ELEMENTS = 2**24
 """Similarities held at a time by the exact search (float64: 128 MiB)."""
 
+STEP_BITS = 30
+"""The exact search compares cosines in steps of 2**-30."""
+
 
 def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Return the k nearest rows of `base` for each query, most similar first.
 
     The similarity is the cosine, 0 for a zero vector. Among equally similar rows the lower one comes first, so that
-    the answer is a function of the input alone. Products are summed in float64 and compared in float32: with that,
-    equal rows stay equal whatever order a matrix product sums in.
+    the answer is a function of the input alone. Products are summed in float64 and compared in steps of 2**-30 (1e-9):
+    with that, equal rows stay equal whatever order a matrix product sums in.
 
     Parameters
     ----------
@@ -152,23 +155,16 @@ def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[T
     indices, similarities = [], []
     for start in range(0, len(queries), step):
         leave_out = own[start : start + step]
-        similarity = (queries[start : start + step] @ base.T).to(torch.float32)
+        steps = (queries[start : start + step] @ base.T).mul_(2**STEP_BITS).round_().to(torch.int64)
         asking = torch.nonzero(leave_out >= 0).flatten()
-        similarity[asking, leave_out[asking]] = -torch.inf
+        steps[asking, leave_out[asking]] = -(2**31)
         # one unique integer for each (similarity, row), so that ties fall to the lower row on every device
-        key = (_ordered(similarity) << 32) + backwards
-        index = n_base - 1 - (key.topk(k, dim=1).values & 0xFFFFFFFF)
-        indices.append(index)
-        similarities.append(similarity.gather(1, index))
+        best = ((steps << 32) + backwards).topk(k, dim=1).values
+        indices.append(n_base - 1 - (best & 0xFFFFFFFF))
+        similarities.append((best >> 32).to(torch.float64).div_(2**STEP_BITS).to(torch.float32))
     if not indices:
         return own.new_zeros(0, k), torch.zeros(0, k, device=base.device)
     return torch.cat(indices), torch.cat(similarities)
-
-
-def _ordered(values: Tensor) -> Tensor:
-    """Return integers (int64 within the range of int32) that sort as the float32 `values` do."""
-    bits = (values + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 and 0.0 one number
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
 
 
 def _search_faiss(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -203,7 +203,7 @@ class CandidateSelector(nn.Module):
             return 1.0
         if self.score_scale == "running" and not self.training:
             return self.score_std.to(logits.dtype)
-        scale = logits.std() + 1e-8
+        scale = logits.std().clamp(min=1e-8)
         if self.score_scale == "running":
             self._remember(scale.detach())
         return scale

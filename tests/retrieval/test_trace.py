@@ -1,0 +1,33 @@
+import torch
+
+from state_rag.retrieval.trace import RetrievalTrace
+
+
+def make_trace():
+    weights = torch.tensor([[[1.0, 0.0], [0.0, 0.5]], [[1.0, 1.0], [0.25, 0.51]]], requires_grad=True)
+    rows, similarity = torch.tensor([[2, 0], [1, 2]]), torch.tensor([[0.9, 0.1], [0.8, 0.2]], dtype=torch.bfloat16)
+    return RetrievalTrace.from_tensors(["X", "Y"], ("A", "B", "C"), rows, similarity, weights)
+
+
+def test_the_published_strings_are_written_for_each_cell():
+    assert list(make_trace().cells()) == [
+        ("X", "C(w=1.00)|A(w=0.00)", "C", 1),
+        ("X", "C(w=0.00)|A(w=0.50)", "none", 0),
+        ("Y", "B(w=1.00)|C(w=1.00)", "B|C", 2),
+        ("Y", "B(w=0.25)|C(w=0.51)", "C", 1),
+    ]
+
+
+def test_selected_means_a_weight_above_one_half():
+    trace = make_trace()
+    assert trace.selected.tolist() == [[[True, False], [False, False]], [[True, True], [False, True]]]
+    assert trace.selected_names(1, 0) == ["B", "C"]
+    assert trace.n_retrieved == 2
+    assert trace.candidates == [["C", "A"], ["B", "C"]]
+
+
+def test_a_trace_holds_arrays_not_tensors():
+    trace = make_trace()
+    assert trace.rows.dtype == "int64"
+    assert trace.weights.shape == (2, 2, 2)
+    assert trace.similarity.dtype == "float32"
