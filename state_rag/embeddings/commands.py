@@ -18,9 +18,7 @@ def add_commands(subparsers: Any) -> None:
     commands = room.add_subparsers(dest="embeddings_command", required=True, metavar="COMMAND")
 
     convert = commands.add_parser("convert", help="write any supported table as safetensors, whole or in part")
-    convert.add_argument(
-        "source", metavar="SRC", help="GenePT pickle, .pt, .npz, .safetensors, .csv, .tsv, .parquet, .json"
-    )
+    convert.add_argument("source", metavar="SRC", help="GenePT pickle, .pt, .npz, .safetensors, .csv, .parquet, .json")
     convert.add_argument("-o", "--out", required=True, metavar="OUT", help="file to write, ends in .safetensors")
     only = convert.add_mutually_exclusive_group()
     only.add_argument("--names", metavar="FILE", help="keep the perturbations of this file, one a line")
@@ -171,12 +169,11 @@ def _refuse_same(source: str, target: Path) -> None:
 def _facts(table: "Embeddings") -> list[tuple[str, str]]:
     import numpy as np
 
-    from state_rag.embeddings.table import listing
-
     norms = np.linalg.norm(table.vectors, axis=1)
     distinct = len({row.tobytes() for row in table.vectors})
     facts = [
-        ("perturbations", f"{len(table)} ({listing(table.names)})"),
+        ("perturbations", str(len(table))),
+        ("names", ", ".join(table.names[:8]) + (", ..." if len(table) > 8 else "")),
         ("width", str(table.width)),
         ("length of vectors", f"{norms.min():.4g} to {norms.max():.4g}, median {np.median(norms):.4g}"),
     ]

@@ -15,8 +15,9 @@ DEFAULT_PATHS = (
     f"~/.cache/state-rag/{PUBLISHED_FILE}",
 )
 WAYS = f"""Ways to get embeddings:
-  1. GenePT (paper's choice): download GenePT_emebdding_v2.zip from https://zenodo.org/records/10833191 (574 MB), unpack it
-     here, or point training.genept_path or the environment variable {ENVIRONMENT} at {PUBLISHED_FILE};
+  1. GenePT, the paper's choice: download GenePT_emebdding_v2.zip (574 MB, CC BY 4.0) from
+     https://zenodo.org/records/10833191 and unpack it here, or point training.genept_path or the environment
+     variable {ENVIRONMENT} at {PUBLISHED_FILE};
   2. offline, from gene summaries: state-rag embeddings build SUMMARIES.json -o OUT.safetensors (JSON: name -> text);
   3. your own vectors: .csv, .tsv, .parquet, .npz, .pt, .safetensors or .pickle, one vector a perturbation."""
 

@@ -12,10 +12,11 @@ import pickletools
 from collections.abc import Callable, Collection
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
+from state_rag.embeddings.pickle_stream import PickleStream
 from state_rag.embeddings.progress import byte_progress
 from state_rag.errors import StateRagError
 
@@ -23,12 +24,7 @@ ALLOWED = (
     "only containers, numbers, strings and NumPy arrays are allowed in an embedding pickle. "
     "If you trust the file, save its content as .npz, .csv or .parquet yourself and use that"
 )
-_BLOCK = 4 << 20
-_RUN = 1024
-_FLOAT_OPCODE = ord("G")
-_FRAME_OPCODE = 0x95
 _APPENDS_OPCODE = ord("e")
-_FLOAT_RECORD = np.dtype([("opcode", "u1"), ("value", ">f8")])
 _NUMERIC = frozenset("biufSU")
 
 
@@ -95,80 +91,6 @@ def _joined(value: Any) -> Any:
     return flat
 
 
-class _Stream:
-    """The pickle's bytes, buffered here so that runs of floats can be looked at without copying."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.buffer = b""
-        self.position = 0
-        self.passed = 0
-
-    @property
-    def offset(self) -> int:
-        return self.passed + self.position
-
-    def fill(self, count: int) -> int:
-        """Make `count` bytes available if the file has them; return how many are."""
-        while len(self.buffer) - self.position < count:
-            block = self.file.read(_BLOCK)
-            if not block:
-                break
-            self.passed += self.position
-            self.buffer = self.buffer[self.position :] + block
-            self.position = 0
-        return len(self.buffer) - self.position
-
-    def read(self, count: int) -> bytes:
-        if count > _BLOCK:
-            parts = [self.read(len(self.buffer) - self.position)]
-            self.passed += self.position
-            self.buffer, self.position = b"", 0
-            missing = count - len(parts[0])
-            while missing > 0 and (block := self.file.read(min(missing, _BLOCK))):
-                parts.append(block)
-                missing -= len(block)
-                self.passed += len(block)
-            return b"".join(parts)
-        self.fill(count)
-        data = self.buffer[self.position : self.position + count]
-        self.position += len(data)
-        return data
-
-    def readline(self) -> bytes:
-        """Return one line of a text opcode (these are short: names and decimal numbers)."""
-        wanted = 256
-        while True:
-            available = self.fill(wanted)
-            end = self.buffer.find(b"\n", self.position)
-            if end >= 0 or available < wanted:
-                stop = end + 1 if end >= 0 else len(self.buffer)
-                line = self.buffer[self.position : stop]
-                self.position = stop
-                return line
-            wanted *= 2
-
-    def peek(self) -> int | None:
-        return self.buffer[self.position] if self.fill(1) else None
-
-    def floats(self) -> np.ndarray:
-        """Take the run of float opcodes that starts here (frames between them are skipped): float64 ``[n]``."""
-        runs = []
-        while True:
-            count = min(self.fill(9 * _RUN) // 9, _RUN)
-            opcodes = np.frombuffer(self.buffer, np.uint8, 9 * count, self.position)[::9]
-            others = np.flatnonzero(opcodes != _FLOAT_OPCODE)
-            taken = int(others[0]) if len(others) else count
-            runs.append(np.frombuffer(self.buffer, _FLOAT_RECORD, taken, self.position)["value"])
-            self.position += 9 * taken
-            following = self.peek()
-            if following == _FRAME_OPCODE and self.fill(9) >= 9:
-                self.position += 9
-                following = self.peek()
-            if following != _FLOAT_OPCODE or self.fill(9) < 9:
-                return np.concatenate(runs)
-
-
 class _Global:
     """The name of an importable thing; a word only, never the thing."""
 
@@ -187,7 +109,7 @@ class _Machine:
     """The pickle machine, without imports, calls, instances, persistent ids or extension codes."""
 
     def __init__(self, file: BinaryIO, source: str):
-        self.stream = _Stream(file)
+        self.stream = PickleStream(file)
         self.source = source
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
@@ -208,7 +130,7 @@ class _Machine:
                 if name == "BINFLOAT":
                     self.floats()
                     continue
-                argument = read_argument(self.stream) if read_argument is not None else None
+                argument = read_argument(cast(BinaryIO, self.stream)) if read_argument is not None else None
                 if name == "STOP":
                     return self.stack.pop()
                 handler = _HANDLERS.get(name)
@@ -220,7 +142,7 @@ class _Machine:
                 self.truncated(self.stream.offset)
             zip_hint = "; it is a zip archive (.pt or .npz under another name?)" if self.is_zip(start) else ""
             raise StateRagError(
-                f"{self.source}: no readable pickle: {error} at byte {start}{zip_hint}. Download or write the file again"
+                f"{self.source}: no readable pickle: {error} at byte {start}{zip_hint}. Download or write it again"
             ) from error
 
     def is_zip(self, start: int) -> bool:
@@ -309,6 +231,9 @@ class _Machine:
         else:
             self.items()
 
+    def pop_mark(self) -> None:
+        self.items()
+
     def global_name(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.push_global(module, name)
@@ -363,7 +288,7 @@ def _array(raw: Any, dtype: _DType, shape: Any, order: str) -> np.ndarray:
 def _fill_array(target: np.ndarray, _version: Any, shape: Any, dtype: _DType, fortran: Any, raw: Any) -> None:
     array = _array(raw, dtype, shape, "F" if fortran else "C")
     # In place, since the memo may already refer to the target. The state is our own, the file's has been checked.
-    target.__setstate__((1, array.shape, array.dtype, False, array.tobytes()))  # type: ignore[attr-defined]
+    target.__setstate__((1, array.shape, array.dtype, False, array.tobytes()))  # type: ignore[arg-type]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -390,7 +315,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "FRAME": lambda machine, argument: None,
     "MARK": _Machine.mark,
     "POP": _Machine.pop,
-    "POP_MARK": lambda machine, argument: machine.items() and None,
+    "POP_MARK": lambda machine, argument: machine.pop_mark(),
     "DUP": lambda machine, argument: machine.stack.append(machine.stack[-1]),
     "NONE": lambda machine, argument: machine.stack.append(None),
     "NEWTRUE": lambda machine, argument: machine.stack.append(True),

@@ -40,7 +40,7 @@ class Embeddings:
     """Perturbation names and one vector for each.
 
     Making one checks it, so that whoever holds an `Embeddings` need not: names are distinct strings, every vector is
-    finite, as wide as the others and not all zero. (GenePT tables hold zeros for the control; the readers deal with that.)
+    finite, as wide as the others and not all zero. (Published tables hold zeros for the control: see the readers.)
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Embeddings:
             raise StateRagError(f"{self.source}: the vectors are not a matrix of numbers ({error})") from error
         if vectors.ndim != 2 or vectors.shape[0] != len(names):
             raise StateRagError(
-                f"{self.source}: expected one row of numbers for each of {len(names)} names, found shape {vectors.shape}"
+                f"{self.source}: expected a row of numbers for each of {len(names)} names, found shape {vectors.shape}"
             )
         if len(names) and vectors.shape[1] == 0:
             raise StateRagError(f"{self.source}: the vectors are empty (width 0)")
@@ -149,10 +149,9 @@ def check_names(names: Sequence[object], source: str) -> None:
     wrong = [f"{name!r} ({type(name).__name__})" for name in names if not isinstance(name, str)]
     if wrong:
         raise StateRagError(f"{source}: perturbation names must be text, found {listing(wrong)}")
-    if any(not str(name).strip() for name in names):
-        raise StateRagError(
-            f"{source}: a perturbation name is empty (row {[not str(n).strip() for n in names].index(True)})"
-        )
+    empty = [row for row, name in enumerate(names, start=1) if not str(name).strip()]
+    if empty:
+        raise StateRagError(f"{source}: the perturbation name is empty in row {listing(empty)}")
     if len(set(names)) != len(names):
         seen: set[object] = set()
         twice = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -164,10 +163,10 @@ def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None
     # The sum of a row is finite if its values are and do not overflow: one cheap pass settles most tables.
     with np.errstate(all="ignore"):
         suspect = np.flatnonzero(~np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
-    for row in suspect:
+    for row in suspect.tolist():
         if np.isfinite(vectors[row]).all():
             continue
-        bad = [names[other] for other in suspect if not np.isfinite(vectors[other]).all()]
+        bad = [names[other] for other in suspect.tolist() if not np.isfinite(vectors[other]).all()]
         raise StateRagError(
             f"{source}: NaN or infinite values in the vectors of {listing(bad)}. Repair these rows or remove them"
         )
@@ -175,7 +174,7 @@ def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None
 
 def zero_rows(vectors: np.ndarray) -> np.ndarray:
     """Return, for each row of ``[P, D]``, whether it is all zeros: bool ``[P]``."""
-    return ~vectors.any(axis=1)
+    return np.asarray(~vectors.any(axis=1))
 
 
 def stack_rows(rows: Mapping[str, Any], source: str) -> np.ndarray:
@@ -237,4 +236,4 @@ def _as_vector(value: Any) -> tuple[np.ndarray | None, str]:
 
 
 def _picked(names: Sequence[str], mask: np.ndarray) -> list[str]:
-    return [names[row] for row in np.flatnonzero(mask)]
+    return [names[row] for row in np.flatnonzero(mask).tolist()]

@@ -170,7 +170,7 @@ def read_parquet(path: Path, names: Collection[str] | None, progress: bool) -> t
         return list(labels), list(frame.iloc[:, 0])
     other = [column for column in frame.columns if column not in numeric]
     raise StateRagError(
-        f"{path}: expected numeric columns or one column of lists, found other values in {listing(other or ['no column'])}"
+        f"{path}: expected numeric columns or one of lists, found other values in {listing(other or ['no column'])}"
     )
 
 

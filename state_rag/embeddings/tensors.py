@@ -58,8 +58,8 @@ def _array(archive: Any, key: str, path: Path) -> np.ndarray:
         if "allow_pickle" not in str(error):
             raise
         raise StateRagError(
-            f"{path}: array '{key}' holds pickled Python objects, which are not loaded. Save it as plain numbers or text "
-            "(names as dtype=str)"
+            f"{path}: array '{key}' holds pickled Python objects, which are not loaded. Save it as plain numbers or "
+            "text (names as dtype=str)"
         ) from error
 
 

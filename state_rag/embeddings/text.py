@@ -23,8 +23,8 @@ def embed_texts(
     """Return one unit-norm vector for each text.
 
     Words are weighted by sublinear TF-IDF, English stop words left out, and reduced by a truncated SVD with a fixed
-    random state: the same texts give the same vectors. Vocabulary and SVD are fitted on all texts given, so pass a whole
-    corpus and select rows afterwards; then a gene's neighbours do not depend on which genes a run needs.
+    random state: the same texts give the same vectors. Vocabulary and SVD are fitted on all texts given, so pass a
+    whole corpus and select rows afterwards; then a gene's neighbours do not depend on which genes a run needs.
 
     Parameters
     ----------
@@ -61,14 +61,13 @@ def embed_texts(
     if wrong:
         raise StateRagError(f"{source}: expected a text for each name, found {listing(wrong)}")
     try:
-        # Accents folded and single letters kept out by the default token pattern; digits stay, they tell genes apart.
         words = TfidfVectorizer(sublinear_tf=True, stop_words="english", dtype=np.float64).fit_transform(texts.values())
     except ValueError as error:
         raise StateRagError(f"{source}: no text holds a usable word ({len(texts)} texts)") from error
     possible = min(words.shape)
     if width > possible:
         logger.warning(
-            "%s: %d texts with %d distinct words allow at most %d dimensions; text embeddings are %d wide instead of %d",
+            "%s: %d texts with %d distinct words allow at most %d dimensions; the embeddings are %d wide, not %d",
             *(source, *words.shape, possible, possible, width),
         )
         width = possible
