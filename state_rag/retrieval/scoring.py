@@ -54,7 +54,7 @@ def score_in_blocks(
     if u.device.type == "cpu":
         block_elements = min(block_elements, CPU_BLOCK_ELEMENTS)
     # the seed comes from the CPU generator on every device: no wait for the accelerator, and a seeded run repeats
-    seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
+    seed = int(torch.randint(2**62, (), device="cpu")) if dropout > 0 else 0
     return _ScoreInBlocks.apply(u, v, inverse, constant, weight, bias, dropout, seed, block_elements)
 
 

@@ -211,8 +211,10 @@ class CandidateSelector(nn.Module):
     @torch.no_grad()
     def _remember(self, scale: Tensor) -> None:
         new = scale.to(self.score_std)
-        self.score_std.copy_(torch.where(self.score_batches == 0, new, self.score_std.lerp(new, self.momentum)))
-        self.score_batches += 1
+        moved = torch.where(self.score_batches == 0, new, self.score_std.lerp(new, self.momentum))
+        usable = torch.isfinite(new)  # one bad batch must not spoil the average for good
+        self.score_std.copy_(torch.where(usable, moved, self.score_std))
+        self.score_batches += usable
 
     def _gate(self, scores: Tensor, noise: Tensor | None) -> Tensor:
         """Return weights [B, S, K]; a softmax over two logits is a sigmoid of their difference."""

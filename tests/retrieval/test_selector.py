@@ -173,6 +173,15 @@ def test_the_running_scale_starts_at_the_first_batch_then_moves_slowly_and_is_sa
     assert restored.score_batches == 2
 
 
+def test_a_batch_that_is_not_finite_leaves_the_running_scale_alone():
+    selector, inputs, index = case()
+    selector.train()(*inputs, index)
+    before = selector.score_std.item()
+    selector(inputs[0] * float("nan"), *inputs[1:], index)
+    assert selector.score_std.item() == before
+    assert selector.score_batches == 1
+
+
 def test_without_sets_everything_is_empty_and_parameters_still_join_the_graph():
     selector, _, _ = case(score_scale="running")
     empty = torch.zeros(0, dtype=torch.float64)
