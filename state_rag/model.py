@@ -101,9 +101,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         knowledge = type(self).bound_knowledge
         if knowledge is not None:
             pert_dim = knowledge.width()
-        super().__init__(
-            input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs
-        )
+        super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None
         self.neighbours: NeighbourTable | None = None
@@ -389,4 +387,3 @@ def _extends(knowledge: Knowledge, saved: Knowledge) -> bool:
         and knowledge.n_candidates == saved.n_candidates
         and torch.equal(knowledge.block("text")[:count].cpu(), saved.block("text").cpu())
     )
-

@@ -57,7 +57,9 @@ def load(name: str) -> Fixture:
     if not flags["rag"]:
         flags.pop("retrieve_than_predict")
     model = RagStateTransition.bound_to(knowledge)(**copy.deepcopy(settings["model_kwargs"]), **flags)
-    weights = our_state({key.removeprefix("weights/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("weights/")})
+    weights = our_state(
+        {key.removeprefix("weights/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("weights/")}
+    )
     lacking, surplus = model.load_state_dict(weights, strict=False)
     assert not surplus, surplus
     assert set(lacking) <= {"state_rag_format", "selector.score_std", "selector.score_batches"}, lacking

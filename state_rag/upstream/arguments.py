@@ -1,12 +1,38 @@
-"""Command-line flags that we add to STATE's `tx predict` and `tx infer`."""
+"""What we add to the command lines of STATE's `tx` commands."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+
+from state_rag.upstream.search_path import config_dir
 
 EMBEDDINGS_HELP = (
     "File of perturbation embeddings (GenePT pickle, safetensors, npz, csv, parquet, pt, or json). Used for "
     "perturbations that the checkpoint does not know; default: the STATE_RAG_GENEPT environment variable, then "
     "the usual places."
 )
+
+
+def add_train_arguments(parser: ArgumentParser) -> None:
+    """Have `tx train` refuse an unknown preset with the list of presets, before Hydra reports its search path."""
+    for action in parser._actions:
+        if action.dest == "hydra_overrides":
+            action.type = known_preset
+
+
+def known_preset(override: str) -> str:
+    """Return an override as it is, unless it asks for a preset that does not exist.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        For ``rag=NAME`` where there is no such file.
+    """
+    key, _, value = override.partition("=")
+    presets = sorted(path.stem for path in (config_dir() / "rag").glob("*.yaml"))
+    if key == "rag" and value not in presets:
+        raise ArgumentTypeError(
+            f"rag={value} is not a preset. Use one of: {', '.join(f'rag={name}' for name in presets)}."
+        )
+    return override
 
 
 def add_predict_arguments(parser: ArgumentParser) -> None:

@@ -63,9 +63,7 @@ class LimitedDataModule(PerturbationDataModule):
         if keep is not None:
             codes = [code for code, name in enumerate(cache.pert_categories) if str(name) in keep]
             pert_indices = pert_indices[np.isin(cache.pert_codes[pert_indices], codes)]
-        return super()._process_celltype(
-            ds, celltype, ct_indices, ctrl_indices, pert_indices, cache, *rest, **named
-        )
+        return super()._process_celltype(ds, celltype, ct_indices, ctrl_indices, pert_indices, cache, *rest, **named)
 
     def _create_dataloader(self, datasets, test: bool = False, batch_size: int | None = None):
         loader = super()._create_dataloader(datasets, test=test, batch_size=batch_size)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.errors import StateRagError
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
-from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def requested_names(found: Run, args: Namespace) -> set[str]:
         path = found.folder / "pert_onehot_map.pt"
         if not path.is_file():
             raise StateRagError(f"--all-perts reads {path}, which is missing. Copy the whole run folder.")
-        names |= {str(name) for name in torch.load(path, weights_only=True)}
+        names |= {str(name) for name in read_torch(path, "Copy the whole run folder again.")}
     return names
 
 

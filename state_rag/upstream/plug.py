@@ -25,6 +25,7 @@ RUNNERS = {
 """STATE's command functions and the module of ours whose `run(original, argument)` takes their place."""
 
 PARSERS = {
+    "add_arguments_train": arguments.add_train_arguments,
     "add_arguments_predict": arguments.add_predict_arguments,
     "add_arguments_infer": arguments.add_infer_arguments,
 }
@@ -36,7 +37,9 @@ def attach(commands: ModuleType) -> None:
         return
     missing = [name for name in (*RUNNERS, *PARSERS) if not callable(getattr(commands, name, None))]
     if missing:
-        print(f"state-rag is not attached: {contract.explain([f'state._cli._tx.{n}' for n in missing])}", file=sys.stderr)
+        print(
+            f"state-rag is not attached: {contract.explain([f'state._cli._tx.{n}' for n in missing])}", file=sys.stderr
+        )
         return
     for name, module in RUNNERS.items():
         setattr(commands, name, _wrap_runner(getattr(commands, name), module))

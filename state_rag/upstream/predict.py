@@ -158,7 +158,9 @@ def check_run_split(found: Run, given: str | None) -> SplitSummary:
     except StateRagError as error:
         if given:
             raise
-        raise StateRagError(f"{error} If the data have moved, name a split file that points to them with --toml.") from error
+        raise StateRagError(
+            f"{error} If the data have moved, name a split file that points to them with --toml."
+        ) from error
 
 
 def _config_as_if_unmoved(found: Run) -> Callable[[Any], Any]:

@@ -95,7 +95,7 @@ class RetrievalInfo:
         own = self._moments[condition]
         if control is None or condition[1] == self._control or min(own.n, control.n) < 2:
             return []
-        p, _, mask = differential_genes(own, control)
-        ranked = np.flatnonzero(mask)[np.argsort(p[mask], kind="stable")]
-        named = self._genes if len(self._genes) == len(p) else [str(number) for number in range(len(p))]
+        test = differential_genes(own, control)
+        ranked = np.flatnonzero(test.mask)[np.argsort(test.p[test.mask], kind="stable")]
+        named = self._genes if len(self._genes) == own.genes else [str(number) for number in range(own.genes)]
         return [str(named[gene]) for gene in ranked]

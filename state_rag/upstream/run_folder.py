@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -98,14 +99,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         found = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt"))) or "none"
         raise StateRagError(f"There is no checkpoint {path}. In that folder: {found}. Choose one with --checkpoint.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # noqa: BLE001  torch raises half a dozen types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StateRagError(
-            f"The checkpoint {path} cannot be read: it is damaged or incomplete ({reason}). Use another checkpoint "
-            "of the run, or train again."
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    checkpoint = read_torch(path, "Use another checkpoint of the run, or train again.")
+    if "state_dict" not in checkpoint:
         raise StateRagError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
     return checkpoint
+
+
+def read_torch(path: Path, remedy: str) -> dict[Any, Any]:
+    """Read a dict that `torch.save` wrote, without running code: tensors, plain types and NumPy scalars.
+
+    Raises
+    ------
+    StateRagError
+        If the file is damaged, holds anything else, or is no dict; `remedy` says what to do.
+    """
+    scalars = [
+        (np.dtype, "numpy.dtype"),
+        (type(np.dtype("U1")), "numpy.dtypes.StrDType"),
+        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    ]
+    try:
+        with torch.serialization.safe_globals(scalars):
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001  torch raises half a dozen types for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StateRagError(f"{path} cannot be read: it is damaged or incomplete ({reason}). {remedy}") from error
+    if not isinstance(values, dict):
+        raise StateRagError(f"{path} holds a {type(values).__name__}, not the expected dict. {remedy}")
+    return values

@@ -41,7 +41,9 @@ def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     return _train(original, cfg, values, settings)
 
 
-def _train(original: Callable[[DictConfig], Any], cfg: DictConfig, values: dict[str, Any], settings: RagSettings) -> Any:
+def _train(
+    original: Callable[[DictConfig], Any], cfg: DictConfig, values: dict[str, Any], settings: RagSettings
+) -> Any:
     resolved = ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())
     logger.info("Method: %s. Resolved flags: %s", settings.mode, resolved)
     split = check_training(values, settings)

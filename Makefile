@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both work in an environment of
+# their own, .venv, and need Python 3.11 or 3.12.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SEEDS ?= 1
+
+.PHONY: demo test lint format benchmarks clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt state_rag.pth
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 13) else "state-rag needs Python 3.11 or 3.12; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	# torch first and by its exact version, so that an index with a CPU build can serve it
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## train and compare on a simulated screen
+	$(BIN)/python benchmarks/demo_screen.py --seeds $(SEEDS)
+
+test: $(VENV)/.installed  ## the whole suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.installed  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(VENV)/.installed  ## what we claim about cost, measured
+	for program in benchmarks/*_cost.py; do $(BIN)/python $$program || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist demo
