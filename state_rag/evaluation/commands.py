@@ -1,0 +1,190 @@
+"""`state-rag evaluate` and `state-rag compare`."""
+
+import argparse
+from pathlib import Path
+
+
+def add_commands(subparsers) -> None:
+    """Add this room's commands to the command line."""
+    _add_evaluate(subparsers)
+    _add_compare(subparsers)
+
+
+def _add_evaluate(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="metrics per condition for the predictions of one or more runs",
+        description="Compute every metric for every condition of each run, beside naive baselines, write them in "
+        "GGE's layout to RUN/eval_<checkpoint>/gge, and print the means.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
+    _add_options(parser)
+    parser.add_argument("--no-force", dest="force", action="store_false", help="keep a finished evaluation")
+    parser.set_defaults(run=_evaluate, force=True)
+
+
+def _add_compare(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "compare",
+        help="Table 1 for any number of runs, with tests against a reference",
+        description="Compare runs and naive baselines on the conditions they share. Runs that are not evaluated yet "
+        "are evaluated first.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
+    parser.add_argument("--reference", metavar="RUN", help="folder or name of the run to test against (default: last)")
+    parser.add_argument("-o", "--output", type=Path, help="folder for comparison.csv, .md and .tex")
+    parser.add_argument("--names", nargs="+", help="names for the table, one per run (default: the runs' own)")
+    parser.add_argument("--paper", action="store_true", help="only the metrics of the paper's Table 1")
+    _add_options(parser)
+    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
+    parser.set_defaults(run=_compare)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from_run = "(default: from the run's configuration)"
+    parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
+    parser.add_argument("--toml", help=f"split file that names the training data {from_run}")
+    parser.add_argument("--embeddings", help=f"perturbation embeddings for the ridge baseline {from_run}")
+    parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
+    parser.add_argument("--metrics", nargs="+", help="only these metrics (default: all)")
+    parser.add_argument("--deg-p", type=float, default=0.1, help="DEGs: Welch p below this (default: %(default)s)")
+    parser.add_argument("--deg-log2fc", type=float, default=0.05, help="and |log2FC| at least this (%(default)s)")
+    parser.add_argument("--fold-change", choices=("log1p", "gge"), default="log1p", help="definition of log2FC")
+    parser.add_argument("--components", type=int, default=50, help="dimensions of the PCA space (%(default)s)")
+    parser.add_argument("--per-gene", nargs="*", default=["mse"], help="per-gene tables: mse mae delta_real ...")
+    parser.add_argument("--pert-col", help=f"perturbation column {from_run}")
+    parser.add_argument("--cell-type-key", help=f"cell-line column {from_run}")
+    parser.add_argument("--control", help=f"label of control cells {from_run}")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from state_rag.evaluation.compare import compare
+    from state_rag.evaluation.tables import legend, terminal_tables
+
+    console = Console()
+    for run, folder in _evaluated(args):
+        tables = _predictors(run.name, folder)
+        comparison = compare(tables, run.name, args.metrics)
+        console.print(*terminal_tables(comparison, console.width), sep="\n")
+        console.print(legend(comparison), style="dim", markup=False)
+        _print_notes(console, folder)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from state_rag.errors import StateRagError
+    from state_rag.evaluation.compare import compare
+    from state_rag.evaluation.metrics.registry import METRICS
+    from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
+    from state_rag.files import atomic_path
+
+    if args.names and len(args.names) != len(args.runs):
+        raise StateRagError(f"--names: {len(args.names)} names for {len(args.runs)} runs")
+    done = _evaluated(args)
+    names = args.names or _distinct([run for run, _ in done])
+    reference = _reference(args.reference, done, names)
+    tables: dict = {}
+    for name, (_, folder) in zip(names, done, strict=True):
+        if name == reference:
+            baselines = {key: table for key, table in _predictors(name, folder).items() if key != name}
+    for key, table in baselines.items():
+        tables[key] = table
+    for name, (_, folder) in zip(names, done, strict=True):
+        tables[name] = _predictors(name, folder)[name]
+    chosen = [metric.name for metric in METRICS if metric.in_paper] if args.paper else args.metrics
+    comparison = compare(tables, reference, chosen)
+    console = Console()
+    console.print(*terminal_tables(comparison, console.width), sep="\n")
+    console.print(legend(comparison), style="dim", markup=False)
+    if args.output:
+        for suffix, text in (("md", markdown_table(comparison)), ("tex", latex_table(comparison))):
+            with atomic_path(args.output / f"comparison.{suffix}") as path:
+                path.write_text(text, encoding="utf-8")
+        with atomic_path(args.output / "comparison.csv") as path:
+            comparison.rows.to_csv(path, index=False)
+        console.print(f"Written: {args.output}/comparison.csv, .md, .tex", markup=False)
+
+
+def _evaluated(args: argparse.Namespace):
+    """Evaluate every run (or take its finished evaluation) and return pairs of run and results folder."""
+    from state_rag.evaluation.conditions import Columns
+    from state_rag.evaluation.evaluate import Settings
+    from state_rag.evaluation.metrics.registry import choose
+    from state_rag.evaluation.run_evaluation import evaluate_run
+    from state_rag.evaluation.runs import find_run
+
+    metrics = choose(args.metrics)
+    runs = [find_run(place, args.checkpoint) for place in args.runs]
+    settings = Settings(
+        deg_p=args.deg_p,
+        deg_log2fc=args.deg_log2fc,
+        fold_change=args.fold_change,
+        components=args.components,
+        device=args.device,
+    )
+    done = []
+    for run in runs:
+        own = run.columns
+        columns = Columns(
+            args.pert_col or own.perturbation, args.cell_type_key or own.cell_line, args.control or own.control
+        )
+        folder = evaluate_run(
+            run,
+            columns=columns,
+            settings=settings,
+            metrics=metrics,
+            toml=args.toml,
+            embeddings=args.embeddings,
+            with_baselines=not args.no_baselines,
+            per_gene=tuple(args.per_gene),
+            force=args.force,
+            progress=not args.quiet,
+        )
+        done.append((run, folder))
+    return done
+
+
+def _predictors(name: str, folder: Path) -> dict:
+    """Return the tables of the baselines and, last, of the run."""
+    from state_rag.evaluation.results import load_tables
+
+    model, baselines, _ = load_tables(folder)
+    grouped = {str(key): table for key, table in baselines.groupby("predictor", sort=False)}
+    return {**grouped, name: model}
+
+
+def _distinct(runs) -> list[str]:
+    """Return the runs' names, with enough of their folders to tell equal ones apart."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{run.folder.parent.name}/{run.folder.name}/{run.predictions.name}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _reference(given: str | None, done, names: list[str]) -> str:
+    from state_rag.errors import StateRagError
+
+    if given is None:
+        return names[-1]
+    if given in names:
+        return given
+    for name, (run, _) in zip(names, done, strict=True):
+        if Path(given).resolve() in (run.folder.resolve(), run.predictions.resolve()):
+            return name
+    raise StateRagError(f"--reference: '{given}' is none of the runs given ({', '.join(names)})")
+
+
+def _print_notes(console, folder: Path) -> None:
+    import json
+
+    notes = json.loads((folder / "summary.json").read_text())["metadata"]["notes"]
+    shown = {key: value for key, value in notes.items() if value and key not in ("pca_dimensions", "conditions")}
+    for key, value in shown.items():
+        console.print(f"{key.replace('_', ' ')}: {value}", style="dim", markup=False, highlight=False)
+    console.print(f"Written: {folder}", markup=False, highlight=False)

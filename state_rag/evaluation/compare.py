@@ -1,0 +1,116 @@
+"""Several predictors on the same conditions: means, tests against a reference, corrected over metrics."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.metrics.registry import BY_NAME, Metric
+from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
+
+logger = logging.getLogger(__name__)
+KEY = ["cell_line", "perturbation"]
+
+
+@dataclass
+class Comparison:
+    """Result of `compare`.
+
+    Attributes
+    ----------
+    rows
+        One row per predictor and metric: `predictor`, `metric`, `mean`, `sd`, `n` (conditions with a value),
+        `n_missing`, `difference` (mean of predictor minus reference over pairs), `p_mann_whitney`,
+        `q_mann_whitney`, `p_wilcoxon`, `q_wilcoxon`. Tests are empty for the reference.
+    reference
+        Name of the reference predictor.
+    predictors, metrics
+        In table order.
+    n_conditions
+        Conditions that all predictors share.
+    left_out
+        Conditions of each predictor that not all share.
+    """
+
+    rows: pd.DataFrame
+    reference: str
+    predictors: list[str]
+    metrics: tuple[Metric, ...]
+    n_conditions: int
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def cell(self, predictor: str, metric: str) -> pd.Series:
+        """Return one row."""
+        chosen = self.rows[(self.rows["predictor"] == predictor) & (self.rows["metric"] == metric)]
+        return chosen.iloc[0]
+
+
+def compare(tables: Mapping[str, pd.DataFrame], reference: str, metrics: Sequence[str] | None = None) -> Comparison:
+    """Compare predictors on the conditions that all of them have.
+
+    Parameters
+    ----------
+    tables
+        Predictor to table with `cell_line`, `perturbation` and metric columns.
+    reference
+        Whom the others are tested against.
+    metrics
+        Metric names; by default every known metric that all tables have.
+
+    Returns
+    -------
+    Comparison
+        Means and tests. The correction runs over the metrics of one predictor.
+
+    Raises
+    ------
+    StateRagError
+        If the reference is unknown or no condition is shared.
+    """
+    if reference not in tables:
+        raise StateRagError(f"--reference: '{reference}' is none of {', '.join(tables)}")
+    indexed = {name: table.set_index(KEY).sort_index() for name, table in tables.items()}
+    for name, table in indexed.items():
+        if table.index.has_duplicates:
+            first = table.index[table.index.duplicated()][0]
+            raise StateRagError(f"{name}: condition {first[1]} in {first[0]} appears twice in its results")
+    shared = sorted(set.intersection(*(set(table.index) for table in indexed.values())))
+    if not shared:
+        raise StateRagError(
+            "the runs have no condition (perturbation in cell line) in common; they were predicted on different tests"
+        )
+    left_out = {name: len(table) - len(shared) for name, table in indexed.items() if len(table) > len(shared)}
+    for name, count in left_out.items():
+        logger.warning("%s: %d of its conditions are not in every run and are left out", name, count)
+    chosen = tuple(BY_NAME[name] for name in (metrics or BY_NAME) if all(name in t.columns for t in indexed.values()))
+    rows = []
+    base = indexed[reference].loc[shared]
+    for name, table in indexed.items():
+        mine = table.loc[shared]
+        block = [_row(name, metric.name, mine, base, name == reference) for metric in chosen]
+        for test in ("mann_whitney", "wilcoxon"):
+            corrected = benjamini_hochberg(np.array([row[f"p_{test}"] for row in block]))
+            for row, q in zip(block, corrected, strict=True):
+                row[f"q_{test}"] = float(q)
+        rows += block
+    return Comparison(pd.DataFrame(rows), reference, list(tables), chosen, len(shared), left_out)
+
+
+def _row(name: str, metric: str, mine: pd.DataFrame, base: pd.DataFrame, is_reference: bool) -> dict[str, object]:
+    values, others = (table[metric].to_numpy(dtype=np.float64) for table in (mine, base))
+    known = values[np.isfinite(values)]
+    pairs = np.isfinite(values) & np.isfinite(others)
+    return {
+        "predictor": name,
+        "metric": metric,
+        "mean": float(known.mean()) if len(known) else float("nan"),
+        "sd": float(known.std(ddof=1)) if len(known) > 1 else float("nan"),
+        "n": len(known),
+        "n_missing": len(values) - len(known),
+        "difference": float((values - others)[pairs].mean()) if pairs.any() else float("nan"),
+        "p_mann_whitney": float("nan") if is_reference else mann_whitney(values, others),
+        "p_wilcoxon": float("nan") if is_reference else paired_wilcoxon(values, others),
+    }

@@ -1,0 +1,219 @@
+"""Pairs of predicted and real cells, condition by condition.
+
+A condition is one perturbation in one cell line. Controls are no condition: they are what effects are measured
+against. Nothing here loads a whole matrix.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.matrices import ArrayRows, Rows, open_h5ad, open_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names in `obs`: the perturbation column, the cell-line column and the value that marks controls."""
+
+    perturbation: str = "gene"
+    cell_line: str = "cell_line"
+    control: str = "non-targeting"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One perturbation in one cell line, and the rows of its real and predicted cells."""
+
+    perturbation: str
+    cell_line: str
+    real: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def key(self) -> str:
+        """Return `perturbation_cell line`, the form of GGE's condition keys."""
+        return f"{self.perturbation}_{self.cell_line}"
+
+
+@dataclass
+class Side:
+    """One of the two files: its matrix, its cells' labels and its feature names (None where it has none)."""
+
+    name: str
+    rows: Rows
+    obs: pd.DataFrame
+    features: list[str] | None
+
+
+@dataclass
+class Pair:
+    """Predicted and real cells that were checked to describe the same conditions in the same features."""
+
+    real: Side
+    predicted: Side
+    columns: Columns
+    features: list[str]
+    lines: dict[str, list[Condition]]
+    controls: dict[str, tuple[np.ndarray, np.ndarray]]
+    gene_order: np.ndarray | None = field(default=None)
+
+    def read_real(self, rows: np.ndarray) -> np.ndarray:
+        """Return real cells as float32 `[len(rows), genes]`."""
+        return self.real.rows.read(rows)
+
+    def read_predicted(self, rows: np.ndarray) -> np.ndarray:
+        """Return predicted cells as float32 `[len(rows), genes]`, in the gene order of the real ones."""
+        cells = self.predicted.rows.read(rows)
+        return cells if self.gene_order is None else cells[:, self.gene_order]
+
+    @property
+    def n_conditions(self) -> int:
+        """Return the number of conditions over all cell lines."""
+        return sum(map(len, self.lines.values()))
+
+
+def open_pair(
+    predicted: Any,
+    real: Any,
+    columns: Columns,
+    *,
+    matrix: str = "X",
+    features: list[str] | None = None,
+    keep: set[str] | None = None,
+) -> Pair:
+    """Open and check a pair of predicted and real cells.
+
+    Parameters
+    ----------
+    predicted, real
+        Paths of h5ad files, or AnnData objects.
+    columns
+        Names in `obs` and the control's label.
+    matrix
+        `X` or `obsm/NAME`: where the cells' values lie.
+    features
+        Names of the columns, for files that carry none (what `state tx predict` writes).
+    keep
+        Perturbations to evaluate; None for all.
+
+    Returns
+    -------
+    Pair
+        Conditions sorted by cell line and perturbation.
+
+    Raises
+    ------
+    StateRagError
+        If a file, column or matrix is missing, a cell line has no controls, the two sides' conditions differ, or
+        their features cannot be brought into one order.
+    """
+    sides = [_open_side(source, name, columns, matrix) for source, name in ((real, "real"), (predicted, "predicted"))]
+    names, gene_order = _match_features(sides[0], sides[1], features)
+    groups = [_group_rows(side, columns) for side in sides]
+    _check_same_conditions(groups[0], groups[1], sides)
+    lines: dict[str, list[Condition]] = {}
+    controls: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for perturbation, line in sorted(groups[0], key=lambda key: (key[1], key[0])):
+        rows = groups[0][perturbation, line], groups[1][perturbation, line]
+        if perturbation == columns.control:
+            controls[line] = rows
+        elif keep is None or perturbation in keep:
+            lines.setdefault(line, []).append(Condition(perturbation, line, *rows))
+    if not lines:
+        raise StateRagError(
+            f"{sides[0].name}: no perturbed cells to evaluate"
+            + (f" among the {len(keep)} perturbations asked for" if keep is not None else "")
+        )
+    if missing := sorted(set(lines) - set(controls)):
+        labels = sorted({perturbation for perturbation, line in groups[0] if line in missing})[:8]
+        raise StateRagError(
+            f"{sides[0].name}: no control cells for {columns.cell_line} = {', '.join(missing)}: nothing in column "
+            f"'{columns.perturbation}' equals '{columns.control}' (found {', '.join(labels)}, ...). "
+            "Give the control's label with --control"
+        )
+    return Pair(sides[0], sides[1], columns, names, lines, controls, gene_order)
+
+
+def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
+    """Open one file or AnnData object and check its columns."""
+    if isinstance(source, (str, os.PathLike)):
+        from anndata.io import read_elem
+
+        file, name = open_h5ad(source), str(source)
+        rows: Rows = open_rows(file, matrix)
+        try:
+            obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        except (KeyError, OSError) as error:
+            raise StateRagError(f"{source}: obs or var cannot be read ({error}); expected an h5ad file") from error
+    else:
+        name = f"{role} AnnData"
+        values = source.X if matrix == "X" else source.obsm[matrix.removeprefix("obsm/")]
+        rows, obs, var = ArrayRows(values), source.obs, source.var
+    for column in (columns.perturbation, columns.cell_line):
+        if column not in obs.columns:
+            have = ", ".join(map(str, obs.columns))
+            raise StateRagError(f"{name}: obs has no column '{column}'; it has {have}")
+    if rows.shape[0] != len(obs):
+        raise StateRagError(f"{name}: '{matrix}' has {rows.shape[0]} rows, obs has {len(obs)}")
+    names = [str(value) for value in var.index] if matrix == "X" else None
+    if names == [str(number) for number in range(rows.shape[1])]:
+        names = None
+    return Side(name, rows, obs, names)
+
+
+def _match_features(real: Side, predicted: Side, given: list[str] | None) -> tuple[list[str], np.ndarray | None]:
+    """Return the common feature names and, where needed, the predicted columns in the real order."""
+    if real.features is not None and predicted.features is not None and real.features != predicted.features:
+        position = {name: number for number, name in enumerate(predicted.features)}
+        missing = [name for name in real.features if name not in position]
+        if missing or len(position) != len(predicted.features):
+            raise StateRagError(
+                f"{predicted.name}: {len(missing)} of the {len(real.features)} genes of {real.name} are missing "
+                f"({', '.join(missing[:5])}, ...); predict with the genes of the real data"
+                if missing
+                else f"{predicted.name}: gene names are not unique, so they cannot be put into the real data's order"
+            )
+        logger.info("The predicted genes are in another order than the real ones; they were reordered by name.")
+        return real.features, np.array([position[name] for name in real.features])
+    if real.rows.shape[1] != predicted.rows.shape[1]:
+        raise StateRagError(
+            f"{predicted.name} has {predicted.rows.shape[1]} columns, {real.name} has {real.rows.shape[1]}; "
+            "without gene names on both sides they must be the same genes in the same order"
+        )
+    names = real.features or predicted.features
+    if names is None and given is not None and len(given) == real.rows.shape[1]:
+        names = list(given)
+    return names or [f"feature_{number}" for number in range(real.rows.shape[1])], None
+
+
+def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarray]:
+    """Return the rows of every (perturbation, cell line)."""
+    labels = side.obs[[columns.perturbation, columns.cell_line]].reset_index(drop=True)
+    if labels.isna().any().any():
+        count = int(labels.isna().any(axis=1).sum())
+        raise StateRagError(f"{side.name}: {count} cells have no {columns.perturbation} or {columns.cell_line}")
+    found = labels.astype(str).groupby(list(labels.columns), observed=True).indices
+    return {(str(key[0]), str(key[1])): np.asarray(rows) for key, rows in found.items()}
+
+
+def _check_same_conditions(real: dict, predicted: dict, sides: list[Side]) -> None:
+    """Refuse two sides that describe different conditions, naming some of the differing ones."""
+    for mine, other, where, lacking in (
+        (real, predicted, sides[0], sides[1]),
+        (predicted, real, sides[1], sides[0]),
+    ):
+        if only := sorted(set(mine) - set(other)):
+            shown = ", ".join(f"{perturbation} in {line}" for perturbation, line in only[:4])
+            raise StateRagError(
+                f"{Path(lacking.name).name} lacks {len(only)} of the {len(mine)} conditions of "
+                f"{Path(where.name).name} ({shown}{', ...' if len(only) > 4 else ''}): the two files are not from "
+                "one prediction; predict again"
+            )

@@ -1,0 +1,370 @@
+"""All metrics for all conditions of one pair of predicted and real cells, in bounded memory.
+
+Cells are read twice: once per cell line to fit its PCA, once per condition for everything else. What is kept per
+condition is its mean profiles and its mask of differential genes (about 18 bytes a gene), never its cells.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.baselines import Baseline
+from state_rag.evaluation.conditions import Condition, Pair
+from state_rag.evaluation.degs import WelchMoments, differential_genes
+from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles
+from state_rag.evaluation.progress import track
+from state_rag.evaluation.spaces import PcaSpace, fit_pca
+
+logger = logging.getLogger(__name__)
+MODEL = "model"
+READ_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen about an evaluation.
+
+    Attributes
+    ----------
+    deg_p, deg_log2fc, fold_change
+        Thresholds and fold-change definition of `degs.differential_genes`.
+    components
+        Dimensions of the PCA space.
+    batch
+        Conditions whose cell distances are computed together.
+    max_cells
+        Cells of a condition that enter the pairwise distances; larger conditions are thinned to this many by a
+        fixed random choice (the number of thinned conditions is reported). Means and DEGs use all cells.
+    device
+        `cpu`, `cuda`, or `auto`: the GPU where there is one.
+    seed
+        Seed of that choice, and of the control cells that baselines start from.
+    """
+
+    deg_p: float = 0.1
+    deg_log2fc: float = 0.05
+    fold_change: str = "log1p"
+    components: int = 50
+    batch: int = 32
+    max_cells: int = 1000
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass
+class LineProfiles:
+    """Mean profiles of one cell line: arrays `[C, G]`, controls `[G]`."""
+
+    perturbations: list[str]
+    real: np.ndarray
+    predicted: np.ndarray
+    degs: np.ndarray
+    control: np.ndarray
+    own_control: np.ndarray
+
+
+@dataclass
+class Evaluation:
+    """Result of `evaluate_pair`.
+
+    Attributes
+    ----------
+    table
+        One row per predictor and condition: `predictor`, `perturbation`, `cell_line`, `n_real`, `n_predicted`,
+        `n_degs` and one column per metric.
+    profiles
+        Mean profiles per cell line.
+    spaces
+        PCA space per cell line.
+    features
+        Gene names.
+    notes
+        Counts of everything that a reader should know about: conditions with NaN input or too few cells, negative
+        values, baselines that fell back, and NaN per metric.
+    settings
+        The settings used.
+    """
+
+    table: pd.DataFrame
+    profiles: dict[str, LineProfiles]
+    spaces: dict[str, PcaSpace]
+    features: list[str]
+    notes: dict[str, object]
+    settings: Settings
+    metrics: tuple[Metric, ...] = field(default=METRICS)
+
+    def model(self) -> pd.DataFrame:
+        """Return the model's rows only."""
+        return self.table[self.table["predictor"] == MODEL].reset_index(drop=True)
+
+
+def evaluate_pair(
+    pair: Pair,
+    *,
+    baselines: Mapping[str, Baseline] | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
+    settings: Settings | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Compute every metric for every condition, for the prediction and for naive baselines.
+
+    Parameters
+    ----------
+    pair
+        From `conditions.open_pair`.
+    baselines
+        Name to baseline; "no effect" needs no training data and is always there.
+    metrics
+        Which metrics; all by default.
+    settings
+        Thresholds, device and the like.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Evaluation
+        Tables and profiles.
+
+    Raises
+    ------
+    StateRagError
+        If the controls of a cell line contain NaN or infinity.
+
+    Examples
+    --------
+    >>> from state_rag.evaluation.conditions import Columns, open_pair
+    >>> pair = open_pair("adata_pred.h5ad", "adata_real.h5ad", Columns())  # doctest: +SKIP
+    >>> evaluate_pair(pair).model()["pearson_delta"].mean()  # doctest: +SKIP
+    """
+    settings = settings or Settings()
+    run = _Run(pair, dict(baselines or {}), metrics, settings, progress)
+    for line in pair.lines:
+        run.line(line)
+    return run.result()
+
+
+@dataclass
+class _Run:
+    """State of one evaluation while it goes from cell line to cell line."""
+
+    pair: Pair
+    baselines: dict[str, Baseline]
+    metrics: tuple[Metric, ...]
+    settings: Settings
+    progress: bool
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    profiles: dict[str, LineProfiles] = field(default_factory=dict)
+    spaces: dict[str, PcaSpace] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = self.settings.device
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        self.on_cells = [metric for metric in self.metrics if metric.on == "cells"]
+        self.on_profiles = [metric for metric in self.metrics if metric.on == "profiles"]
+
+    def count(self, what: str, number: int = 1) -> None:
+        if number:
+            self.notes[what] = int(self.notes.get(what, 0)) + number  # type: ignore[call-overload]
+
+    def line(self, line: str) -> None:
+        pair, conditions = self.pair, self.pair.lines[line]
+        control, own = self._controls(line)
+        space = self._fit_space(line) if any(metric.space == "pca" for metric in self.metrics) else None
+        genes = len(pair.features)
+        profiles = LineProfiles(
+            [condition.perturbation for condition in conditions],
+            np.empty((len(conditions), genes), dtype=np.float32),
+            np.empty((len(conditions), genes), dtype=np.float32),
+            np.zeros((len(conditions), genes), dtype=bool),
+            control.mean,
+            own.mean,
+        )
+        rng = np.random.default_rng(self.settings.seed)
+        control_cells = self._control_cells(line, rng) if self.on_cells else None
+        distances = {name: np.full((len(conditions), len(self.on_cells)), np.nan) for name in self._names()}
+        waiting: list[tuple[int, dict[str, np.ndarray]]] = []
+        for number, condition in enumerate(track(conditions, f"{line}: conditions", disable=not self.progress)):
+            real, predicted = pair.read_real(condition.real), pair.read_predicted(condition.predicted)
+            moments = WelchMoments(genes)
+            moments.add(real)
+            profiles.real[number] = moments.mean
+            profiles.predicted[number] = predicted.mean(axis=0, dtype=np.float64)
+            if not self._usable(real, predicted):
+                continue
+            profiles.degs[number] = differential_genes(
+                moments,
+                control,
+                p_below=self.settings.deg_p,
+                log2fc_from=self.settings.deg_log2fc,
+                fold_change=self.settings.fold_change,
+            ).mask
+            if space is None or not self.on_cells or min(len(real), len(predicted)) < 2:
+                self.count("conditions_with_one_cell", int(min(len(real), len(predicted)) < 2))
+                continue
+            clouds = {"": self._thin(real, rng), MODEL: self._thin(predicted, rng)}
+            for name in self._names()[1:]:
+                clouds[name] = self._baseline_cells(name, condition, control_cells, len(clouds[MODEL]), rng)
+            waiting.append((number, {name: space.project(cells) for name, cells in clouds.items()}))
+            if len(waiting) == self.settings.batch:
+                self._measure(waiting, distances)
+        self._measure(waiting, distances)
+        self._finish_line(line, profiles, space, distances, conditions)
+
+    def _names(self) -> list[str]:
+        return [MODEL, *self.baselines]
+
+    def _controls(self, line: str) -> tuple[WelchMoments, WelchMoments]:
+        result = []
+        for read, rows, side in zip(
+            (self.pair.read_real, self.pair.read_predicted),
+            self.pair.controls[line],
+            (self.pair.real, self.pair.predicted),
+            strict=True,
+        ):
+            moments = WelchMoments(len(self.pair.features))
+            for block in _blocks(read, rows):
+                moments.add(block)
+            if not np.isfinite(moments.mean).all():
+                raise StateRagError(
+                    f"{side.name}: {int((~np.isfinite(moments.mean)).sum())} genes have NaN or infinity in the control "
+                    f"cells of {line}; no effect can be measured against them. Repair the data and predict again"
+                )
+            result.append(moments)
+        return result[0], result[1]
+
+    def _fit_space(self, line: str) -> PcaSpace | None:
+        rows = [self.pair.controls[line][0], *(condition.real for condition in self.pair.lines[line])]
+        if sum(map(len, rows)) < 3:
+            return None
+
+        def blocks() -> Iterator[np.ndarray]:
+            for group in track(rows, f"{line}: PCA", disable=not self.progress):
+                for block in _blocks(self.pair.read_real, group):
+                    yield block[np.isfinite(block).all(axis=1)]
+
+        self.spaces[line] = fit_pca(blocks(), self.settings.components)
+        return self.spaces[line]
+
+    def _control_cells(self, line: str, rng: np.random.Generator) -> np.ndarray:
+        rows = self.pair.controls[line][0]
+        if len(rows) > self.settings.max_cells:
+            rows = np.sort(rng.choice(rows, self.settings.max_cells, replace=False))
+        return self.pair.read_real(rows)
+
+    def _usable(self, real: np.ndarray, predicted: np.ndarray) -> bool:
+        finite = np.isfinite(real).all(), np.isfinite(predicted).all()
+        self.count("conditions_with_nan_in_real_cells", int(not finite[0]))
+        self.count("conditions_with_nan_in_predicted_cells", int(not finite[1]))
+        self.count("negative_values_in_real_cells", int((real < 0).sum()))
+        self.count("negative_values_in_predicted_cells", int((predicted < 0).sum()))
+        return bool(all(finite))
+
+    def _thin(self, cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if len(cells) <= self.settings.max_cells:
+            return cells
+        self.count("clouds_thinned")
+        return cells[np.sort(rng.choice(len(cells), self.settings.max_cells, replace=False))]
+
+    def _baseline_cells(
+        self, name: str, condition: Condition, control_cells: np.ndarray | None, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return real control cells moved by the baseline's effect and clipped as upstream clips predictions."""
+        assert control_cells is not None
+        chosen = control_cells[rng.choice(len(control_cells), count, replace=count > len(control_cells))]
+        effect = self.baselines[name].effect(condition.perturbation, condition.cell_line)
+        moved = chosen + effect.astype(np.float32)
+        low = min(0.0, float(control_cells.min()))
+        return np.clip(moved, low, None)
+
+    def _measure(self, waiting: list[tuple[int, dict[str, np.ndarray]]], distances: dict[str, np.ndarray]) -> None:
+        if not waiting:
+            return
+        real, n = _pad([clouds[""] for _, clouds in waiting], self.device)
+        rows = [number for number, _ in waiting]
+        for name, values in distances.items():
+            predicted, m = _pad([clouds[name] for _, clouds in waiting], self.device)
+            for column, metric in enumerate(self.on_cells):
+                values[rows, column] = metric.compute(real, predicted, n, m).cpu().numpy()
+        waiting.clear()
+
+    def _finish_line(self, line, profiles: LineProfiles, space, distances, conditions: list[Condition]) -> None:
+        self.profiles[line] = profiles
+        real = profiles.real.astype(np.float64)
+        finite = np.isfinite(real).all(axis=1)
+        centre = real[finite].mean(axis=0) if finite.any() else profiles.control
+        for name in self._names():
+            if name == MODEL:
+                predicted, own = profiles.predicted.astype(np.float64), profiles.own_control
+            else:
+                effects = [self.baselines[name].effect(c.perturbation, line) for c in conditions]
+                predicted, own = profiles.control + np.stack(effects), profiles.control
+                self.count(
+                    f"fallbacks of {name}",
+                    sum(not self.baselines[name].knows(c.perturbation, line) for c in conditions),
+                )
+            inputs = Profiles(real, predicted, profiles.control, own, centre, profiles.degs, space)
+            bad = ~finite | ~np.isfinite(predicted).all(axis=1)
+            columns: dict[str, np.ndarray] = {}
+            for metric in self.on_profiles:
+                values = np.array(metric.compute(inputs), dtype=np.float64)
+                values[bad] = np.nan
+                columns[metric.name] = values
+            for number, metric in enumerate(self.on_cells):
+                columns[metric.name] = distances[name][:, number]
+            head = {
+                "predictor": name,
+                "perturbation": profiles.perturbations,
+                "cell_line": line,
+                "n_real": [len(condition.real) for condition in conditions],
+                "n_predicted": [len(condition.predicted) for condition in conditions],
+                "n_degs": profiles.degs.sum(axis=1),
+            }
+            ordered = {metric.name: columns[metric.name] for metric in self.metrics}
+            self.tables.append(pd.DataFrame({**head, **ordered}))
+
+    def result(self) -> Evaluation:
+        table = pd.concat(self.tables, ignore_index=True)
+        model = table[table["predictor"] == MODEL]
+        self.notes["conditions"] = len(model)
+        self.notes["conditions_without_degs"] = int((model["n_degs"] == 0).sum())
+        self.notes["nan_per_metric"] = {
+            metric.name: int(model[metric.name].isna().sum())
+            for metric in self.metrics
+            if model[metric.name].isna().any()
+        }
+        self.notes["pca_dimensions"] = {line: space.components.shape[1] for line, space in self.spaces.items()}
+        for name in ("real", "predicted"):
+            if found := self.notes.get(f"negative_values_in_{name}_cells"):
+                logger.warning("%s negative values among %s cells; log-normalised data have none.", found, name)
+        logger.debug("evaluated with %s", asdict(self.settings))
+        order = {name: rank for rank, name in enumerate(self._names())}
+        table = table.sort_values(
+            by=["predictor", "cell_line", "perturbation"],
+            key=lambda column: column.map(order) if column.name == "predictor" else column,
+            kind="stable",
+        ).reset_index(drop=True)
+        return Evaluation(
+            table, self.profiles, self.spaces, self.pair.features, self.notes, self.settings, self.metrics
+        )
+
+
+def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows in blocks that fit in memory."""
+    for start in range(0, len(rows), READ_ROWS):
+        yield read(rows[start : start + READ_ROWS])
+
+
+def _pad(clouds: list[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack clouds `[n_i, D]` into `[B, max n, D]` with zeros behind, and return their sizes."""
+    sizes = [len(cloud) for cloud in clouds]
+    out = torch.zeros(len(clouds), max(sizes), clouds[0].shape[1], dtype=torch.float64)
+    for row, cloud in enumerate(clouds):
+        out[row, : len(cloud)] = torch.from_numpy(cloud)
+    return out.to(device), torch.tensor(sizes, device=device)

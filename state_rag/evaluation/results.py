@@ -1,0 +1,180 @@
+"""Write and read an evaluation in GGE's layout: `results.csv`, `summary.json`, `per_gene_*.csv`.
+
+Two files are added: `baselines.csv`, laid out like `results.csv` with a column `predictor`, and `profiles.npz` with
+the mean profiles that plots are drawn from.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from state_rag import __version__
+from state_rag.errors import StateRagError
+from state_rag.evaluation.conditions import Columns
+from state_rag.evaluation.evaluate import MODEL, Evaluation, LineProfiles
+from state_rag.evaluation.metrics.registry import BY_NAME
+from state_rag.files import atomic_path
+
+PER_GENE = {
+    "mse": lambda profiles: np.square(profiles.real - profiles.predicted),
+    "mae": lambda profiles: np.abs(profiles.real - profiles.predicted),
+    "delta_real": lambda profiles: profiles.real - profiles.control,
+    "delta_predicted": lambda profiles: profiles.predicted - profiles.control,
+}
+SPLIT = "test"
+
+
+def save_evaluation(
+    evaluation: Evaluation,
+    folder: Path,
+    columns: Columns,
+    *,
+    metadata: dict[str, Any] | None = None,
+    per_gene: tuple[str, ...] = ("mse",),
+) -> None:
+    """Write an evaluation; `summary.json` comes last, so that a folder that has it is complete.
+
+    Parameters
+    ----------
+    evaluation
+        Result of `evaluate_pair`.
+    folder
+        Where to; made if missing.
+    columns
+        Names in `obs`, which become the covariate columns.
+    metadata
+        Anything to add to the summary's `metadata`.
+    per_gene
+        Which of `mse`, `mae`, `delta_real`, `delta_predicted` to write as `per_gene_<name>.csv` (genes x conditions).
+    """
+    if unknown := [name for name in per_gene if name not in PER_GENE]:
+        raise StateRagError(f"--per-gene: no table '{unknown[0]}'; choose from {', '.join(PER_GENE)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)
+    table = _gge_columns(evaluation.table, columns, len(evaluation.features))
+    is_model = table["predictor"] == MODEL
+    with atomic_path(folder / "results.csv") as path:
+        table[is_model].drop(columns="predictor").to_csv(path, index=False)
+    with atomic_path(folder / "baselines.csv") as path:
+        table[~is_model].to_csv(path, index=False)
+    for name in per_gene:
+        _save_per_gene(evaluation, name, folder)
+    _save_profiles(evaluation, folder)
+    summary = _summary(evaluation, table[is_model], columns, metadata or {})
+    with atomic_path(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Read back the model's rows, the baselines' rows and the summary."""
+    if not (folder / "summary.json").is_file():
+        raise StateRagError(f"{folder}: no finished evaluation here; make one with `state-rag evaluate`")
+    text = {"perturbation": str, "cell_line": str, "condition_key": str}
+    read = [
+        pd.read_csv(folder / name, dtype=text, keep_default_na=True, na_values=[""])
+        for name in ("results.csv", "baselines.csv")
+    ]
+    return read[0], read[1], json.loads((folder / "summary.json").read_text())
+
+
+def load_profiles(folder: Path) -> tuple[dict[str, LineProfiles], list[str]]:
+    """Read back the mean profiles per cell line and the gene names."""
+    path = folder / "profiles.npz"
+    if not path.is_file():
+        raise StateRagError(f"{path}: no such file; run `state-rag evaluate --force` once more")
+    with np.load(path, allow_pickle=False) as stored:
+        lines = [str(line) for line in stored["lines"]]
+        names = ("real", "predicted", "degs", "control", "own_control")
+        profiles = {
+            line: LineProfiles(
+                [str(name) for name in stored[f"{number}/perturbations"]],
+                **{name: stored[f"{number}/{name}"] for name in names},
+            )
+            for number, line in enumerate(lines)
+        }
+        return profiles, [str(name) for name in stored["features"]]
+
+
+def _gge_columns(table: pd.DataFrame, columns: Columns, genes: int) -> pd.DataFrame:
+    """Return the table with the leading columns of GGE's `results.csv`."""
+    head = pd.DataFrame(
+        {
+            "predictor": table["predictor"],
+            "condition_key": table["perturbation"] + "_" + table["cell_line"],
+            "split": SPLIT,
+            "perturbation": table["perturbation"],
+            "n_real_samples": table["n_real"],
+            "n_generated_samples": table["n_predicted"],
+            "n_genes": genes,
+        }
+    )
+    covariates = {
+        columns.perturbation: table["perturbation"],
+        columns.cell_line: table["cell_line"],
+        "cell_line": table["cell_line"],
+    }
+    for name, values in covariates.items():
+        if name not in head:
+            head[name] = values
+    metrics = table.drop(columns=["predictor", "perturbation", "cell_line", "n_real", "n_predicted"])
+    return pd.concat([head, metrics], axis=1)
+
+
+def _summary(evaluation: Evaluation, model: pd.DataFrame, columns: Columns, metadata: dict[str, Any]) -> dict[str, Any]:
+    aggregates: dict[str, float | None] = {}
+    for metric in evaluation.metrics:
+        values = model[metric.name].dropna()
+        for name, value in (("mean", values.mean()), ("std", values.std(ddof=0)), ("median", values.median())):
+            aggregates[f"{metric.name}_{name}"] = float(value) if len(values) else None
+    return {
+        "n_splits": 1,
+        "n_genes": len(evaluation.features),
+        "condition_columns": [columns.perturbation, columns.cell_line],
+        "splits": {SPLIT: {"n_conditions": len(model), "aggregates": aggregates}},
+        "metadata": {
+            "written_by": f"state-rag {__version__}",
+            "metric_names": [metric.name for metric in evaluation.metrics],
+            "spaces": {
+                "genes": "as predicted",
+                "degs": "fitted per condition on real cells against the real controls of the cell line",
+                "pca": "fitted once per cell line on all its real cells, controls included",
+                "fitted_on_cells": {line: space.n_cells for line, space in evaluation.spaces.items()},
+            },
+            "definitions": {
+                metric.name: {"label": metric.label, "higher_is_better": metric.higher_is_better, "space": metric.space}
+                for metric in evaluation.metrics
+                if metric.name in BY_NAME
+            },
+            "settings": asdict(evaluation.settings),
+            "notes": evaluation.notes,
+            **metadata,
+        },
+    }
+
+
+def _save_per_gene(evaluation: Evaluation, name: str, folder: Path) -> None:
+    """Write genes x conditions, GGE's orientation; column names are `<split>_<condition key>`."""
+    blocks, heads = [], []
+    for line, profiles in evaluation.profiles.items():
+        blocks.append(PER_GENE[name](profiles).T)
+        heads += [f"{SPLIT}_{perturbation}_{line}" for perturbation in profiles.perturbations]
+    with atomic_path(folder / f"per_gene_{name}.csv") as path:
+        frame = pd.DataFrame(np.concatenate(blocks, axis=1), index=evaluation.features, columns=heads)
+        frame.to_csv(path, float_format="%.5g")
+
+
+def _save_profiles(evaluation: Evaluation, folder: Path) -> None:
+    arrays: dict[str, Any] = {
+        "lines": np.array(list(evaluation.profiles)),
+        "features": np.array(evaluation.features),
+    }
+    for number, profiles in enumerate(evaluation.profiles.values()):
+        arrays[f"{number}/perturbations"] = np.array(profiles.perturbations)
+        for name in ("real", "predicted", "degs", "control", "own_control"):
+            arrays[f"{number}/{name}"] = getattr(profiles, name)
+    with atomic_path(folder / "profiles.npz") as path:
+        np.savez(path, **arrays)

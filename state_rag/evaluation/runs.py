@@ -1,0 +1,165 @@
+"""Find a run's predictions and what its configuration says about them."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import yaml
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.conditions import Columns
+from state_rag.evaluation.matrices import open_h5ad
+from state_rag.evaluation.training_effects import data_files, read_split
+
+logger = logging.getLogger(__name__)
+PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
+RESULTS = "gge"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and one of its prediction folders.
+
+    Attributes
+    ----------
+    folder
+        Holds `config.yaml`.
+    predictions
+        Holds `adata_pred.h5ad` and `adata_real.h5ad`.
+    config
+        The run's configuration.
+    """
+
+    folder: Path
+    predictions: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return the run's name for tables."""
+        return str(self.config.get("name") or self.folder.name)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Return the data module's keyword arguments."""
+        return self.config.get("data", {}).get("kwargs", {}) or {}
+
+    @property
+    def columns(self) -> Columns:
+        """Return the names in `obs`."""
+        default = Columns()
+        return Columns(
+            self.data.get("pert_col") or default.perturbation,
+            self.data.get("cell_type_key") or default.cell_line,
+            self.data.get("control_pert") or default.control,
+        )
+
+    @property
+    def source_matrix(self) -> str:
+        """Return where, in the data files, the values lie that `X` of the predictions is compared with."""
+        embedding, space = self.data.get("embed_key"), self.data.get("output_space", "all")
+        if not embedding or space == "all":
+            return "X"
+        return "obsm/X_hvg" if space == "gene" else f"obsm/{embedding}"
+
+    @property
+    def results(self) -> Path:
+        """Return the folder that the evaluation is written to."""
+        return self.predictions / RESULTS
+
+    def split_path(self, given: str | Path | None = None) -> Path | None:
+        """Return the split file: the given one, else the configuration's."""
+        found = given or self.data.get("toml_config_path")
+        return Path(found) if found else None
+
+
+def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Run:
+    """Find the run and the predictions that a path means.
+
+    Parameters
+    ----------
+    place
+        A run folder, a folder that holds exactly one run, or a prediction folder `RUN/eval_<checkpoint>`.
+    checkpoint
+        Which predictions, where a run has several (`last.ckpt`, ...).
+
+    Raises
+    ------
+    StateRagError
+        If there is no run, no prediction, or more than one without `checkpoint`.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        raise StateRagError(f"{place}: no such folder; expected the folder of a run (it holds config.yaml)")
+    if (place / PREDICTED).is_file():
+        folder = place.parent if (place.parent / "config.yaml").is_file() else place
+        return Run(folder, place, _read_config(folder) if folder != place else {})
+    if not (place / "config.yaml").is_file():
+        inside = sorted(path.parent for path in place.glob("*/config.yaml"))
+        if len(inside) != 1:
+            raise StateRagError(
+                f"{place}: no config.yaml here, and {len(inside)} runs inside"
+                + (f" ({', '.join(path.name for path in inside[:6])}); name one of them" if inside else "")
+            )
+        logger.info("%s holds one run; taking %s", place, inside[0])
+        place = inside[0]
+    found = sorted(path.parent for path in place.glob(f"eval_*/{PREDICTED}"))
+    if checkpoint is not None:
+        found = [path for path in found if path.name in (f"eval_{checkpoint}", f"eval_{checkpoint}.ckpt", checkpoint)]
+    if not found:
+        wanted = f" for {checkpoint}" if checkpoint else ""
+        raise StateRagError(
+            f"{place}: no predictions{wanted} (expected eval_<checkpoint>/{PREDICTED}); "
+            f"make them with `state tx predict --output-dir {place}`, without --skip-adatas"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name.removeprefix("eval_") for path in found)
+        raise StateRagError(f"{place}: predictions of several checkpoints ({names}); choose one with --checkpoint")
+    return Run(place, found[0], _read_config(place))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise StateRagError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(config, dict):
+        raise StateRagError(f"{path}: expected the configuration that `state tx train` writes")
+    return config
+
+
+def feature_names(run: Run, width: int, toml: str | Path | None = None) -> list[str] | None:
+    """Return the names of the predicted columns from the run's data files, or None where they cannot be told.
+
+    `state tx predict` writes none, so they come from the first data file of the split.
+    """
+    path = run.split_path(toml)
+    if path is None or not path.is_file():
+        return None
+    for place in read_split(path).datasets.values():
+        for file in data_files(place):
+            with open_h5ad(file) as opened:
+                names = _names_in(opened, run.source_matrix)
+            if names is not None and len(names) == width:
+                return names
+    return None
+
+
+def _names_in(file: h5py.File, matrix: str) -> list[str] | None:
+    """Return gene names as cell-load finds them: `var/gene_name` or the index, for `X_hvg` those of the HVGs."""
+    from anndata.io import read_elem
+
+    var = read_elem(file["var"])
+    names = var["gene_name"].astype(str) if "gene_name" in var.columns else var.index.to_series().astype(str)
+    if matrix == "X":
+        return names.tolist()
+    if matrix == "obsm/X_hvg":
+        if "highly_variable" in var.columns:
+            return names[var["highly_variable"].to_numpy(dtype=bool)].tolist()
+        if "uns/hvg_names" in file:
+            return [str(name) for name in file["uns/hvg_names"].asstr()[:]]
+    return None
