@@ -124,9 +124,8 @@ def main() -> None:
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
     print(f"torch {torch.__version__}, {machine}; {SETS} sets of {SET_SIZE}, base {N_PERTURBATIONS} x {WIDTH}, K=32")
-    print(
-        f"forward FLOPs   STATE {counts[0] / 1e9:8.2f} G   PT-RAG {counts[1] / 1e9:8.2f} G   ratio {counts[1] / counts[0]:.4f}"
-    )
+    sides = f"STATE {counts[0] / 1e9:8.2f} G   PT-RAG {counts[1] / 1e9:8.2f} G"
+    print(f"forward FLOPs   {sides}   ratio {counts[1] / counts[0]:.4f}")
     for training, label in ((False, "forward time"), (True, "training step")):
         seconds(theirs, batch, training), seconds(ours, batch, training)
         pairs = [(seconds(theirs, batch, training), seconds(ours, batch, training)) for _ in range(args.repeats)]

@@ -328,8 +328,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
     def predict_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True, **kwargs: Any) -> dict[str, Any]:
         """STATE's prediction; what was retrieved goes to the trace sink, if there is one."""
         output = super().predict_step(batch, batch_idx, padded=padded, **kwargs)
-        if self._trace is not None and type(self).trace_sink is not None:
-            type(self).trace_sink(batch, output, self._trace)
+        sink = type(self).trace_sink
+        if self._trace is not None and sink is not None:
+            sink(batch, output, self._trace)
             self._trace = None
         return output
 

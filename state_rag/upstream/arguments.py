@@ -41,7 +41,7 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--eval-genept-pert",
         action="store_true",
-        help="Limit the test set to perturbations that have an embedding (for any run, so that all are compared alike).",
+        help="Limit the test set to perturbations that have an embedding (for any run, so that runs compare).",
     )
     group.add_argument("--genept-path", default=None, metavar="FILE", help=EMBEDDINGS_HELP)
     group.add_argument(

@@ -54,9 +54,9 @@ class LimitedDataModule(PerturbationDataModule):
     def _setup_global_maps(self) -> None:
         super()._setup_global_maps()
         keep = type(self).keep
-        if keep is not None and self.pert_onehot_map is not None:
-            kept = keep | {self.control_pert}
-            self.pert_onehot_map = {name: row for name, row in self.pert_onehot_map.items() if name in kept}
+        if keep is not None:
+            rows: dict[str, Any] = self.pert_onehot_map or {}
+            self.pert_onehot_map = {name: row for name, row in rows.items() if name in keep | {self.control_pert}}
 
     def _process_celltype(self, ds, celltype, ct_indices, ctrl_indices, pert_indices, cache, *rest, **named):  # noqa: ANN
         keep = type(self).keep
@@ -67,8 +67,9 @@ class LimitedDataModule(PerturbationDataModule):
 
     def _create_dataloader(self, datasets, test: bool = False, batch_size: int | None = None):
         loader = super()._create_dataloader(datasets, test=test, batch_size=batch_size)
-        if test and type(self).max_test_sets is not None:
-            _shorten(loader.batch_sampler, type(self).max_test_sets)
+        limit = type(self).max_test_sets
+        if test and limit is not None:
+            _shorten(loader.batch_sampler, limit)
         return loader
 
 

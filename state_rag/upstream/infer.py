@@ -85,6 +85,7 @@ def _tsv_names(path: Path) -> set[str]:
         raise StateRagError(f"--tsv {path} cannot be read: {error}.") from error
     if "perturbation" not in table or "num_cells" not in table:
         raise StateRagError(
-            f"--tsv {path} has the columns {', '.join(map(str, table.columns))}; it needs `perturbation` and `num_cells`."
+            f"--tsv {path} needs the columns `perturbation` and `num_cells`; it has "
+            f"{', '.join(map(str, table.columns))}."
         )
     return set(table["perturbation"].astype(str))

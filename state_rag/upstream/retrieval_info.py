@@ -52,7 +52,7 @@ class RetrievalInfo:
         self._control = control
         self._genes = genes
         self._moments: dict[tuple[str, str], WelchMoments] = {}
-        self._rows = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")
+        self._rows = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")  # noqa: SIM115  closed by __exit__
         self._writer = csv.writer(self._rows)
 
     def __enter__(self) -> "RetrievalInfo":

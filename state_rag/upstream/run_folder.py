@@ -113,11 +113,12 @@ def read_torch(path: Path, remedy: str) -> dict[Any, Any]:
     StateRagError
         If the file is damaged, holds anything else, or is no dict; `remedy` says what to do.
     """
+    scalar = np.str_("").__reduce__()[0]  # numpy's own constructor of scalars, wherever this version keeps it
     scalars = [
         (np.dtype, "numpy.dtype"),
         (type(np.dtype("U1")), "numpy.dtypes.StrDType"),
-        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
     ]
     try:
         with torch.serialization.safe_globals(scalars):

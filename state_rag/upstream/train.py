@@ -30,8 +30,7 @@ SET_MODELS = ("state", "neuralot", "pertsets")
 
 def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     """Train; without embeddings and retrieval exactly as STATE would."""
-    values = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(values, dict)
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings = RagSettings.from_mapping(values["training"])
     if settings.mode == "none":
         if "rag" in values:
@@ -140,9 +139,10 @@ def with_attention(cfg: DictConfig, settings: RagSettings) -> DictConfig:
     """Return the configuration with the transformer's attention as `rag_attention` asks, if it does."""
     if settings.rag_attention is None:
         return cfg
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    cfg.model.kwargs.transformer_backbone_kwargs.bidirectional_attention = settings.rag_attention == "bidirectional"
-    return cfg
+    changed = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    assert isinstance(changed, DictConfig)
+    changed.model.kwargs.transformer_backbone_kwargs.bidirectional_attention = settings.rag_attention == "bidirectional"
+    return changed
 
 
 @contextmanager
