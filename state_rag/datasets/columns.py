@@ -18,7 +18,7 @@ CONTROLS = ("non-targeting", "control", "ctrl", "non_targeting", "nontargeting",
 def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: str, flag: str) -> str:
     """Return the obs column that holds `what`: the one given, else the only usual name that is present.
 
-    Several usual names count as one where their columns hold the same values; the first is returned.
+    Several usual names count as one where their columns group the cells alike; the first is returned.
 
     Raises
     ------
@@ -32,11 +32,11 @@ def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: 
     if not present:
         raise StateRagError(
             f"{file.filename}: no obs column with a usual name for the {what} ({', '.join(usual)}). Columns present: "
-            f"{', '.join(obs_columns(file)) or 'none'}. Name it with {flag}."
+            f"{', '.join(obs_columns(file)) or 'none'}. Name it with {flag}"
+            + (", or let `state-rag data prepare` add one." if usual is BATCH_COLUMNS else ".")
         )
-    first = _values(file, present[0], flag)
     for name in present[1:]:
-        if not np.array_equal(first, _values(file, name, flag)):
+        if not _same_groups(file, present[0], name, flag):
             raise StateRagError(
                 f"{file.filename}: obs columns {present[0]!r} and {name!r} could both be the {what}, and they differ. "
                 f"Choose with {flag}."
@@ -55,10 +55,11 @@ def find_control(names: Iterable[str], given: str | None, where: str, flag: str)
     names = sorted(set(names))
     if given is not None:
         if given not in names:
+            usual = [name for name in names if name in CONTROLS]
+            hint = f"; a usual name that is: {', '.join(usual)}" if usual else suggest([given], names)
             raise StateRagError(
                 f"{where}: control {given!r} (from {flag}) is not among the {len(names)} values"
-                f"{suggest([given], names) or '; the first are: ' + ', '.join(names[:5])}. Set {flag} to the name of "
-                "the control."
+                f"{hint or '; the first are: ' + ', '.join(names[:5])}. Set {flag} to the name of the control."
             )
         return given
     present = [name for name in names if name in CONTROLS]
@@ -90,7 +91,8 @@ def shorten(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _values(file: h5py.File, column: str, flag: str) -> np.ndarray:
-    """Return the value of each cell as str."""
-    categories, codes = read_column(file, column, flag)
-    return np.append(categories, "")[codes]
+def _same_groups(file: h5py.File, first: str, second: str, flag: str) -> bool:
+    """Tell whether two columns group the cells alike, whatever they call the groups."""
+    codes = np.stack([read_column(file, column, flag)[1] for column in (first, second)])
+    pairs = np.unique(codes, axis=1).shape[1]
+    return all(len(np.unique(row)) == pairs for row in codes)

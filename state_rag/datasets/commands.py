@@ -3,10 +3,7 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from state_rag.datasets.split_check import SplitSummary
+from typing import Any
 
 PRESET_NAMES = ("small", "demo", "replogle")
 
@@ -105,10 +102,10 @@ def _add_check(commands: Any) -> None:
     """Add `data check`."""
     parser = commands.add_parser("check", help="check a split against its data and count its cells")
     parser.add_argument("toml", metavar="TOML", help="split file")
-    parser.add_argument("--pert-col", default="gene", metavar="COLUMN", help="default: gene")
-    parser.add_argument("--cell-type-key", default="cell_line", metavar="COLUMN", help="default: cell_line")
-    parser.add_argument("--batch-col", default="gem_group", metavar="COLUMN", help="default: gem_group")
-    parser.add_argument("--control-pert", default="non-targeting", metavar="NAME", help="default: non-targeting")
+    parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
+    parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
+    parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
+    parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
     parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
     parser.set_defaults(run=run_check)
 
@@ -183,41 +180,37 @@ def run_prepare(args: argparse.Namespace) -> None:
         f"control {done.control}; {done.n_hvgs:,} genes in X_hvg"
     )
     print(f"prepared  {done.path}")
+    print(f"lines     {', '.join(done.cell_types)}")
     _print_next(
-        f"state-rag data split {_quote(done.path)} --held-out LINE --pert-col {shlex.quote(done.pert_col)} "
-        f"--cell-type-col {shlex.quote(done.cell_type_col)} --control {shlex.quote(done.control)}"
+        f"state-rag data split {_quote(done.path)} --held-out {shlex.quote(done.cell_types[0])} "
+        f"--pert-col {shlex.quote(done.pert_col)} --cell-type-col {shlex.quote(done.cell_type_col)} "
+        f"--control {shlex.quote(done.control)}"
     )
 
 
 def run_check(args: argparse.Namespace) -> None:
     """Check a split and print its counts."""
-    from state_rag.datasets.split_check import check_split
+    from state_rag.datasets.split_check import check_split, find_names
 
-    summary: SplitSummary = check_split(
+    names = find_names(
         args.toml,
         pert_col=args.pert_col,
         cell_type_key=args.cell_type_key,
         batch_col=args.batch_col,
         control_pert=args.control_pert,
-        embed_key=None if args.embed_key == "null" else args.embed_key,
     )
+    summary = check_split(args.toml, **names, embed_key=None if args.embed_key == "null" else args.embed_key)
     for path in summary.files:
         print(f"data    {path}")
     print(f"lines   {', '.join(summary.cell_types)}")
-    for part, names in (
+    for part, perturbations in (
         ("train", summary.train_perturbations),
         ("val", summary.val_perturbations),
         ("test", summary.test_perturbations),
     ):
-        print(f"{part:<8}{summary.cells[part]:,} perturbed cells of {len(names):,} perturbations")
+        print(f"{part:<8}{summary.cells[part]:,} perturbed cells of {len(perturbations):,} perturbations")
     print(f"control {summary.cells['control']:,} cells")
-    overrides = {
-        "pert_col": args.pert_col,
-        "cell_type_key": args.cell_type_key,
-        "batch_col": args.batch_col,
-        "control_pert": args.control_pert,
-        "embed_key": args.embed_key,
-    }
+    overrides = {**names, "embed_key": args.embed_key}
     defaults = ("gene", "cell_line", "gem_group", "non-targeting", "X_hvg")
     changed = "".join(
         f" data.kwargs.{key}={shlex.quote(value)}"
@@ -225,7 +218,11 @@ def run_check(args: argparse.Namespace) -> None:
         if value != default
     )
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
-    _print_next(f"state tx train data=replogle data.kwargs.toml_config_path={toml_path}{changed} training.rag=true")
+    embeddings = summary.files[0].absolute().with_name("embeddings.safetensors")
+    source = f" training.genept_path={_quote(embeddings)}" if embeddings.is_file() else ""
+    _print_next(
+        f"state tx train data=replogle data.kwargs.toml_config_path={toml_path}{changed} training.rag=true{source}"
+    )
 
 
 def _options(**values: str) -> str:

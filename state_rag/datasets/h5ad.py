@@ -1,10 +1,11 @@
 """Open h5ad files with errors that name the file, read `obs` without the matrix, write without half files."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -117,16 +118,57 @@ def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
     StateRagError
         If the disk is full or the folder cannot be written.
     """
+    from anndata.io import write_elem
+
     path = Path(path)
+    adata.strings_to_categoricals()
     try:
-        with atomic_path(path) as temporary:
-            adata.write_h5ad(temporary)
-    except (OSError, RuntimeError) as error:
+        with atomic_path(path) as temporary, _Sink(temporary, "w+") as sink:
+            try:
+                with h5py.File(sink, "w") as file:
+                    write_elem(file, "/", adata)
+            except Exception as error:
+                raise sink.failure or error from error
+            if sink.failure is not None:
+                raise sink.failure
+    except OSError as error:
         raise StateRagError(
             f"{path}: cannot be written ({_first_line(error)}). Free disk space or choose another place; no "
             "incomplete file was left."
         ) from error
     return path
+
+
+class _Sink(io.FileIO):
+    """The file that HDF5 writes to. After the first failure it accepts and forgets everything.
+
+    HDF5 cannot close a file whose last writes fail: it complains at every attempt and brings the process down at exit.
+    So the failure is raised once, which ends the writing, and then kept for the caller while HDF5 closes in peace.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data` at the current position."""
+        if self.failure is None:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.failure = error
+                raise
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+                raise
+        return size or 0
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:

@@ -8,8 +8,14 @@ if TYPE_CHECKING:
     import anndata
 
 
+_GENES_PER_BIN = 20
+
+
 def highly_variable(adata: "anndata.AnnData", n_genes: int) -> np.ndarray:
     """Choose the most variable genes of log-normalised data (scanpy's `seurat` flavour).
+
+    Genes compete within bins of equal mean; small gene sets get fewer bins than scanpy's 20, so that
+    no bin is nearly empty.
 
     Parameters
     ----------
@@ -27,7 +33,8 @@ def highly_variable(adata: "anndata.AnnData", n_genes: int) -> np.ndarray:
 
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
-    table = scanpy.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat", inplace=False)
+    bins = min(20, max(1, adata.n_vars // _GENES_PER_BIN))
+    table = scanpy.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat", n_bins=bins, inplace=False)
     order = np.lexsort((np.arange(adata.n_vars), -np.nan_to_num(table["dispersions_norm"].to_numpy(), nan=-np.inf)))
     mask = np.zeros(adata.n_vars, dtype=bool)
     mask[order[:n_genes]] = True

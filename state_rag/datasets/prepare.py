@@ -44,6 +44,8 @@ class Prepared:
         What upstream has to be told (`data.kwargs.*`).
     n_hvgs
         Width of `obsm["X_hvg"]`.
+    cell_types
+        The cell lines, sorted.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Prepared:
     batch_col: str
     control: str
     n_hvgs: int
+    cell_types: tuple[str, ...]
 
 
 def prepare(
@@ -124,7 +127,13 @@ def prepare(
         write_h5ad(adata, target)
     else:
         target = file
-    return Prepared(path=target, changes=tuple(changes), n_hvgs=adata.obsm["X_hvg"].shape[1], **names)
+    return Prepared(
+        path=target,
+        changes=tuple(changes),
+        n_hvgs=adata.obsm["X_hvg"].shape[1],
+        cell_types=tuple(sorted(adata.obs[names["cell_type_col"]].cat.categories)),
+        **names,
+    )
 
 
 def _find_names(
@@ -216,8 +225,8 @@ def _fix_values(adata: "anndata.AnnData", path: Path, changes: list[str]) -> Non
         )
     if values.size and values.min() < 0:
         raise StateRagError(
-            f"{path}: X holds negative values (least {float(values.min()):.3g}), so it was centred or scaled. Give counts "
-            "or log-normalised expression; the unscaled matrix may lie in `raw` or `layers` of the file."
+            f"{path}: X holds negative values (least {float(values.min()):.3g}), so it was centred or scaled. Give "
+            "counts or log-normalised expression; the unscaled matrix may lie in `raw` or `layers` of the file."
         )
     whole = bool(np.all(values == np.floor(values)))
     largest = float(values.max()) if values.size else 0.0

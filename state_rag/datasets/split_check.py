@@ -11,7 +11,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from state_rag.datasets.columns import find_control, shorten, suggest
+from state_rag.datasets.columns import (
+    BATCH_COLUMNS,
+    CELL_TYPE_COLUMNS,
+    PERTURBATION_COLUMNS,
+    find_column,
+    find_control,
+    shorten,
+    suggest,
+)
 from state_rag.datasets.h5ad import is_categorical, open_h5ad, read_column
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
@@ -119,6 +127,43 @@ def check_split(
         cells=dict(tally.cells),
         warnings=tuple(warnings),
     )
+
+
+def find_names(
+    toml_path: str | os.PathLike[str],
+    *,
+    pert_col: str | None = None,
+    cell_type_key: str | None = None,
+    batch_col: str | None = None,
+    control_pert: str | None = None,
+) -> dict[str, str]:
+    """Return the columns and the control of a split's data: those given, else the usual names in its first file.
+
+    Returns
+    -------
+    dict
+        `pert_col`, `cell_type_key`, `batch_col` and `control_pert`, as `check_split` takes them.
+
+    Raises
+    ------
+    StateRagError
+        If a name is not given and not found, or found more than once.
+    """
+    split = read_split(toml_path)
+    dataset, location = next(iter(split.datasets.items()))
+    path = find_data_files(location, f"{split.path}, data set {dataset!r}")[0]
+    with open_h5ad(path) as file:
+        pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
+        cell_type_key = find_column(file, cell_type_key, CELL_TYPE_COLUMNS, "cell line", "--cell-type-key")
+        batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")
+        categories, _ = read_column(file, pert_col, "--pert-col")
+    control_pert = find_control(categories.tolist(), control_pert, f"{path}, obs column {pert_col!r}", "--control-pert")
+    return {
+        "pert_col": pert_col,
+        "cell_type_key": cell_type_key,
+        "batch_col": batch_col,
+        "control_pert": control_pert,
+    }
 
 
 def find_data_files(location: str, where: str) -> list[Path]:

@@ -183,6 +183,7 @@ def write_split(
     try:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+            _check_written(temporary, path, dataset, held_out, val, test)
     except OSError as error:
         raise StateRagError(f"{path}: cannot be written ({error}). Choose another place with --output.") from error
     return WrittenSplit(path, tuple(train), tuple(val), tuple(test), pert_col, cell_type_col, control)
@@ -288,6 +289,21 @@ def _from_lists(
     n_val = min(len(rest), max(1, round(val_fraction * len(names))))
     val = sorted(rest[i] for i in np.random.default_rng(seed).permutation(len(rest))[:n_val])
     return sorted(set(rest).difference(val)), val, test
+
+
+def _check_written(
+    temporary: Path, path: Path, dataset: str, held_out: str, val: Sequence[str], test: Sequence[str]
+) -> None:
+    """Refuse names that upstream's TOML parser does not give back, such as those that begin with a comma."""
+    try:
+        lists = read_split(temporary).fewshot.get((dataset, held_out), {})
+    except StateRagError:
+        lists = {}
+    if lists != {"val": list(val), "test": list(test)}:
+        odd = [name for name in [held_out, *val, *test] if not re.fullmatch(r"[\w.+-]+", name)]
+        raise StateRagError(
+            f"{path}: upstream's TOML parser misreads some of these names: {shorten(odd)}. Rename them in the data."
+        )
 
 
 def _render(

@@ -1,0 +1,79 @@
+import argparse
+import re
+import shlex
+
+import pytest
+
+from state_rag.datasets.commands import PRESET_NAMES, add_commands
+from state_rag.datasets.simulate import PRESETS
+from state_rag.errors import StateRagError
+from tests.datasets.helpers import make_adata
+
+
+def call(*words):
+    parser = argparse.ArgumentParser(prog="state-rag")
+    add_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args([str(word) for word in words])
+    args.run(args)
+
+
+def next_command(capsys):
+    output = capsys.readouterr().out
+    found = re.search(r"^next: (.*)$", output, re.M)
+    assert found, output
+    return shlex.split(found[1])
+
+
+def test_each_command_prints_one_that_works_from_simulation_to_training(tmp_path, capsys):
+    call("data", "simulate", tmp_path / "a screen", "--preset", "small", "--cells-per-condition", 4)
+    words = next_command(capsys)
+    assert words[:3] == ["state-rag", "data", "split"]
+    call(*words[1:])
+    words = next_command(capsys)
+    assert words[:3] == ["state-rag", "data", "check"]
+    call(*words[1:])
+    words = next_command(capsys)
+    assert words[:4] == ["state", "tx", "train", "data=replogle"]
+    assert f"training.genept_path={tmp_path / 'a screen' / 'embeddings.safetensors'}" in words
+    assert f"data.kwargs.toml_config_path={tmp_path / 'a screen' / 'split_hepg2.toml'}" in words
+
+
+def test_each_command_prints_one_that_works_from_preparation_to_training(tmp_path, capsys):
+    adata = make_adata()
+    adata.var.index.name = "symbol"
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    call("data", "prepare", tmp_path / "in.h5ad")
+    words = next_command(capsys)
+    call(*words[1:], "--few-shot", 0.2, "--val-fraction", 0.2)
+    words = next_command(capsys)
+    call(*words[1:])
+    words = next_command(capsys)
+    assert {"data.kwargs.pert_col=perturbation", "data.kwargs.control_pert=ctrl", "data.kwargs.batch_col=batch"} <= {
+        *words
+    }
+
+
+def test_prepare_says_what_it_changed(tmp_path, capsys):
+    make_adata().write_h5ad(tmp_path / "in.h5ad")
+    call("data", "prepare", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad")
+    output = capsys.readouterr().out
+    assert "- stored X as float32 (was float64)" in output
+    assert f"prepared  {tmp_path / 'out.h5ad'}" in output
+
+
+def test_check_counts_the_cells(tmp_path, screen, capsys):
+    call("data", "split", screen.h5ad, "--held-out", "rpe1", "-o", tmp_path / "s.toml")
+    assert "4 of its perturbations for training, 1 for validation, 7 for test" in capsys.readouterr().out
+    call("data", "check", tmp_path / "s.toml")
+    output = capsys.readouterr().out
+    assert "test    42 perturbed cells of 7 perturbations" in output
+    assert "control 60 cells" in output
+
+
+def test_errors_come_as_one_kind(tmp_path):
+    with pytest.raises(StateRagError, match="no such file or folder"):
+        call("data", "split", tmp_path / "none.h5ad", "--held-out", "x")
+
+
+def test_the_offered_presets_are_those_there_are():
+    assert set(PRESET_NAMES) == set(PRESETS)
