@@ -205,7 +205,7 @@ def stack_rows(rows: Mapping[str, Any], source: str) -> np.ndarray:
     widths = [len(vector) for vector in vectors]
     if not widths:
         return np.zeros((0, 0), dtype=np.float32)
-    width = max(set(widths), key=widths.count)
+    width = max(set(widths), key=lambda found: (widths.count(found), found))
     ragged = [f"{name} ({found})" for name, found in zip(rows, widths, strict=True) if found != width]
     if ragged:
         raise StateRagError(

@@ -29,9 +29,10 @@ def read_npz(path: Path, names: Collection[str] | None, progress: bool) -> Table
     StateRagError
         Object arrays, or `names` beside a matrix of another length.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if not hasattr(archive, "files"):
-            raise StateRagError(f"{path}: expected an .npz archive, found a single .npy array without names")
+    opened = np.load(path, allow_pickle=False)
+    if isinstance(opened, np.ndarray):
+        raise StateRagError(f"{path}: expected an .npz archive, found a single .npy array without names")
+    with opened as archive:
         matrices = [key for key in ("embeddings", "vectors") if key in archive.files]
         if "names" in archive.files and matrices:
             labels = _array(archive, "names", path)
@@ -138,9 +139,7 @@ def _own_format(archive: Any, text: str, names: Collection[str] | None, path: Pa
             f"{path}: damaged metadata '{METADATA_KEY}' ({error!r}); convert the source again"
         ) from error
     if len(shape) != 2 or shape[0] != len(stored):
-        raise StateRagError(
-            f"{path}: '{VECTORS_KEY}' has shape {shape}, but the file names {len(stored)} perturbations"
-        )
+        raise StateRagError(f"{path}: '{VECTORS_KEY}' has shape {shape}, but there are {len(stored)} names")
     kept, vectors, _ = _restricted(stored, archive.get_tensor(VECTORS_KEY), names)
     return kept, vectors, {str(key): str(value) for key, value in provenance.items()}
 
