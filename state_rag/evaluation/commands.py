@@ -8,6 +8,7 @@ def add_commands(subparsers) -> None:
     """Add this room's commands to the command line."""
     _add_evaluate(subparsers)
     _add_compare(subparsers)
+    _add_gge(subparsers)
 
 
 def _add_evaluate(subparsers) -> None:
@@ -40,6 +41,28 @@ def _add_compare(subparsers) -> None:
     parser.set_defaults(run=_compare)
 
 
+def _add_gge(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "gge",
+        help="GGE's own command, with the metrics of state-rag registered",
+        description="Runs GGE's command on a pair of h5ad files; --metrics also takes rag_<name>. All other arguments "
+        "are GGE's: `state-rag gge -- --help` lists them.",
+    )
+    parser.add_argument("--pert-col", default="gene", help="perturbation column (%(default)s)")
+    parser.add_argument("--cell-type-key", default="cell_line", help="cell-line column (%(default)s)")
+    parser.add_argument("--control", default="non-targeting", help="label of control cells (%(default)s)")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="GGE's arguments, after --")
+    parser.set_defaults(run=_gge)
+
+
+def _gge(args: argparse.Namespace) -> None:
+    from state_rag.evaluation.conditions import Columns
+    from state_rag.evaluation.gge import run_command
+
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    run_command(arguments, Columns(args.pert_col, args.cell_type_key, args.control))
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from_run = "(default: from the run's configuration)"
     parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
@@ -47,6 +70,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--embeddings", help=f"perturbation embeddings for the ridge baseline {from_run}")
     parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
     parser.add_argument("--metrics", nargs="+", help="only these metrics (default: all)")
+    parser.add_argument("--gge-metrics", nargs="+", default=[], help="metrics of GGE to add, such as pearson mmd:pca")
     parser.add_argument("--deg-p", type=float, default=0.1, help="DEGs: Welch p below this (default: %(default)s)")
     parser.add_argument("--deg-log2fc", type=float, default=0.05, help="and |log2FC| at least this (%(default)s)")
     parser.add_argument("--fold-change", choices=("log1p", "gge"), default="log1p", help="definition of log2FC")
@@ -63,12 +87,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from state_rag.evaluation.compare import compare
+    from state_rag.evaluation.results import definitions
     from state_rag.evaluation.tables import legend, terminal_tables
 
     console = Console()
     for run, folder in _evaluated(args):
         tables = _predictors(run.name, folder)
-        comparison = compare(tables, run.name, args.metrics)
+        comparison = compare(tables, run.name, known=definitions([folder]))
         console.print(*terminal_tables(comparison, console.width), sep="\n")
         console.print(legend(comparison), style="dim", markup=False)
         _print_notes(console, folder)
@@ -80,6 +105,7 @@ def _compare(args: argparse.Namespace) -> None:
     from state_rag.errors import StateRagError
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.metrics.registry import METRICS
+    from state_rag.evaluation.results import definitions
     from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
     from state_rag.files import atomic_path
 
@@ -96,8 +122,8 @@ def _compare(args: argparse.Namespace) -> None:
         tables[key] = table
     for name, (_, folder) in zip(names, done, strict=True):
         tables[name] = _predictors(name, folder)[name]
-    chosen = [metric.name for metric in METRICS if metric.in_paper] if args.paper else args.metrics
-    comparison = compare(tables, reference, chosen)
+    chosen = [metric.name for metric in METRICS if metric.in_paper] if args.paper else None
+    comparison = compare(tables, reference, chosen, definitions([folder for _, folder in done]))
     console = Console()
     console.print(*terminal_tables(comparison, console.width), sep="\n")
     console.print(legend(comparison), style="dim", markup=False)
@@ -118,7 +144,6 @@ def _evaluated(args: argparse.Namespace):
     from state_rag.evaluation.run_evaluation import evaluate_run
     from state_rag.evaluation.runs import find_run
 
-    metrics = choose(args.metrics)
     runs = [find_run(place, args.checkpoint) for place in args.runs]
     settings = Settings(
         deg_p=args.deg_p,
@@ -127,6 +152,12 @@ def _evaluated(args: argparse.Namespace):
         components=args.components,
         device=args.device,
     )
+    metrics = choose(args.metrics)
+    if args.gge_metrics:
+        from state_rag.evaluation.gge import from_gge
+
+        parts = [text.partition(":") for text in args.gge_metrics]
+        metrics += tuple(from_gge(name, settings, space or "raw") for name, _, space in parts)
     done = []
     for run in runs:
         own = run.columns

@@ -48,7 +48,12 @@ class Comparison:
         return chosen.iloc[0]
 
 
-def compare(tables: Mapping[str, pd.DataFrame], reference: str, metrics: Sequence[str] | None = None) -> Comparison:
+def compare(
+    tables: Mapping[str, pd.DataFrame],
+    reference: str,
+    metrics: Sequence[str] | None = None,
+    known: Mapping[str, Metric] | None = None,
+) -> Comparison:
     """Compare predictors on the conditions that all of them have.
 
     Parameters
@@ -59,6 +64,8 @@ def compare(tables: Mapping[str, pd.DataFrame], reference: str, metrics: Sequenc
         Whom the others are tested against.
     metrics
         Metric names; by default every known metric that all tables have.
+    known
+        Definitions by name; by default the registry's.
 
     Returns
     -------
@@ -85,7 +92,8 @@ def compare(tables: Mapping[str, pd.DataFrame], reference: str, metrics: Sequenc
     left_out = {name: len(table) - len(shared) for name, table in indexed.items() if len(table) > len(shared)}
     for name, count in left_out.items():
         logger.warning("%s: %d of its conditions are not in every run and are left out", name, count)
-    chosen = tuple(BY_NAME[name] for name in (metrics or BY_NAME) if all(name in t.columns for t in indexed.values()))
+    known = known or BY_NAME
+    chosen = tuple(known[name] for name in (metrics or known) if all(name in t.columns for t in indexed.values()))
     rows = []
     base = indexed[reference].loc[shared]
     for name, table in indexed.items():

@@ -39,8 +39,8 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """Return `perturbation_cell line`, the form of GGE's condition keys."""
-        return f"{self.perturbation}_{self.cell_line}"
+        """Return the form of GGE's condition keys, `perturbation####cell line`."""
+        return f"{self.perturbation}####{self.cell_line}"
 
 
 @dataclass

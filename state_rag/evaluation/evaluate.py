@@ -16,7 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
-from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles
+from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles, RawCells
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
 
@@ -167,6 +167,7 @@ class _Run:
         wanted = self.settings.device
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
         self.on_cells = [metric for metric in self.metrics if metric.on == "cells"]
+        self.on_raw = [metric for metric in self.metrics if metric.on == "raw"]
         self.on_profiles = [metric for metric in self.metrics if metric.on == "profiles"]
 
     def count(self, what: str, number: int = 1) -> None:
@@ -187,8 +188,9 @@ class _Run:
             own.mean,
         )
         rng = np.random.default_rng(self.settings.seed)
-        control_cells = self._control_cells(line, rng) if self.on_cells else None
-        distances = {name: np.full((len(conditions), len(self.on_cells)), np.nan) for name in self._names()}
+        control_cells = self._control_cells(line, rng) if self.on_cells or self.on_raw else None
+        width = len(self.on_cells) + len(self.on_raw)
+        distances = {name: np.full((len(conditions), width), np.nan) for name in self._names()}
         waiting: list[tuple[int, dict[str, np.ndarray]]] = []
         for number, condition in enumerate(track(conditions, f"{line}: conditions", disable=not self.progress)):
             real, predicted = pair.read_real(condition.real), pair.read_predicted(condition.predicted)
@@ -205,13 +207,17 @@ class _Run:
                 log2fc_from=self.settings.deg_log2fc,
                 fold_change=self.settings.fold_change,
             ).mask
-            if space is None or not self.on_cells or min(len(real), len(predicted)) < 2:
-                self.count("conditions_with_one_cell", int(min(len(real), len(predicted)) < 2))
+            self.count("conditions_with_one_cell", int(min(len(real), len(predicted)) < 2))
+            if control_cells is None or min(len(real), len(predicted)) < 2:
                 continue
             clouds = {"": self._thin(real, rng), MODEL: self._thin(predicted, rng)}
             for name in self._names()[1:]:
                 clouds[name] = self._baseline_cells(name, condition, control_cells, len(clouds[MODEL]), rng)
-            waiting.append((number, {name: space.project(cells) for name, cells in clouds.items()}))
+            for name in self._names():
+                inputs = RawCells(clouds[""], clouds[name], control_cells, space, pair.features)
+                distances[name][number, len(self.on_cells) :] = [metric.compute(inputs) for metric in self.on_raw]
+            if self.on_cells and space is not None:
+                waiting.append((number, {name: space.project(cells) for name, cells in clouds.items()}))
             if len(waiting) == self.settings.batch:
                 self._measure(waiting, distances)
         self._measure(waiting, distances)
@@ -273,10 +279,9 @@ class _Run:
         return cells[np.sort(rng.choice(len(cells), self.settings.max_cells, replace=False))]
 
     def _baseline_cells(
-        self, name: str, condition: Condition, control_cells: np.ndarray | None, count: int, rng: np.random.Generator
+        self, name: str, condition: Condition, control_cells: np.ndarray, count: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Return real control cells moved by the baseline's effect and clipped as upstream clips predictions."""
-        assert control_cells is not None
         chosen = control_cells[rng.choice(len(control_cells), count, replace=count > len(control_cells))]
         effect = self.baselines[name].effect(condition.perturbation, condition.cell_line)
         moved = chosen + effect.astype(np.float32)
@@ -316,7 +321,7 @@ class _Run:
                 values = np.array(metric.compute(inputs), dtype=np.float64)
                 values[bad] = np.nan
                 columns[metric.name] = values
-            for number, metric in enumerate(self.on_cells):
+            for number, metric in enumerate([*self.on_cells, *self.on_raw]):
                 columns[metric.name] = distances[name][:, number]
             head = {
                 "predictor": name,

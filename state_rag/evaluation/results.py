@@ -16,7 +16,7 @@ from state_rag import __version__
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
 from state_rag.evaluation.evaluate import MODEL, Evaluation, LineProfiles
-from state_rag.evaluation.metrics.registry import BY_NAME
+from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.files import atomic_path
 
 PER_GENE = {
@@ -81,6 +81,23 @@ def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any
     return read[0], read[1], json.loads((folder / "summary.json").read_text())
 
 
+def definitions(folders: list[Path]) -> dict[str, Metric]:
+    """Return the metrics that all of the evaluations have, by name, those that are not in the registry included."""
+    found: dict[str, Metric] | None = None
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        here = {
+            name: BY_NAME.get(name) or Metric(name, entry["label"], entry["higher_is_better"], "raw", "genes", _stored)
+            for name, entry in summary["metadata"]["definitions"].items()
+        }
+        found = here if found is None else {name: metric for name, metric in found.items() if name in here}
+    return found or {}
+
+
+def _stored(*_: Any) -> float:
+    raise TypeError("this metric was read from a finished evaluation; it cannot be computed again")
+
+
 def load_profiles(folder: Path) -> tuple[dict[str, LineProfiles], list[str]]:
     """Read back the mean profiles per cell line and the gene names."""
     path = folder / "profiles.npz"
@@ -104,7 +121,7 @@ def _gge_columns(table: pd.DataFrame, columns: Columns, genes: int) -> pd.DataFr
     head = pd.DataFrame(
         {
             "predictor": table["predictor"],
-            "condition_key": table["perturbation"] + "_" + table["cell_line"],
+            "condition_key": table["perturbation"] + "####" + table["cell_line"],
             "split": SPLIT,
             "perturbation": table["perturbation"],
             "n_real_samples": table["n_real"],
@@ -147,7 +164,6 @@ def _summary(evaluation: Evaluation, model: pd.DataFrame, columns: Columns, meta
             "definitions": {
                 metric.name: {"label": metric.label, "higher_is_better": metric.higher_is_better, "space": metric.space}
                 for metric in evaluation.metrics
-                if metric.name in BY_NAME
             },
             "settings": asdict(evaluation.settings),
             "notes": evaluation.notes,
@@ -161,7 +177,7 @@ def _save_per_gene(evaluation: Evaluation, name: str, folder: Path) -> None:
     blocks, heads = [], []
     for line, profiles in evaluation.profiles.items():
         blocks.append(PER_GENE[name](profiles).T)
-        heads += [f"{SPLIT}_{perturbation}_{line}" for perturbation in profiles.perturbations]
+        heads += [f"{SPLIT}_{perturbation}####{line}" for perturbation in profiles.perturbations]
     with atomic_path(folder / f"per_gene_{name}.csv") as path:
         frame = pd.DataFrame(np.concatenate(blocks, axis=1), index=evaluation.features, columns=heads)
         frame.to_csv(path, float_format="%.5g")

@@ -38,6 +38,27 @@ class Profiles:
 
 
 @dataclass(frozen=True)
+class RawCells:
+    """What a metric on raw cells sees: one condition, in genes.
+
+    Attributes
+    ----------
+    real, predicted, control
+        Cells `[n, G]`; the control's are real ones of the cell line.
+    space
+        The cell line's PCA space, or None where there are too few cells for one.
+    features
+        Gene names.
+    """
+
+    real: np.ndarray
+    predicted: np.ndarray
+    control: np.ndarray
+    space: PcaSpace | None
+    features: list[str]
+
+
+@dataclass(frozen=True)
 class Metric:
     """One metric.
 
@@ -51,6 +72,7 @@ class Metric:
         Direction.
     on
         `profiles`: `compute(Profiles) -> [C]`. `cells`: `compute(x, y, n, m) -> [B]` on cells in PCA space.
+        `raw`: `compute(RawCells) -> float` on one condition's cells (metrics that come from GGE).
     space
         Where it is computed: `genes`, `degs` (fitted per condition) or `pca` (fitted once per cell line).
     compute
@@ -62,7 +84,7 @@ class Metric:
     name: str
     label: str
     higher_is_better: bool
-    on: Literal["profiles", "cells"]
+    on: Literal["profiles", "cells", "raw"]
     space: Literal["genes", "degs", "pca"]
     compute: Callable
     in_paper: bool = False
