@@ -90,6 +90,8 @@ def read_column(file: h5py.File, column: str, flag: str) -> tuple[np.ndarray, np
     try:
         if isinstance(node, h5py.Group) and "categories" in node:
             return _as_text(node["categories"][:]), node["codes"][:].astype(np.int64)
+        if isinstance(node, h5py.Dataset) and "categories" in node.attrs:  # as anndata wrote it before version 0.8
+            return _as_text(file[node.attrs["categories"]][:]), node[:].astype(np.int64)
         if isinstance(node, h5py.Group):  # nullable integer, boolean or string: `values` and `mask`
             values, mask = node["values"][:], node["mask"][:].astype(bool)
         else:

@@ -54,6 +54,19 @@ def test_columns_of_every_storage_read_as_names_and_codes(adata, tmp_path):
         assert not is_categorical(file, "number")
 
 
+def test_categoricals_of_old_files_read_as_names(tmp_path):
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        file["obs/__categories/gene"] = np.array([b"AARS", b"ctrl"])
+        file["obs/gene"] = np.array([1, 0, -1], dtype=np.int8)
+        file["obs/gene"].attrs["categories"] = file["obs/__categories/gene"].ref
+    with open_h5ad(tmp_path / "old.h5ad") as file:
+        categories, codes = read_column(file, "gene", "--x")
+        assert obs_columns(file) == ["gene"]
+        assert not is_categorical(file, "gene")
+    assert categories.tolist() == ["AARS", "ctrl"]
+    assert codes.tolist() == [1, 0, -1]
+
+
 def test_an_absent_column_lists_those_present(adata, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     with open_h5ad(tmp_path / "a.h5ad") as file:
