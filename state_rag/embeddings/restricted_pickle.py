@@ -9,7 +9,8 @@ Runs of floats are decoded at once into float32 arrays, so the 460 MB table peak
 
 import os
 import pickletools
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -25,7 +26,7 @@ ALLOWED = (
     "If you trust the file, save its content as .npz, .csv or .parquet yourself and use that"
 )
 _APPENDS_OPCODE = ord("e")
-_NUMERIC = frozenset("biufSU")
+_DTYPE_CODE = re.compile(r"[biufSU][0-9]{1,9}")
 
 
 def read_pickled_table(
@@ -209,16 +210,16 @@ class _Machine:
 
     def additems(self, _: Any) -> None:
         items = self.items()
-        self.container(set).update(items)
+        self.container(set).update(_plain(items))
 
     def setitem(self, _: Any) -> None:
         value = self.stack.pop()
         key = self.stack.pop()
-        self.container(dict)[key] = value
+        self.container(dict).update(_pairs([key, value]))
 
     def setitems(self, _: Any) -> None:
         items = self.items()
-        self.container(dict).update(zip(items[::2], items[1::2], strict=True))
+        self.container(dict).update(_pairs(items))
 
     def container(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
@@ -267,10 +268,10 @@ class _Machine:
 
 
 def _dtype(code: Any, *_: Any) -> _DType:
-    dtype = np.dtype(str(code))
-    if dtype.kind not in _NUMERIC:
+    # As NumPy's own pickles spell it. `np.dtype` would also parse records and more.
+    if not isinstance(code, str) or _DTYPE_CODE.fullmatch(code) is None:
         raise ValueError(f"NumPy arrays of type {code} are not allowed, expected numbers or strings")
-    return _DType(dtype)
+    return _DType(np.dtype(code))
 
 
 def _array(raw: Any, dtype: _DType, shape: Any, order: str) -> np.ndarray:
@@ -291,6 +292,18 @@ def _fill_array(target: np.ndarray, _version: Any, shape: Any, dtype: _DType, fo
     target.__setstate__((1, array.shape, array.dtype, False, array.tobytes()))  # type: ignore[arg-type]
 
 
+def _plain(items: Iterable[Any]) -> list[Any]:
+    """Return `items`, none of them a container: hashing one nested deep enough would crash the interpreter."""
+    listed = list(items)
+    if any(isinstance(item, tuple | frozenset) for item in listed):
+        raise TypeError("a container as a key or a member of a set")
+    return listed
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(_plain(items[::2]), items[1::2], strict=True))
+
+
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"encoding {encoding} for bytes, expected latin1")
@@ -301,9 +314,9 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
     "builtins.bytearray": lambda raw=b"", encoding="latin1": _encode(raw, encoding) if isinstance(raw, str) else raw,
-    "builtins.frozenset": lambda items=(): frozenset(items),
-    "builtins.set": lambda items=(): set(items),
-    "collections.OrderedDict": lambda items=(): dict(items),
+    "builtins.frozenset": lambda items=(): frozenset(_plain(items)),
+    "builtins.set": lambda items=(): set(_plain(items)),
+    "collections.OrderedDict": lambda items=(): _pairs([part for pair in items for part in pair]),
     "numpy.dtype": _dtype,
     "numpy._core.multiarray._reconstruct": lambda *_: np.empty((0,), dtype=np.int8),
     "numpy._core.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, (1,), "C")[0],
@@ -329,8 +342,8 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": lambda machine, argument: machine.tuple_of(3),
     "TUPLE": lambda machine, argument: machine.from_mark(tuple),
     "LIST": lambda machine, argument: machine.from_mark(list),
-    "FROZENSET": lambda machine, argument: machine.from_mark(frozenset),
-    "DICT": lambda machine, argument: machine.from_mark(lambda items: dict(zip(items[::2], items[1::2], strict=True))),
+    "FROZENSET": lambda machine, argument: machine.from_mark(lambda items: frozenset(_plain(items))),
+    "DICT": lambda machine, argument: machine.from_mark(_pairs),
     "APPEND": _Machine.append,
     "APPENDS": _Machine.appends,
     "ADDITEMS": _Machine.additems,

@@ -74,7 +74,7 @@ def test_convert_of_a_table_with_a_zero_control_goes_on_without_it(tmp_path, gen
     [
         (
             ["--h5ad", "screen.h5ad", "--pert-col", "condition"],
-            "obs has no column 'condition'; it has .*gene.*--pert-col",
+            "no column 'condition'; it has .*gene.*--pert-col",
         ),
         (["--h5ad", "nothing.h5ad"], "--h5ad nothing.h5ad: cannot be opened"),
         (["--h5ad", "source.csv"], "--h5ad source.csv: cannot be opened, missing or no HDF5 file"),

@@ -148,6 +148,20 @@ def test_object_arrays_are_refused(tmp_path):
         load(tmp_path, pickle.dumps({"A": np.array([1, None])}))
 
 
+def test_dtypes_that_numpy_would_have_to_parse_are_refused(tmp_path):
+    content = pickle.dumps({"A": np.arange(3.0)}, 2).replace(b"\x02\x00\x00\x00f8", b"\x05\x00\x00\x00f,08,")
+    with pytest.raises(StateRagError, match=r"arrays of type f,08, are not allowed"):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(b"}", b"K\x01s."), (b"}(", b"K\x01u."), (b"\x8f(", b"\x90."), (b"(", b"\x91.")]
+)
+def test_keys_nested_so_deep_that_hashing_would_crash_are_refused(tmp_path, start, end):
+    with pytest.raises(StateRagError, match="a container as a key or a member of a set"):
+        load(tmp_path, start + b")" + b"\x85" * 300000 + end)
+
+
 def test_an_array_that_claims_more_than_its_bytes_is_refused(tmp_path):
     content = pickle.dumps({"A": np.arange(3.0)}, 2).replace(b"K\x03\x85", b"K\x09\x85", 1)
     with pytest.raises(StateRagError, match=r"array of shape \(9,\) does not fit its 24 bytes"):
