@@ -22,6 +22,7 @@ _DISPERSION = 4.0  # size parameter of the negative binomial: variance = mean + 
 _DEPTH_SPREAD = 0.35  # standard deviation of the log sequencing depth between cells
 _BATCH_SPREAD = 0.05  # standard deviation of the log expression of a gene between batches
 _BLOCK = 4096  # cells drawn at once
+_HVG_CELLS = 20_000  # cells that highly variable genes are chosen by, at least
 
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {
@@ -39,10 +40,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "n_modules": 200,
         "n_genes": 6642,
         "n_hvgs": 2000,
-        "cells_per_condition": 20,
+        "cells_per_condition": 10,
         "controls_per_line": 2500,
         "gem_groups_per_line": 24,
         "embedding_width": 1536,
+        "counts_per_gene": 1.5,
     },
 }
 """Sizes by name; `demo` is the defaults of `simulate_screen`."""
@@ -271,8 +273,9 @@ def _draw_cells(
     var = pd.DataFrame({"gene_name": list(truth.genes)}, index=pd.Index(list(truth.genes)))
     adata = anndata.AnnData(X=vstack(blocks, format="csr"), obs=obs, var=var)
     adata.uns["log1p"] = {}
-    adata.var["highly_variable"] = highly_variable(adata, sizes.n_hvgs)
-    adata.obsm["X_hvg"] = np.asarray(adata.X[:, adata.var["highly_variable"].to_numpy()].todense(), dtype=np.float32)
+    some = adata[:: max(1, adata.n_obs // _HVG_CELLS)].copy()
+    adata.var["highly_variable"] = highly_variable(some, sizes.n_hvgs)
+    adata.obsm["X_hvg"] = adata.X[:, adata.var["highly_variable"].to_numpy()].toarray()
     return adata
 
 
@@ -281,10 +284,8 @@ def _draw_block(rng: np.random.Generator, sizes: _Sizes, log_level: np.ndarray) 
     from scipy.sparse import csr_matrix
 
     target = sizes.counts_per_gene * sizes.n_genes
-    share = np.exp(log_level)
-    share /= share.sum(axis=1, keepdims=True)
     depth = target * np.exp(rng.normal(0.0, _DEPTH_SPREAD, (len(log_level), 1)))
-    counts = rng.poisson(depth * share * rng.gamma(_DISPERSION, 1 / _DISPERSION, log_level.shape))
+    counts = rng.poisson(depth * _shares(log_level) * rng.gamma(_DISPERSION, 1 / _DISPERSION, log_level.shape))
     scale = target / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return csr_matrix(np.log1p(counts * scale).astype(np.float32))
 
@@ -298,16 +299,26 @@ def _expected_effects(
     `draws` cells on a grid of shares and interpolated, so its error (about 0.003) does not grow with the screen.
     """
     target = sizes.counts_per_gene * sizes.n_genes
-    control = np.exp(log_level) / np.exp(log_level).sum(axis=1, keepdims=True)
-    changed = np.exp(log_level[None] + truth.log_fold_change)
-    changed /= changed.sum(axis=2, keepdims=True)
-    low, high = np.log(min(control.min(), changed.min())), np.log(max(control.max(), changed.max()))
-    grid = np.linspace(low, high, 160)
+    control = _shares(log_level)
+    lowest, highest = control.min(), control.max()
+    for line, level in enumerate(log_level):
+        changed = _shares(level + truth.log_fold_change[:, line])
+        lowest, highest = min(lowest, changed.min()), max(highest, changed.max())
+    grid = np.linspace(np.log(lowest), np.log(highest), 160)
     depth = target * np.exp(rng.normal(0.0, _DEPTH_SPREAD, draws))
     size = depth * rng.gamma(_DISPERSION, 1 / _DISPERSION, draws)
     expected = np.array([np.log1p(rng.poisson(size * np.exp(point)) * target / depth).mean() for point in grid])
-    shift = np.interp(np.log(changed), grid, expected) - np.interp(np.log(control), grid, expected)[None]
-    return shift.astype(np.float32)
+    effects = np.empty(truth.log_fold_change.shape, dtype=np.float32)
+    for line, level in enumerate(log_level):
+        changed = np.log(_shares(level + truth.log_fold_change[:, line]))
+        effects[:, line] = np.interp(changed, grid, expected) - np.interp(np.log(control[line]), grid, expected)
+    return effects
+
+
+def _shares(log_level: np.ndarray) -> np.ndarray:
+    """Return each gene's share of a cell's counts, along the last axis."""
+    share = np.exp(log_level)
+    return share / share.sum(axis=-1, keepdims=True)
 
 
 def _write(
