@@ -7,6 +7,8 @@ take `[C, G]` arrays (C conditions) and return `[C]`.
 import numpy as np
 from scipy import stats
 
+# Below this share of a row's sum of squares, its variation is rounding.
+NOISE = 1e-20
 
 def mean_squared_error(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     r"""Return `mean_g (r_g - q_g)^2` (paper, section 4; GGE's `mse`)."""
@@ -30,7 +32,8 @@ def r_squared(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     residual = np.square(real - predicted).sum(axis=1)
     spread = np.square(real - real.mean(axis=1, keepdims=True)).sum(axis=1)
-    return 1 - np.divide(residual, spread, out=np.full(len(real), np.nan), where=spread > 0)
+    varies = spread > NOISE * np.square(real).sum(axis=1)
+    return 1 - np.divide(residual, spread, out=np.full(len(real), np.nan), where=varies)
 
 
 def pearson(real: np.ndarray, predicted: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -58,7 +61,7 @@ def pearson(real: np.ndarray, predicted: np.ndarray, mask: np.ndarray | None = N
     b = (predicted - ((predicted * weight).sum(axis=1) / some)[:, None]) * weight
     aa, bb, ab = np.square(a).sum(axis=1), np.square(b).sum(axis=1), (a * b).sum(axis=1)
     level = np.square(real * weight).sum(axis=1), np.square(predicted * weight).sum(axis=1)
-    flat_real, flat_predicted = aa <= 1e-20 * level[0], bb <= 1e-20 * level[1]
+    flat_real, flat_predicted = aa <= NOISE * level[0], bb <= NOISE * level[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.clip(ab / np.sqrt(aa * bb), -1, 1)
     value[flat_predicted] = 0.0

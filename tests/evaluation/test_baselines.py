@@ -1,0 +1,65 @@
+import numpy as np
+
+from state_rag.evaluation.baselines import MeanEffect, OtherLines, Ridge, naive_baselines
+from state_rag.evaluation.training_effects import TrainingEffects
+
+
+def training():
+    return TrainingEffects(
+        {
+            "a": {"P": np.array([1.0, 0.0]), "Q": np.array([3.0, 0.0])},
+            "b": {"P": np.array([0.0, 2.0]), "R": np.array([0.0, 4.0])},
+        }
+    )
+
+
+def test_the_mean_effect_is_the_lines_own_and_that_of_all_for_a_new_line():
+    baseline = MeanEffect(training())
+    assert baseline.effect("X", "a").tolist() == [2, 0]
+    assert baseline.effect("X", "new").tolist() == [1, 1.5]
+    assert baseline.knows("X", "a")
+    assert not baseline.knows("X", "new")
+
+
+def test_other_lines_never_uses_the_line_asked_for_and_falls_back_to_the_mean_effect():
+    baseline = OtherLines(training())
+    assert baseline.effect("P", "a").tolist() == [0, 2]
+    assert baseline.effect("P", "new").tolist() == [0.5, 1]
+    assert baseline.effect("Q", "a").tolist() == [2, 0]
+    assert not baseline.knows("Q", "a")
+
+
+def linear_screen(n=40, width=5, genes=7, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(width, genes))
+    vectors = {f"P{number}": rng.normal(size=width) for number in range(n)}
+    return vectors, {name: vector @ weights + 1 for name, vector in vectors.items()}
+
+
+def test_ridge_recovers_a_linear_map_on_perturbations_it_was_not_fitted_on():
+    vectors, effects = linear_screen()
+    seen = {name: effects[name] for name in list(effects)[:30]}
+    ridge = Ridge(TrainingEffects({"a": seen}), vectors)
+    for name in list(effects)[30:]:
+        np.testing.assert_allclose(ridge.effect(name, "a"), effects[name], atol=0.02)
+        assert ridge.knows(name, "a")
+
+
+def test_ridge_of_a_line_with_few_perturbations_learns_from_the_other_lines():
+    vectors, effects = linear_screen()
+    few = {"P0": effects["P0"]}
+    ridge = Ridge(TrainingEffects({"a": few, "b": effects}), vectors)
+    np.testing.assert_allclose(ridge.effect("P5", "a"), effects["P5"], atol=0.02)
+
+
+def test_ridge_falls_back_to_the_mean_effect_without_an_embedding():
+    vectors, effects = linear_screen()
+    ridge = Ridge(TrainingEffects({"a": effects}), vectors)
+    np.testing.assert_allclose(ridge.effect("unknown", "a"), np.mean(list(effects.values()), axis=0))
+    assert not ridge.knows("unknown", "a")
+
+
+def test_without_training_data_only_no_effect_is_left_and_without_embeddings_no_ridge():
+    assert list(naive_baselines(None, 3)) == ["no effect"]
+    assert list(naive_baselines(training(), 2)) == ["no effect", "mean effect", "same pert., other lines"]
+    assert "embedding ridge" in naive_baselines(training(), 2, {"P": np.ones(2)})

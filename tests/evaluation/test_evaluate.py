@@ -1,0 +1,198 @@
+import tracemalloc
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.baselines import NoEffect
+from state_rag.evaluation.conditions import Columns, open_pair
+from state_rag.evaluation.evaluate import Settings, evaluate_pair
+from state_rag.evaluation.metrics.registry import METRICS
+
+GENES = 40
+BOUNDED = {"mse", "rmse", "mae", "mse_pca50", "w1_pca50", "w2_pca50", "energy_pca50", "mmd_pca50"}
+
+
+def screen(predictors=1.0, *, conditions=12, cells=20, seed=0, lines=("a", "b")):
+    """Return real and predicted cells; a predictor's error is its distance to 1."""
+    rng = np.random.default_rng(seed)
+    labels, real, predicted = [], [], []
+    for line in lines:
+        base = rng.uniform(2, 4, GENES)
+        for number in range(conditions + 1):
+            effect = rng.normal(size=GENES) * 0.7 * (number < conditions)
+            noise = rng.normal(size=GENES) * 0.7 * (number < conditions)
+            guess = predictors * effect + (1 - predictors) * noise
+            name = f"P{number}" if number < conditions else "non-targeting"
+            labels += [(name, line)] * cells
+            real.append(base + effect + 0.3 * rng.normal(size=(cells, GENES)))
+            predicted.append(base + guess + 0.3 * rng.normal(size=(cells, GENES)))
+    obs = pd.DataFrame(labels, columns=["gene", "cell_line"])
+    obs.index = obs.index.astype(str)
+    return [ad.AnnData(np.concatenate(part).clip(0).astype(np.float32), obs=obs.copy()) for part in (real, predicted)]
+
+
+def evaluated(real, predicted, **options):
+    pair = open_pair(predicted, real, Columns())
+    return evaluate_pair(pair, progress=False, settings=Settings(components=20), **options)
+
+
+def test_real_against_itself_has_no_distance_and_full_correlation():
+    real, _ = screen()
+    table = evaluated(real, real).model()
+    assert len(table) == 24
+    for metric in METRICS:
+        wanted = 0.0 if metric.name in BOUNDED else 1.0
+        assert table[metric.name].to_numpy() == pytest.approx(wanted, abs=1e-6), metric.name
+
+
+def test_a_planted_ranking_of_four_predictors_comes_out_right_on_every_metric():
+    quality = [1.0, 0.7, 0.4, 0.0]
+    means = [evaluated(*screen(value)).model().mean(numeric_only=True) for value in quality]
+    for metric in METRICS:
+        values = [mean[metric.name] for mean in means]
+        assert values == sorted(values, reverse=metric.higher_is_better), metric.name
+
+
+def test_shuffling_cells_within_conditions_changes_nothing():
+    real, predicted = screen(0.6)
+    rng = np.random.default_rng(3)
+
+    def shuffled(adata):
+        order = np.concatenate(
+            [rng.permutation(rows) for rows in adata.obs.reset_index().groupby(["gene", "cell_line"]).indices.values()]
+        )
+        return adata[order].copy()
+
+    before = evaluated(real, predicted).model()
+    after = evaluated(shuffled(real), shuffled(predicted)).model()
+    for metric in METRICS:
+        np.testing.assert_allclose(after[metric.name], before[metric.name], rtol=1e-5, atol=1e-7, err_msg=metric.name)
+
+
+def test_batching_of_conditions_changes_nothing():
+    real, predicted = screen(0.6)
+    pair = open_pair(predicted, real, Columns())
+    one, many = (evaluate_pair(pair, settings=Settings(batch=size), progress=False).model() for size in (1, 7))
+    pd.testing.assert_frame_equal(one, many)
+
+
+def test_files_and_objects_give_the_same_numbers_for_dense_and_sparse_storage(tmp_path):
+    from scipy import sparse
+
+    real, predicted = screen(0.6, lines=("a",))
+    expected = evaluated(real, predicted).model()
+    for storage in (np.asarray, sparse.csr_matrix):
+        for name, adata in (("real", real), ("predicted", predicted)):
+            ad.AnnData(storage(adata.X), obs=adata.obs).write_h5ad(tmp_path / f"{name}.h5ad")
+        found = evaluated(tmp_path / "real.h5ad", tmp_path / "predicted.h5ad").model()
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_no_effect_scores_chance_and_is_the_models_equal_if_the_model_predicts_controls():
+    real, _ = screen(lines=("a",))
+    evaluation = evaluated(real, real, baselines={"no effect": NoEffect(GENES)})
+    row = evaluation.table[evaluation.table["predictor"] == "no effect"].mean(numeric_only=True)
+    assert row["pearson_delta"] == 0
+    assert row["direction_deg"] == 0.5
+    assert row["discrimination"] == pytest.approx(0.5, abs=0.05)
+    assert row["energy_pca50"] > 0.5
+
+
+def test_own_control_cancels_a_constant_error_and_centring_cancels_a_shared_effect():
+    real, predicted = screen(1.0, lines=("a",))
+    shift = np.random.default_rng(9).normal(size=GENES).astype(np.float32)
+    shifted = ad.AnnData(predicted.X + np.abs(shift) * 2, obs=predicted.obs)
+    before, after = evaluated(real, predicted).model(), evaluated(real, shifted).model()
+    np.testing.assert_allclose(after["pearson_delta_own"], before["pearson_delta_own"], atol=1e-4)
+    assert after["pearson_delta"].mean() < before["pearson_delta"].mean() - 0.05
+    treated = (real.obs["gene"] != "non-targeting").to_numpy()[:, None]
+    both = [ad.AnnData(adata.X + 3 * treated * np.abs(shift), obs=adata.obs) for adata in (real, predicted)]
+    wrong = ad.AnnData(np.repeat(real.X[-20:], 13, axis=0) + 3 * treated * np.abs(shift), obs=real.obs)
+    centred = [evaluated(both[0], guess).model() for guess in (both[1], wrong)]
+    assert centred[1]["pearson_delta"].mean() > 0.8
+    assert abs(centred[1]["pearson_delta_centred"].mean()) < 0.3
+    np.testing.assert_allclose(centred[0]["pearson_delta_centred"], before["pearson_delta_centred"], atol=1e-3)
+
+
+def test_nan_in_a_prediction_makes_that_conditions_metrics_nan_and_is_counted():
+    real, predicted = screen(0.6, lines=("a",))
+    predicted.X[3, 5] = np.nan
+    evaluation = evaluated(real, predicted)
+    bad = evaluation.model().set_index("perturbation").loc["P0"]
+    assert bad[[metric.name for metric in METRICS]].isna().all()
+    assert evaluation.model().drop(index=0)["mse"].notna().all()
+    assert evaluation.notes["conditions_with_nan_in_predicted_cells"] == 1
+    assert evaluation.notes["nan_per_metric"]["mse"] == 1
+
+
+def test_nan_in_controls_is_an_error_that_names_file_and_line():
+    real, predicted = screen(lines=("a",))
+    real.X[-1, 0] = np.inf
+    with pytest.raises(StateRagError, match="real AnnData: 1 genes have NaN or infinity in the control cells of a"):
+        evaluated(real, predicted)
+
+
+def test_a_single_cell_leaves_profiles_but_no_distances_or_degs():
+    real, predicted = screen(lines=("a",))
+    keep = np.ones(real.n_obs, dtype=bool)
+    keep[1:20] = False
+    evaluation = evaluated(real[keep].copy(), predicted[keep].copy())
+    lone = evaluation.model().set_index("perturbation").loc["P0"]
+    assert lone["n_degs"] == 0
+    assert lone[["mse", "pearson_delta", "discrimination"]].notna().all()
+    assert lone[["energy_pca50", "w2_pca50", "pearson_deg"]].isna().all()
+    assert evaluation.notes["conditions_with_one_cell"] == 1
+    assert evaluation.notes["conditions_without_degs"] == 1
+
+
+def test_pseudobulk_with_one_row_per_condition_is_evaluated_on_profiles():
+    real, predicted = screen(0.8, cells=1)
+    table = evaluated(real, predicted).model()
+    assert table["pearson_delta"].notna().all()
+    assert table["energy_pca50"].isna().all()
+
+
+def test_negative_values_are_counted_not_dropped():
+    real, predicted = screen(lines=("a",))
+    predicted.X[0, :3] = -1
+    evaluation = evaluated(real, predicted)
+    assert evaluation.notes["negative_values_in_predicted_cells"] == 3
+    assert evaluation.model()["mse"].notna().all()
+
+
+def test_constant_genes_are_no_degs_and_do_no_harm():
+    real, predicted = screen(0.7, lines=("a",))
+    for adata in (real, predicted):
+        adata.X[:, :5] = 2.0
+    evaluation = evaluated(real, predicted)
+    assert not evaluation.profiles["a"].degs[:, :5].any()
+    assert evaluation.model()[[metric.name for metric in METRICS]].notna().all().all()
+
+
+def test_large_conditions_are_thinned_for_distances_only_and_counted():
+    real, predicted = screen(0.7, lines=("a",), conditions=3, cells=50)
+    pair = open_pair(predicted, real, Columns())
+    full, thin = (evaluate_pair(pair, settings=Settings(max_cells=limit), progress=False) for limit in (1000, 30))
+    assert thin.notes["clouds_thinned"] == 6
+    pd.testing.assert_series_equal(thin.model()["mse"], full.model()["mse"])
+    assert (thin.model()["energy_pca50"] != full.model()["energy_pca50"]).all()
+
+
+def peak_of(conditions):
+    real, predicted = screen(conditions=conditions, lines=("a",), cells=60)
+    pair = open_pair(predicted, real, Columns())
+    evaluate_pair(pair, progress=False)
+    tracemalloc.start()
+    evaluate_pair(pair, progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_cells_read():
+    few, many = peak_of(40), peak_of(160)
+    cells_between = 120 * 60 * 2 * GENES * 4
+    assert many - few < 0.35 * cells_between

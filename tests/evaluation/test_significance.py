@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
+
+DRAWS = 2000
+
+
+def rejections(test, draw):
+    rng = np.random.default_rng(0)
+    return np.mean([test(*draw(rng)) < 0.05 for _ in range(DRAWS)])
+
+
+def paired(rng, n=60):
+    shared = rng.normal(size=n)
+    return shared + 0.5 * rng.normal(size=n), shared + 0.5 * rng.normal(size=n)
+
+
+def independent(rng, n=60):
+    return rng.normal(size=n), rng.normal(size=n)
+
+
+def test_the_paired_test_rejects_a_true_null_in_five_percent_of_draws():
+    assert 0.035 <= rejections(paired_wilcoxon, paired) <= 0.065
+
+
+def test_mann_whitney_rejects_a_true_null_in_five_percent_of_independent_draws():
+    assert 0.035 <= rejections(mann_whitney, independent) <= 0.065
+
+
+def test_mann_whitney_is_conservative_on_paired_draws():
+    assert rejections(mann_whitney, paired) <= 0.065
+
+
+def test_the_paired_test_sees_a_small_shift_that_mann_whitney_does_not():
+    rng = np.random.default_rng(1)
+    easy = rng.normal(scale=3, size=200)
+    first, second = easy + 0.1 + 0.05 * rng.normal(size=200), easy
+    assert paired_wilcoxon(first, second) < 1e-6
+    assert mann_whitney(first, second) > 0.05
+
+
+def test_p_values_equal_scipys():
+    rng = np.random.default_rng(2)
+    first, second = independent(rng, 80)
+    assert mann_whitney(first, second) == stats.mannwhitneyu(first, second, method="asymptotic").pvalue
+    assert paired_wilcoxon(first, second) == pytest.approx(stats.wilcoxon(first, second, method="approx").pvalue)
+    assert paired_wilcoxon(first[:9], second[:9]) == stats.wilcoxon(first[:9], second[:9], method="exact").pvalue
+
+
+def test_nan_are_left_out_and_equal_values_are_no_difference():
+    values = np.array([1.0, 2.0, np.nan, 4.0])
+    assert paired_wilcoxon(values, values) == 1.0
+    assert mann_whitney(np.ones(5), np.ones(5)) == 1.0
+    nothing = np.full(3, np.nan)
+    assert np.isnan(paired_wilcoxon(nothing, np.ones(3)))
+    assert np.isnan(mann_whitney(nothing, np.ones(3)))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_benjamini_hochberg_equals_scipys_and_ignores_nan(p):
+    values = np.array(p)
+    np.testing.assert_allclose(benjamini_hochberg(values), stats.false_discovery_control(values))
+    with_gap = np.insert(values, 0, np.nan)
+    np.testing.assert_allclose(benjamini_hochberg(with_gap)[1:], benjamini_hochberg(values))
+    assert np.isnan(benjamini_hochberg(with_gap)[0])
