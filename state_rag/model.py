@@ -6,6 +6,7 @@ else, from losses to decoders, is STATE's. A run's knowledge (names and embeddin
 under ``checkpoint["state_rag"]``.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -149,10 +150,17 @@ class RagStateTransition(StateTransitionPerturbationModel):
                 f"The embeddings are {knowledge.width()} wide, but this model was built for {self.pert_dim}. "
                 "Use the embeddings that it was trained with."
             )
+        if self.settings.retrieves and self.settings.topk_rag >= knowledge.n_candidates:
+            raise StateRagError(
+                f"training.topk_rag={self.settings.topk_rag} asks for more candidates than there are: of "
+                f"{knowledge.n_candidates} perturbations in the base, {knowledge.n_candidates - 1} remain besides the "
+                "one in question. Set training.topk_rag to that or less."
+            )
         device = self.state_rag_format.device
-        self.knowledge = knowledge.to(device)
+        # A copy: the models of one bound class may lie on different devices, or in different precisions.
+        self.knowledge = copy.deepcopy(knowledge).to(device)
         if self.settings.mode in ("vanilla", "differentiable"):
-            self.neighbours = NeighbourTable(knowledge, self.settings.topk_rag).to(device)
+            self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag).to(device)
 
     def forward(self, batch: dict[str, Any], padded: bool = True) -> Any:
         """Predict cells of each set.
