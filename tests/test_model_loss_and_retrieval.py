@@ -1,0 +1,166 @@
+"""The sparsity loss, hidden-space retrieval, fusion, and the order of things in a step."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from state_rag.model import RagStateTransition
+from tests import tiny_model as tiny
+
+
+def watched(mode, name, **changes):
+    """A model in evaluation mode and the inputs and outputs of its submodule `name`, one entry a call."""
+    model, calls = tiny.build(mode, **changes).eval(), []
+    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: calls.append((inputs, output)))
+    return model, calls
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.7])
+def test_the_sparsity_weight_times_the_mean_inclusion_is_added_to_states_loss_exactly(weight):
+    model, calls = watched("differentiable", "selector", gumbel_sparsity_weight=weight)
+    seen = tiny.logged(model.train())
+    loss = model.training_step(tiny.batch(), 0)
+    include = calls[0][1].include.detach()
+    assert torch.equal(seen["train/gumbel_sparsity"], include.mean())
+    assert torch.equal(seen["train/gumbel_active_ratio"], (include > 0.5).float().mean())
+    assert torch.equal(loss, seen["train_loss"] + weight * seen["train/gumbel_sparsity"])
+
+
+def test_without_the_sparsity_loss_its_value_is_logged_all_the_same():
+    model = tiny.build(gumbel_sparsity_loss=False)
+    seen = tiny.logged(model)
+    assert torch.equal(model.training_step(tiny.batch(), 0), seen["train_loss"])
+    assert 0 < float(seen["train/gumbel_sparsity"]) <= 1
+
+
+@pytest.mark.parametrize("mode", ["genept", "vanilla", "hidden"])
+def test_modes_without_a_selector_train_with_states_loss_alone(mode):
+    model = tiny.build(mode)
+    seen = tiny.logged(model)
+    assert torch.equal(model.training_step(tiny.batch(), 0), seen["train_loss"])
+    assert not [name for name in seen if "gumbel" in name]
+
+
+def test_the_sparsity_weight_reaches_the_gradient_of_the_scorer():
+    gradients = []
+    for weight in (0.0, 1.0):
+        model = tiny.build(gumbel_sparsity_weight=weight)
+        tiny.logged(model)
+        torch.manual_seed(0)
+        model.training_step(tiny.batch(), 0).backward()
+        gradients.append(model.selector.scorer_out.bias.grad)
+    assert gradients[1][1] > gradients[0][1]  # descent lowers the logit of inclusion
+
+
+def test_validation_between_steps_does_not_reach_the_next_loss():
+    model = tiny.build()
+    seen = tiny.logged(model)
+    torch.manual_seed(0)
+    expected = model.training_step(tiny.batch(), 0)
+    model = tiny.build()
+    seen = tiny.logged(model)
+    model.eval().validation_step(tiny.batch(seed=3), 0)
+    torch.manual_seed(0)
+    assert torch.equal(model.train().training_step(tiny.batch(), 0), expected)
+    assert "val_loss" in seen
+
+
+def test_hidden_space_candidates_follow_the_current_weights_of_the_encoder():
+    model, calls = watched("hidden", "hidden", n_encoder_layers=2)
+    batch = tiny.batch(tiny.names())
+    model(batch)
+    torch.nn.init.normal_(model.pert_encoder[0].weight)
+    model(batch)
+    before, after = (output[2] for _, output in calls)
+    assert not torch.equal(before, after)
+    encoded = model.pert_encoder(model.knowledge.block("text")).double()
+    cosine = torch.nn.functional.cosine_similarity(encoded[:, None], encoded[None], dim=-1)
+    cosine.fill_diagonal_(-2)
+    assert torch.equal(after.sort(-1).values, cosine.topk(3).indices.sort(-1).values)
+
+
+def test_no_gradient_flows_to_the_encoded_base_and_its_dropout_is_off():
+    model, calls = watched("hidden", "hidden", n_encoder_layers=2, dropout=0.5)
+    tiny.logged(model.train())
+    model.training_step(tiny.batch(), 0)
+    (_, base, query, _), _ = calls[0]
+    assert not base.requires_grad
+    assert query.requires_grad
+    assert model.pert_encoder.training
+    torch.testing.assert_close(base, model.eval().pert_encoder(model.knowledge.block("text")))
+
+
+def test_text_candidates_do_not_change_with_the_weights():
+    model, calls = watched("differentiable", "neighbours")
+    model(tiny.batch())
+    torch.nn.init.normal_(model.pert_encoder[0].weight)
+    model(tiny.batch())
+    assert torch.equal(calls[0][1][0], calls[1][1][0])
+
+
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_residual_fusion_adds_the_context_to_what_replace_leaves_out(mode):
+    found, batch = {}, tiny.batch(["GENE0", "GENE3"])
+    for fusion in ("replace", "residual"):
+        model = tiny.build(mode, rag_fusion=fusion).eval()
+        tiny.watch_transformer_input(model, found.setdefault(fusion, {}))
+        model(batch)
+    cells = model.basal_encoder(batch["ctrl_cell_emb"]).view(2, tiny.CELLS, -1)
+    query = model.pert_encoder(model.knowledge.rows(torch.tensor([0, 3])))[:, None]
+    expected = found["replace"]["input"] + cells + query
+    torch.testing.assert_close(found["residual"]["input"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("vanilla", "attention"), ("differentiable", "selector")])
+def test_with_replace_the_context_is_the_transformers_whole_input(mode, name):
+    (model, calls), seen = watched(mode, name), {}
+    tiny.watch_transformer_input(model, seen)
+    model(tiny.batch(["GENE0", "GENE3"]))
+    output = calls[0][1]
+    context = output.context if name == "selector" else output[0]
+    torch.testing.assert_close(seen["input"], context, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_retrieval_runs_in_prediction_as_in_training(mode):
+    """Vanilla RAG was published with retrieval off at predict time."""
+    model, batch = tiny.build(mode).eval(), tiny.batch(["GENE0", "GENE3"])
+    plain = tiny.build("genept").eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    assert float((model.predict_step(batch, 0)["preds"] - plain(batch)).abs().max()) > 1e-3
+
+
+def test_a_trace_is_made_in_prediction_only_and_once_for_each_batch():
+    traces = []
+    bound = RagStateTransition.bound_to(
+        tiny.knowledge(), trace_sink=lambda batch, output, trace: traces.append((batch["pert_name"][0], trace))
+    )
+    model = bound(**{**tiny.FLAGS["differentiable"], **tiny.arguments()})
+    tiny.logged(model)
+    model.training_step(tiny.batch(), 0)
+    assert not traces
+    model.eval()
+    for name in ("GENE1", "GENE2"):
+        model.predict_step(tiny.batch([name]), 0)
+    assert [(first, trace.queries) for first, trace in traces] == [("GENE1", ("GENE1",)), ("GENE2", ("GENE2",))]
+    assert traces[0][1].weights.shape == (1, tiny.CELLS, 3)
+    assert ((traces[0][1].weights > 0) & (traces[0][1].weights < 1)).all()
+
+
+def test_gradient_norms_are_logged_at_the_interval_that_was_asked_for():
+    seen = []
+
+    class Watched(RagStateTransition.bound_to(tiny.knowledge())):
+        def log_dict(self, values, *args, **kwargs):
+            seen.append((self.global_step, sorted(values)))
+
+    flags = {**tiny.FLAGS["differentiable"], "check_gradients": True, "gradient_check_interval": 2}
+    model = Watched(**{**flags, **tiny.arguments()})
+    trainer = Trainer(
+        max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(model, DataLoader([tiny.batch()], batch_size=None))
+    modules = ["basal_encoder", "pert_encoder", "project_out", "selector", "transformer_backbone"]
+    logged = [f"gradients/{name}" for name in modules]
+    assert seen == [(0, logged), (1, []), (2, logged), (3, [])]
