@@ -1,5 +1,6 @@
 """What a run does about embeddings and retrieval: the `training.*` flags as one checked object."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -144,11 +145,16 @@ class RagSettings:
             raise StateRagError(f"training.topk_rag={self.topk_rag} retrieves nothing. Use a value of at least 1.")
         for name in ("gradient_check_interval", "genept_text_width"):
             if getattr(self, name) < 1:
-                raise StateRagError(f"training.{name}={getattr(self, name)} must be at least 1.")
-        if self.gumbel_temperature <= 0:
-            raise StateRagError(f"training.gumbel_temperature={self.gumbel_temperature} must be above 0.")
-        if self.gumbel_sparsity_weight < 0 or self.rag_weight < 0:
-            raise StateRagError("training.gumbel_sparsity_weight and training.rag_weight must not be negative.")
+                raise StateRagError(f"training.{name}={getattr(self, name)} is out of range. Use at least 1.")
+        if not 0 < self.gumbel_temperature < math.inf:
+            raise StateRagError(
+                f"training.gumbel_temperature={self.gumbel_temperature} is out of range. Use a finite number above 0."
+            )
+        for name in ("gumbel_sparsity_weight", "rag_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise StateRagError(
+                    f"training.{name}={getattr(self, name)} is out of range. Use a finite number of at least 0."
+                )
 
 
 def _typed(name: str, value: Any, annotation: Any) -> Any:
