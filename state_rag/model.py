@@ -102,6 +102,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         knowledge = type(self).bound_knowledge
         if knowledge is not None:
             pert_dim = knowledge.width()
+        # STATE's default, but by name: a module among the hyperparameters would make every checkpoint a pickle.
+        kwargs.setdefault("loss_fn", "mse")
         super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None
@@ -150,17 +152,16 @@ class RagStateTransition(StateTransitionPerturbationModel):
                 f"The embeddings are {knowledge.width()} wide, but this model was built for {self.pert_dim}. "
                 "Use the embeddings that it was trained with."
             )
-        if self.settings.retrieves and self.settings.topk_rag >= knowledge.n_candidates:
+        others = knowledge.n_candidates - 1
+        if self.settings.retrieves and self.settings.topk_rag > others:
             raise StateRagError(
-                f"training.topk_rag={self.settings.topk_rag} asks for more candidates than there are: of "
-                f"{knowledge.n_candidates} perturbations in the base, {knowledge.n_candidates - 1} remain besides the "
-                "one in question. Set training.topk_rag to that or less."
+                f"training.topk_rag={self.settings.topk_rag} exceeds the {others} other perturbations of the base. "
+                "Set it to that or less."
             )
-        device = self.state_rag_format.device
         # A copy: the models of one bound class may lie on different devices, or in different precisions.
-        self.knowledge = copy.deepcopy(knowledge).to(device)
+        self.knowledge = copy.deepcopy(knowledge).to(self.state_rag_format.device)
         if self.settings.mode in ("vanilla", "differentiable"):
-            self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag).to(device)
+            self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag)
 
     def forward(self, batch: dict[str, Any], padded: bool = True) -> Any:
         """Predict cells of each set.
