@@ -44,7 +44,7 @@ def unhealthy(model):
 def test_every_mode_trains_validates_and_predicts_with_every_option_of_state(mode, option):
     changes, shape = OPTIONS[option]
     model, batch = tiny.build(mode, **changes), tiny.batch(**shape)
-    seen = tiny.logged(model)
+    tiny.logged(model)
     loss = model.training_step(batch, 0)
     loss.backward()
     assert loss.isfinite()

@@ -1,0 +1,77 @@
+"""A final name holds a whole file or what it held before."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+
+from state_rag.files import atomic_path, sha256
+
+
+def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
+    final = tmp_path / "note.txt"
+    with atomic_path(final) as temporary:
+        temporary.write_text("whole")
+        assert not final.exists()
+        assert temporary.parent == tmp_path
+    assert final.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["note.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    final = tmp_path / "note.txt"
+    final.write_text("old")
+
+    def write():
+        with atomic_path(final) as temporary:
+            temporary.write_text("half of a new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert final.read_text() == "old"
+    assert os.listdir(tmp_path) == ["note.txt"]
+
+
+def test_an_existing_file_is_replaced_even_where_it_is_open(tmp_path):
+    final = tmp_path / "note.txt"
+    final.write_text("old")
+    with open(final) as reader:
+        with atomic_path(final) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert final.read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "cells.h5ad", "two.parts.npz"])
+def test_the_temporary_name_keeps_the_suffix_that_writers_choose_their_format_by(tmp_path, name):
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.suffix == (tmp_path / name).suffix
+        assert temporary.name != name
+
+
+def test_missing_folders_are_made_and_strings_are_paths_too(tmp_path):
+    with atomic_path(str(tmp_path / "a" / "b" / "note.txt")) as temporary:
+        temporary.write_text("deep")
+    assert (tmp_path / "a" / "b" / "note.txt").read_text() == "deep"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_file_gets_the_users_default_mode_and_the_mask_is_left_as_it_was(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "note.txt") as temporary:
+            temporary.write_text("")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "note.txt").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) + 3])
+def test_the_digest_is_that_of_the_whole_file(tmp_path, size):
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "data").write_bytes(content[:size])
+    assert sha256(tmp_path / "data") == hashlib.sha256(content[:size]).hexdigest()
