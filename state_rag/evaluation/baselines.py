@@ -50,10 +50,11 @@ class MeanEffect:
     """
 
     def __init__(self, training: TrainingEffects):
-        self.by_line = {
+        self.by_line: dict[str, np.ndarray] = {
             line: np.mean(list(effects.values()), axis=0) for line, effects in training.effects.items() if effects
         }
-        self.overall = np.mean([effect for effects in training.effects.values() for effect in effects.values()], axis=0)
+        every = [effect for effects in training.effects.values() for effect in effects.values()]
+        self.overall: np.ndarray = np.mean(every, axis=0)
 
     def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
         """Return the mean training effect `[G]`."""

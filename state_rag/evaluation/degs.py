@@ -44,12 +44,14 @@ class WelchMoments:
         count = cells.shape[0]
         if count == 0:
             return
-        mean = cells.mean(axis=0, dtype=np.float64)
-        squares = np.square(cells - mean).sum(axis=0)
         total = self.n + count
-        shift = mean - self.mean
-        self.squares += squares + np.square(shift) * (self.n * count / total)
-        self.mean += shift * (count / total)
+        # Infinite values make NaN moments, which callers look for.
+        with np.errstate(invalid="ignore"):
+            mean = cells.mean(axis=0, dtype=np.float64)
+            squares = np.square(cells - mean).sum(axis=0)
+            shift = mean - self.mean
+            self.squares += squares + np.square(shift) * (self.n * count / total)
+            self.mean += shift * (count / total)
         self.n = total
 
     @property

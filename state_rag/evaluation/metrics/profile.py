@@ -10,6 +10,7 @@ from scipy import stats
 # Below this share of a row's sum of squares, its variation is rounding.
 NOISE = 1e-20
 
+
 def mean_squared_error(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     r"""Return `mean_g (r_g - q_g)^2` (paper, section 4; GGE's `mse`)."""
     return np.square(real - predicted).mean(axis=1)

@@ -1,0 +1,137 @@
+"""What an evaluation costs, and how that compares with gge-eval on the same conditions.
+
+`python benchmarks/evaluation_cost.py` writes made-up cells (1,635 conditions of 60 real and 60 predicted cells of
+2,000 genes) to a temporary folder, evaluates every metric, and prints seconds and peak memory; then it times gge-eval
+1.0.1 on a subset of the same conditions and prints seconds a condition on both sides and their ratio.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+CONTROL = "non-targeting"
+
+
+def write_cells(folder: Path, conditions: int, cells: int, genes: int, controls: int = 600) -> None:
+    """Write `adata_pred.h5ad` and `adata_real.h5ad`, condition by condition."""
+    import anndata as ad
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    # No gene is silent: on a constant gene gge-eval's W2 fails.
+    base = 0.1 + rng.gamma(1, 0.7, genes)
+    rows = conditions * cells + controls
+    labels = np.repeat([f"P{number}" for number in range(conditions)], cells).tolist() + [CONTROL] * controls
+    obs = pd.DataFrame({"gene": labels, "cell_line": "hepg2"}, index=[str(number) for number in range(rows)])
+    for name in ("adata_real.h5ad", "adata_pred.h5ad"):
+        ad.AnnData(shape=(rows, genes), obs=obs).write_h5ad(folder / name)
+        with h5py.File(folder / name, "a") as file:
+            if "X" in file:
+                del file["X"]
+            data = file.create_dataset("X", (rows, genes), dtype="float32")
+            data.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            for start in range(0, rows, cells):
+                number = min(cells, rows - start)
+                own = np.random.default_rng([1, start // cells])
+                effect = own.normal(0, 0.5, genes) * (own.random(genes) < 0.05) * (start < conditions * cells)
+                rate = np.clip(base + effect, 0.05, None)
+                data[start : start + number] = np.log1p(rng.poisson(2 * rate, (number, genes)) / 2)
+
+
+def evaluate_ours(folder: Path, device: str, only: list[str] | None = None) -> dict[str, float]:
+    """Evaluate in this process; return seconds and peak memory in GiB."""
+    import resource
+
+    from state_rag.evaluation.conditions import Columns, open_pair
+    from state_rag.evaluation.evaluate import Settings, evaluate_pair
+    from state_rag.evaluation.metrics.registry import choose
+
+    start = time.perf_counter()
+    pair = open_pair(folder / "adata_pred.h5ad", folder / "adata_real.h5ad", Columns())
+    result = evaluate_pair(pair, metrics=choose(only), settings=Settings(device=device), progress=only is None)
+    seconds = time.perf_counter() - start
+    missing = int(result.model()[[metric.name for metric in result.metrics]].isna().sum().sum())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": seconds, "gib": peak, "conditions": pair.n_conditions, "missing": missing}
+
+
+def in_a_process(folder: Path, device: str, only: list[str] | None = None) -> dict[str, float]:
+    """Run `evaluate_ours` in a process of its own, so that peak memory is that of the evaluation alone."""
+    command = [sys.executable, __file__, "--measure", str(folder), "--device", device, "--only", *(only or [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def time_gge(folder: Path, subset: int) -> dict[str, float]:
+    """Return gge-eval's seconds a condition: W2 in PCA-50, multivariate W2 in PCA-50, and its default metrics."""
+    from gge import MultivariateWasserstein, Wasserstein2Distance
+
+    from state_rag.evaluation.conditions import Columns, open_pair
+
+    pair = open_pair(folder / "adata_pred.h5ad", folder / "adata_real.h5ad", Columns())
+    conditions = next(iter(pair.lines.values()))[:subset]
+    cells = [(pair.read_real(one.real), pair.read_predicted(one.predicted)) for one in conditions]
+    chosen = {
+        "W2 in PCA-50 (its own, per component)": [Wasserstein2Distance(space="pca", n_components=50)],
+        "W2 in PCA-50 (its multivariate one)": [MultivariateWasserstein(space="pca", n_components=50)],
+    }
+    seconds = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, metrics in chosen.items():
+            start = time.perf_counter()
+            for real, predicted in cells:
+                for metric in metrics:
+                    metric.compute(real, predicted)
+            seconds[name] = (time.perf_counter() - start) / len(cells)
+        start = time.perf_counter()
+        from gge.evaluator import DEFAULT_METRICS
+
+        for metric_class in DEFAULT_METRICS:
+            metric_class().compute(*cells[0])
+        seconds["its default metrics (genes)"] = time.perf_counter() - start
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--conditions", type=int, default=1635)
+    parser.add_argument("--cells", type=int, default=60)
+    parser.add_argument("--genes", type=int, default=2000)
+    parser.add_argument("--gge-conditions", type=int, default=6, help="conditions that gge-eval is timed on")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="*", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(evaluate_ours(args.measure, args.device, args.only or None)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_cells(folder, args.conditions, args.cells, args.genes)
+        full = in_a_process(folder, args.device)
+        alone = in_a_process(folder, args.device, ["w2_pca50"])
+        gge = time_gge(folder, args.gge_conditions)
+    shape = f"{args.conditions} conditions of {args.cells} + {args.cells} cells x {args.genes} genes"
+    print(
+        f"all metrics, {shape}: {full['seconds']:.1f} s, peak {full['gib']:.2f} GiB, {full['missing']} missing values"
+    )
+    ours = alone["seconds"] / args.conditions
+    print(f"W2 in PCA-50 alone: {ours * 1e3:.2f} ms a condition, reading and PCA included")
+    print(f"gge-eval, timed on {args.gge_conditions} of these conditions:")
+    for what, seconds in gge.items():
+        against = ours if what.startswith("W2") else full["seconds"] / args.conditions
+        base = "ours W2 alone" if what.startswith("W2") else "all of ours"
+        print(f"  {what}: {seconds * 1e3:.0f} ms a condition, {seconds / against:.0f} times {base}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_rag.cli import main
+
+
+@pytest.fixture
+def copies(runs, tmp_path):
+    for name in ("good", "poor"):
+        shutil.copytree(runs[name], tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def embeddings(screen, tmp_path):
+    np.savez(tmp_path / "vectors.npz", **screen.embeddings)
+    return str(tmp_path / "vectors.npz")
+
+
+def test_evaluate_prints_the_run_beside_every_baseline_and_says_where_results_are(copies, embeddings, capsys):
+    assert main(["evaluate", str(copies / "good"), "--embeddings", embeddings, "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("no effect", "embedding", "good", "Pearson (DEG)", "Energy"):
+        assert word in shown
+    assert (copies / "good/eval_last.ckpt/gge/results.csv").is_file()
+
+
+def test_compare_writes_csv_markdown_and_latex_and_finds_the_planted_difference(copies, embeddings, capsys):
+    places = [str(copies / name) for name in ("poor", "good")]
+    output = copies / "tables"
+    arguments = ["compare", *places, "--reference", places[1], "--embeddings", embeddings, "-o", str(output), "--quiet"]
+    assert main([*arguments, "--paper"]) == 0
+    assert {path.name for path in output.iterdir()} == {"comparison.csv", "comparison.md", "comparison.tex"}
+    rows = pd.read_csv(output / "comparison.csv").set_index(["predictor", "metric"])
+    assert rows.loc[("poor", "energy_pca50"), "q_wilcoxon"] < 0.01
+    assert rows.loc[("poor", "energy_pca50"), "mean"] > rows.loc[("good", "energy_pca50"), "mean"]
+    assert len(rows) == 6 * 9
+    assert "poor" in capsys.readouterr().out
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(runs, copies, capsys):
+    (copies / "other").mkdir()
+    shutil.copytree(runs["poor"], copies / "other" / "poor")
+    places = [str(copies / "poor"), str(copies / "other" / "poor")]
+    assert main(["compare", *places, "--no-baselines", "--quiet", "-o", str(copies / "t")]) == 0
+    predictors = set(pd.read_csv(copies / "t" / "comparison.csv")["predictor"])
+    assert len(predictors) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "{good}", "--reference", "nobody"], "--reference: 'nobody' is none of"),
+        (["compare", "{good}", "--names", "a", "b"], "--names: 2 names for 1 runs"),
+        (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'"),
+        (["evaluate", "{good}", "--control", "ctrl"], "no control cells"),
+        (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such file"),
+        (["evaluate", "{good}", "--embeddings", "/none.npz"], "/none.npz"),
+        (["evaluate", "{good}", "--gge-metrics", "foo"], "GGE has no metric 'foo'"),
+    ],
+)
+def test_wrong_arguments_are_one_line_on_standard_error(copies, capsys, arguments, message):
+    assert main([part.format(good=copies / "good") for part in arguments] + ["--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

@@ -1,0 +1,116 @@
+import json
+import shutil
+
+import gge
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.results import definitions, load_profiles, load_tables
+from state_rag.evaluation.run_evaluation import evaluate_run
+from state_rag.evaluation.runs import find_run
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs, screen):
+    return evaluate_run(find_run(runs["good"]), embeddings=screen.embeddings, progress=False, per_gene=("mse", "mae"))
+
+
+def test_results_lie_in_gges_layout_and_gge_reads_them(evaluated, screen):
+    names = {path.name for path in evaluated.iterdir()}
+    assert names >= {"results.csv", "summary.json", "per_gene_mse.csv", "per_gene_mae.csv", "baselines.csv"}
+    loaded = gge.EvaluationResult.load(evaluated)
+    assert loaded.get_split("test").n_conditions == len(screen.test)
+    table = pd.read_csv(evaluated / "results.csv")
+    assert table["condition_key"][0] == "P00####hepg2"
+    assert {"split", "n_real_samples", "n_generated_samples", "n_genes", "gene", "cell_line"} <= set(table.columns)
+
+
+def test_per_gene_tables_name_genes_and_average_to_the_metric(evaluated, screen):
+    per_gene = pd.read_csv(evaluated / "per_gene_mse.csv", index_col=0)
+    table = pd.read_csv(evaluated / "results.csv")
+    assert per_gene.index.tolist() == screen.genes
+    np.testing.assert_allclose(per_gene.mean().to_numpy(), table["mse"], rtol=1e-3)
+
+
+def test_the_summary_says_where_spaces_were_fitted_and_what_was_counted(evaluated):
+    summary = json.loads((evaluated / "summary.json").read_text())
+    metadata = summary["metadata"]
+    assert "per condition" in metadata["spaces"]["degs"]
+    assert "once per cell line" in metadata["spaces"]["pca"]
+    assert metadata["spaces"]["fitted_on_cells"] == {"hepg2": 12 * 25 + 100}
+    assert metadata["notes"]["training_conditions"] == 12 + 2 * 24
+    table = pd.read_csv(evaluated / "results.csv")
+    mean = summary["splits"]["test"]["aggregates"]["energy_pca50_mean"]
+    assert mean == pytest.approx(table["energy_pca50"].mean())
+
+
+def test_baselines_are_beside_the_model_and_rank_as_planted(evaluated):
+    model, baselines, _ = load_tables(evaluated)
+    means = baselines.groupby("predictor")["pearson_delta"].mean()
+    assert means["no effect"] == 0
+    assert means["mean effect"] < 0.5 < means["same pert., other lines"]
+    assert means["embedding ridge"] > 0.5
+    assert len(baselines) == 4 * len(model)
+
+
+def test_profiles_can_be_read_back(evaluated, screen):
+    profiles, features = load_profiles(evaluated)
+    assert features == screen.genes
+    assert profiles["hepg2"].real.shape == (12, 60)
+    assert profiles["hepg2"].perturbations == screen.test
+
+
+def test_a_finished_evaluation_is_kept_until_settings_or_predictions_change(runs, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(runs["good"], copy)
+    shutil.rmtree(copy / "eval_last.ckpt" / "gge", ignore_errors=True)
+    run = find_run(copy)
+    folder = evaluate_run(run, with_baselines=False, progress=False)
+    stamp = (folder / "summary.json").stat().st_mtime_ns
+    evaluate_run(run, with_baselines=False, progress=False, force=False)
+    assert (folder / "summary.json").stat().st_mtime_ns == stamp
+    (copy / "eval_last.ckpt" / "adata_pred.h5ad").touch()
+    evaluate_run(run, with_baselines=False, progress=False, force=False)
+    assert (folder / "summary.json").stat().st_mtime_ns > stamp
+
+
+def test_a_run_whose_training_data_moved_still_evaluates_and_says_what_is_missing(runs, screen, tmp_path, caplog):
+    copy = tmp_path / "run"
+    shutil.copytree(runs["good"], copy)
+    config = (copy / "config.yaml").read_text().replace(str(screen.toml), "/nowhere/split.toml")
+    (copy / "config.yaml").write_text(config)
+    folder = evaluate_run(find_run(copy), progress=False)
+    _, baselines, summary = load_tables(folder)
+    assert set(baselines["predictor"]) == {"no effect"}
+    assert "/nowhere/split.toml" in summary["metadata"]["notes"]["baselines_left_out"]
+    assert "/nowhere/split.toml" in caplog.text
+    again = evaluate_run(find_run(copy), toml=screen.toml, embeddings=screen.embeddings, progress=False)
+    assert set(load_tables(again)[1]["predictor"]) > {"no effect", "embedding ridge"}
+
+
+def test_predictions_written_without_adatas_are_a_user_error(runs, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(runs["good"], copy)
+    (copy / "eval_last.ckpt" / "adata_real.h5ad").unlink()
+    with pytest.raises(StateRagError, match="adata_real.h5ad.*--skip-adatas"):
+        evaluate_run(find_run(copy), progress=False)
+
+
+def test_an_unknown_per_gene_table_is_refused_before_anything_is_written(runs, tmp_path):
+    with pytest.raises(StateRagError, match="--per-gene.*'mze'"):
+        evaluate_run(
+            find_run(runs["poor"]), with_baselines=False, per_gene=("mze",), output=tmp_path / "out", progress=False
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_definitions_of_unknown_metrics_are_read_from_the_summary(evaluated):
+    summary = json.loads((evaluated / "summary.json").read_text())
+    summary["metadata"]["definitions"]["gge_new"] = {"label": "GGE new", "higher_is_better": False, "space": "genes"}
+    path = evaluated.parent / "copy"
+    path.mkdir(exist_ok=True)
+    (path / "summary.json").write_text(json.dumps(summary))
+    assert not definitions([path])["gge_new"].higher_is_better
+    assert "gge_new" not in definitions([path, evaluated])

@@ -1,0 +1,70 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from state_rag.evaluation import tables
+from state_rag.evaluation.compare import compare
+from tests.evaluation.test_compare import table
+
+
+@pytest.fixture
+def comparison():
+    named = {"no effect": table(2.0, seed=2), "a_b & c%": table(0.03, seed=3), "ours": table(seed=1)}
+    return compare(named, "ours")
+
+
+@pytest.mark.parametrize(
+    ("mann_whitney", "wilcoxon", "expected"),
+    [(0.009, 0.5, ("†", "")), (0.01, 0.009, ("‡", "**")), (0.05, 0.049, ("", "*")), (float("nan"), 1, ("", ""))],
+)
+def test_one_dagger_is_below_one_percent_and_two_below_five(mann_whitney, wilcoxon, expected):
+    assert tables.marks(mann_whitney, wilcoxon) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.6331, ".633"), (8.391, "8.39"), (633.74, "633.7"), (-0.25, "-.250"), (0.0, ".000"), (0.00412, ".0041")],
+)
+def test_numbers_are_written_as_in_the_papers_table(value, text):
+    assert tables.number(value) == text
+
+
+def test_the_best_value_of_each_metric_is_bold_in_its_direction(comparison):
+    lines = tables.markdown_table(comparison).splitlines()
+    mse = next(line for line in lines if line.startswith("| MSE"))
+    pearson = next(line for line in lines if line.startswith("| Pearson delta ↑"))
+    assert "**" not in mse.split("|")[2].replace("\\*", "")
+    assert pearson.split("|")[2].strip().startswith("**")
+
+
+def test_markdown_has_marks_and_a_legend_that_names_the_reference(comparison):
+    text = tables.markdown_table(comparison)
+    assert "†\\*\\*" in text
+    assert "differs from ours" in text
+    assert "60 conditions" in text
+
+
+def test_latex_escapes_names_and_writes_the_papers_daggers(comparison):
+    text = tables.latex_table(comparison)
+    assert r"a\_b \& c\%" in text
+    assert r"^{\dagger\ast\ast}" in text
+    assert text.count(r"\\") == 1 + len(comparison.metrics)
+    assert "†" not in text
+
+
+def test_the_terminal_tables_fit_into_the_width_and_show_every_predictor(comparison):
+    stream = io.StringIO()
+    console = Console(file=stream, width=50)
+    console.print(*tables.terminal_tables(comparison, 50), sep="\n")
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 50
+    for name in ("effect", "ours"):
+        assert any(name in line for line in lines)
+    assert "…" not in stream.getvalue()
+
+
+def test_the_legend_says_which_metric_is_undefined_how_often():
+    gaps = table(seed=2)
+    gaps.loc[:4, "mse"] = float("nan")
+    assert "mse: undefined for 5 conditions" in tables.legend(compare({"a": table(), "b": gaps}, "a"))
