@@ -1,0 +1,128 @@
+"""What several folders of tests share: one small screen, and runs that are trained once for all workers."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.end_to_end import commands
+from tests.end_to_end.commands import Project
+
+for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
+    os.environ.setdefault(name, value)
+for name in ("STATE_RAG_DISABLE", "STATE_RAG_GENEPT", "STATE_RAG_TRACEBACK"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that fills a folder once for all workers of a test session."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def build(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done, failed = (common / f"{prefix}{name}" for prefix in ("built-", "done-", "failed-"))
+        with FileLock(common / f"lock-{name}"):
+            if failed.exists():
+                pytest.fail(f"{name} could not be built: {failed.read_text()}")
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                try:
+                    make(folder)
+                except BaseException as error:
+                    failed.write_text(str(error))
+                    raise
+                done.touch()
+        return folder
+
+    return build
+
+
+def make_project(folder: Path, **sizes: object) -> None:
+    """Simulate a screen and split it; hepg2 is held out."""
+    from state_rag.datasets.simulate import simulate_screen
+    from state_rag.datasets.splits import write_split
+
+    screen = simulate_screen(folder / "screen", seed=1, **{**commands.SCREEN, **sizes})
+    write_split(screen.h5ad, "hepg2", output=folder / "split.toml", few_shot=0.3)
+
+
+@pytest.fixture(scope="session")
+def project(build_once) -> Project:
+    """A screen of 24 perturbations; the embeddings know two more that have no cells."""
+    return Project(build_once("project", lambda folder: make_project(folder, n_perturbations=26, unseen=2)))
+
+
+@pytest.fixture(scope="session")
+def gappy_project(build_once) -> Project:
+    """A screen with three perturbations that have no embedding."""
+    return Project(build_once("gappy", lambda folder: make_project(folder, missing=3)))
+
+
+@pytest.fixture(scope="session")
+def ptrag(build_once, project) -> Path:
+    """The folder `runs` with one PT-RAG run, `ptrag`, and beside it the log of its training. Copy before use."""
+
+    def make(folder: Path) -> None:
+        finished = commands.run(project.train_rag("ptrag"), folder)
+        (folder / "stdout.txt").write_text(finished.stdout)
+        (folder / "stderr.txt").write_text(finished.stderr)
+
+    return build_once("ptrag", make) / "runs"
+
+
+@pytest.fixture(scope="session")
+def plain_pair(build_once, project) -> dict[str, Path]:
+    """Plain STATE trained with the plugin attached and without it: run folders by `with` and `without`."""
+
+    def make(folder: Path) -> None:
+        arguments = project.train("plain", *commands.REPLOGLE_COLUMNS, model="state", data="perturbation")
+        for kind, environment in (("with", {}), ("without", {"STATE_RAG_DISABLE": "1"})):
+            (folder / kind).mkdir()
+            finished = commands.run(arguments, folder / kind, env=environment)
+            (folder / kind / "stderr.txt").write_text(finished.stderr)
+
+    folder = build_once("plain", make)
+    return {kind: folder / kind / "runs" / "plain" for kind in ("with", "without")}
+
+
+@pytest.fixture
+def run_copy(ptrag, tmp_path) -> Path:
+    """A copy of the PT-RAG run that a test may write into."""
+    return Path(shutil.copytree(ptrag / "ptrag", tmp_path / "moved" / "copy"))
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys) -> Callable[..., str]:
+    """Return a function that runs a `state` command in this process, expects a refusal and returns its message."""
+    from state.__main__ import main
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["state", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        message = commands.the_error(capsys.readouterr().err)
+        assert stopped.value.code == 1
+        return message
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., dict]:
+    """Return a function that composes the configuration of `state tx train` with the plugin attached."""
+    from omegaconf import OmegaConf
+    from state.__main__ import load_hydra_config
+
+    def composed(*overrides: str, resolve: bool = True) -> dict:
+        values = OmegaConf.to_container(load_hydra_config("tx", list(overrides)), resolve=resolve)
+        assert isinstance(values, dict)
+        return values
+
+    return composed
