@@ -171,3 +171,19 @@ def test_embeddings_of_another_width_are_refused():
 def test_more_candidates_than_other_perturbations_are_refused_when_the_model_is_built(mode):
     with pytest.raises(StateRagError, match="training.topk_rag=3 exceeds the 2 other perturbations"):
         tiny.build(mode, tiny.knowledge(3))
+
+
+@pytest.mark.parametrize("mode", tiny.MODES)
+def test_a_batch_as_infer_makes_them_predicts_too(mode):
+    """`state tx infer` passes no targets and no cell types."""
+    model, batch = tiny.build(mode, batch_encoder=True, batch_dim=tiny.BATCHES).eval(), tiny.batch(["GENE1"], cells=4)
+    bare = {key: batch[key] for key in ("ctrl_cell_emb", "pert_emb", "pert_name", "batch")}
+    output = model.predict_step(bare, 0, padded=False)
+    assert torch.equal(output["preds"], model(batch, padded=False))
+    assert output["pert_cell_emb"] is None
+
+
+def test_one_hot_and_numbered_batches_are_alike():
+    model, batch = tiny.build(batch_encoder=True, batch_dim=tiny.BATCHES).eval(), tiny.batch()
+    one_hot = torch.nn.functional.one_hot(batch["batch"], tiny.BATCHES).float()
+    assert torch.equal(model({**batch, "batch": one_hot}), model(batch))
