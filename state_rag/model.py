@@ -7,8 +7,9 @@ under ``checkpoint["state_rag"]``.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -342,6 +343,16 @@ class RagStateTransition(StateTransitionPerturbationModel):
             sink(batch, output, self._trace)
             self._trace = None
         return output
+
+    @contextmanager
+    def without_retrieval(self) -> Iterator[None]:
+        """Let the model run as STATE with embeddings for a while, to see what retrieval costs."""
+        settings = self.settings
+        self.settings = replace(settings, rag=False)
+        try:
+            yield
+        finally:
+            self.settings = settings
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Look at the gradients where `check_gradients` is on."""

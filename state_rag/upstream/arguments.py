@@ -51,6 +51,16 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="Predict at most N cell sets, one control set of each cell line among them.",
     )
+    group.add_argument(
+        "--count-flops",
+        action="store_true",
+        help="Count floating-point operations and write flops_stats.json beside the predictions.",
+    )
+    group.add_argument(
+        "--no-gge",
+        action="store_true",
+        help="With --eval-genept-pert: leave out the evaluation in GGE's layout (metrics, naive baselines).",
+    )
 
 
 def add_infer_arguments(parser: ArgumentParser) -> None:

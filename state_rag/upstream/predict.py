@@ -12,6 +12,7 @@ import yaml
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
+from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
     refuse_or_report,
@@ -32,7 +33,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     args.output_dir = str(found.folder)
     if args.max_batches is not None and args.max_batches < 1:
         raise StateRagError(f"--max-batches {args.max_batches} predicts nothing. Use a value of at least 1.")
-    ours = args.eval_genept_pert or args.max_batches is not None or args.toml or found.has_moved
+    ours = args.eval_genept_pert or args.count_flops or args.max_batches is not None or args.toml or found.has_moved
     if found.settings.mode == "none" and not ours:
         with any_head_count():
             return original(args)
@@ -58,12 +59,15 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
         stack.enter_context(replaced(data_modules, "PerturbationDataModule", limited))
         stack.enter_context(replaced(yaml, "safe_load", _config_as_if_unmoved(found)))
         info = None
+        model = state_transition.StateTransitionPerturbationModel
         if knowledge is not None:
             if found.settings.retrieves:
                 genes = checkpoint["hyper_parameters"].get("gene_names") or []
                 info = stack.enter_context(RetrievalInfo(results / "retrieval_info.csv", found.control, list(genes)))
             model = RagStateTransition.bound_to(knowledge, trace_sink=info.add if info else None)
-            stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
+        if args.count_flops:
+            model = stack.enter_context(FlopStats(results / "flops_stats.json")).counting(model)
+        stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
         try:
             outcome = original(args)
         except Exception as error:
@@ -77,7 +81,26 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     logger.info("Results: %s", results)
     if info is not None:
         logger.info("What was retrieved for each cell: %s", info.path)
+    if args.eval_genept_pert and not args.no_gge:
+        _evaluate(args, found, results, keep)
     return outcome
+
+
+def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None) -> None:
+    """Compute our metrics, with naive baselines, from the predictions that STATE has just written."""
+    if args.skip_adatas:
+        logger.info("--skip-adatas left no predictions to evaluate in GGE's layout.")
+        return
+    from state_rag.evaluation.run_evaluation import evaluate_run
+    from state_rag.evaluation.runs import find_run as find_predictions
+
+    folder = evaluate_run(
+        find_predictions(results),
+        toml=toml_path(found, args.toml),
+        embeddings=args.genept_path,
+        keep=keep,
+    )
+    logger.info("Metrics and naive baselines: %s (print them with `state-rag evaluate %s`)", folder, found.folder)
 
 
 def _choose(
