@@ -1,7 +1,9 @@
-"""`state-rag evaluate` and `state-rag compare`."""
+"""`state-rag evaluate`, `compare` and `gge`; `analysis_commands` holds `retrieval` and `report`."""
 
 import argparse
 from pathlib import Path
+
+from state_rag.evaluation.analysis_commands import add_report, add_retrieval
 
 
 def add_commands(subparsers) -> None:
@@ -9,6 +11,8 @@ def add_commands(subparsers) -> None:
     _add_evaluate(subparsers)
     _add_compare(subparsers)
     _add_gge(subparsers)
+    add_retrieval(subparsers)
+    add_report(subparsers, _add_options)
 
 
 def _add_evaluate(subparsers) -> None:
@@ -99,31 +103,38 @@ def _evaluate(args: argparse.Namespace) -> None:
         _print_notes(console, folder)
 
 
-def _compare(args: argparse.Namespace) -> None:
-    from rich.console import Console
+def gather(args: argparse.Namespace):
+    """Evaluate the runs of `args` and compare them and the reference's baselines.
 
+    Returns
+    -------
+    tuple
+        Pairs of run and results folder; their names; predictor to table; the comparison.
+    """
     from state_rag.errors import StateRagError
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.metrics.registry import METRICS
     from state_rag.evaluation.results import definitions
-    from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
-    from state_rag.files import atomic_path
 
     if args.names and len(args.names) != len(args.runs):
         raise StateRagError(f"--names: {len(args.names)} names for {len(args.runs)} runs")
     done = _evaluated(args)
     names = args.names or _distinct([run for run, _ in done])
     reference = _reference(args.reference, done, names)
-    tables: dict = {}
-    for name, (_, folder) in zip(names, done, strict=True):
-        if name == reference:
-            baselines = {key: table for key, table in _predictors(name, folder).items() if key != name}
-    for key, table in baselines.items():
-        tables[key] = table
-    for name, (_, folder) in zip(names, done, strict=True):
-        tables[name] = _predictors(name, folder)[name]
-    chosen = [metric.name for metric in METRICS if metric.in_paper] if args.paper else None
-    comparison = compare(tables, reference, chosen, definitions([folder for _, folder in done]))
+    own = {name: _predictors(name, folder) for name, (_, folder) in zip(names, done, strict=True)}
+    tables = {key: table for key, table in own[reference].items() if key != reference}
+    tables.update({name: own[name][name] for name in names})
+    chosen = [metric.name for metric in METRICS if metric.in_paper] if getattr(args, "paper", False) else None
+    return done, names, tables, compare(tables, reference, chosen, definitions([folder for _, folder in done]))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
+    from state_rag.files import atomic_path
+
+    comparison = gather(args)[3]
     console = Console()
     console.print(*terminal_tables(comparison, console.width), sep="\n")
     console.print(legend(comparison), style="dim", markup=False)

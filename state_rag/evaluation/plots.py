@@ -1,0 +1,192 @@
+"""Pictures of evaluations and of retrieval. Each function returns a matplotlib figure; nothing is shown or saved.
+
+Colours are Okabe and Ito's (2008), which people with any of the common colour-vision deficiencies can tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from state_rag.evaluation.metrics.registry import Metric
+from state_rag.evaluation.spaces import PcaSpace
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#7F7F7F",
+)
+CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY, YELLOW)
+
+
+def distributions(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]) -> Figure:
+    """Draw box plots of per-condition values, one panel a metric, one box a predictor.
+
+    Boxes span the quartiles, whiskers reach 1.5 times that far, the triangle is the mean.
+    """
+    columns = 3
+    rows = -(-len(metrics) // columns)
+    names = list(tables)
+    figure = Figure(figsize=(12, rows * (0.9 + 0.34 * len(names))), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for ax, metric in zip(axes.flat, metrics, strict=False):
+        values = [table[metric.name].dropna().to_numpy() for table in tables.values()]
+        boxes = ax.boxplot(
+            values,
+            orientation="horizontal",
+            tick_labels=names,
+            patch_artist=True,
+            showmeans=True,
+            widths=0.65,
+            flierprops={"markersize": 2, "alpha": 0.4},
+            meanprops={"marker": "^", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 5},
+            medianprops={"color": "black"},
+        )
+        for number, box in enumerate(boxes["boxes"]):
+            box.set_facecolor(CYCLE[number % len(CYCLE)])
+        better = "higher is better" if metric.higher_is_better else "lower is better"
+        ax.set_title(metric.label, fontsize=10)
+        ax.set_xlabel(better, fontsize=8)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0, 0].invert_yaxis()
+    for ax in axes.flat[len(metrics) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def effect_scatter(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], correlation: Sequence[float]
+) -> Figure:
+    """Draw predicted against real effects, one panel a condition.
+
+    Parameters
+    ----------
+    panels
+        Title, real effect `[G]`, predicted effect `[G]`, differential genes (boolean `[G]`).
+    correlation
+        Pearson correlation over all genes, for the titles.
+    """
+    figure = Figure(figsize=(4 * len(panels), 4.1), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    for ax, (title, real, predicted, degs), r in zip(axes.flat, panels, correlation, strict=True):
+        ax.axline((0, 0), slope=1, color="black", linewidth=0.7, linestyle="--")
+        ax.scatter(real[~degs], predicted[~degs], s=8, color=GREY, alpha=0.5, linewidths=0, label="other genes")
+        ax.scatter(real[degs], predicted[degs], s=12, color=RED, alpha=0.8, linewidths=0, label="DEGs")
+        limit = 1.05 * max(np.abs(real).max(), np.abs(predicted).max(), 1e-6)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        ax.set_title(f"{title}\nr = {r:.2f}, {int(degs.sum())} DEGs", fontsize=10)
+        ax.set_xlabel("real effect (difference of mean log expression)", fontsize=8)
+    axes[0, 0].set_ylabel("predicted effect", fontsize=9)
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def cell_map(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], control: np.ndarray, space: PcaSpace, share: np.ndarray
+) -> Figure:
+    """Draw cells on the first two principal components: controls, real and predicted cells of each condition.
+
+    Parameters
+    ----------
+    panels
+        Title, real cells, predicted cells (`[n, G]`).
+    control
+        Control cells `[n, G]`.
+    space
+        Where to project to.
+    share
+        Share of the variance that each component explains, in percent.
+    """
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)
+    shown = space.project(control)
+    for ax, (title, real, predicted) in zip(axes.flat, panels, strict=True):
+        for cells, color, marker, label in (
+            (shown, "#C8C8C8", "o", "control"),
+            (space.project(real), BLUE, "o", "real"),
+            (space.project(predicted), ORANGE, "^", "predicted"),
+        ):
+            ax.scatter(
+                cells[:, 0], cells[:, 1], s=14, color=color, marker=marker, alpha=0.75, linewidths=0, label=label
+            )
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(f"PC1 ({share[0]:.1f} % of variance)", fontsize=9)
+    axes[0, 0].set_ylabel(f"PC2 ({share[1]:.1f} % of variance)", fontsize=9)
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def jaccard_map(jaccard: pd.DataFrame, shared: pd.DataFrame) -> Figure:
+    """Draw the Jaccard index of selected sets for each pair of cell lines, with the number of perturbations."""
+    size = 1.6 + 0.95 * len(jaccard)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(jaccard, vmin=0, vmax=1, cmap="cividis")
+    for row in range(len(jaccard)):
+        for column in range(len(jaccard)):
+            value = jaccard.iloc[row, column]
+            text = "-" if not np.isfinite(value) else f"{value:.2f}\nn = {shared.iloc[row, column]}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if value > 0.5 else "white")
+    _ticks(ax, list(jaccard.index))
+    figure.colorbar(image, label="mean Jaccard index of selected neighbours", shrink=0.8)
+    return figure
+
+
+def inclusion_by_rank(neighbours: pd.DataFrame) -> Figure:
+    """Draw mean inclusion against the rank of retrieval, one line a cell line; bands are two standard errors."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    ax = figure.subplots()
+    for number, (line, rows) in enumerate(neighbours.groupby("cell_line")):
+        grouped = rows.groupby("rank")["inclusion"].agg(["mean", "sem"]).fillna(0)
+        color = CYCLE[number % len(CYCLE)]
+        ax.plot(grouped.index, grouped["mean"], marker="o", markersize=3.5, color=color, label=str(line))
+        low, high = grouped["mean"] - 2 * grouped["sem"], grouped["mean"] + 2 * grouped["sem"]
+        ax.fill_between(grouped.index, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.set(xlabel="rank of the neighbour (1 is most similar)", ylabel="mean inclusion weight")
+    ax.set_ylim(0, 1.02 * max(1.0, float(neighbours["inclusion"].max())))
+    ax.grid(alpha=0.3)
+    ax.legend(title="cell line", fontsize=8)
+    return figure
+
+
+def inclusion_against(neighbours: pd.DataFrame, column: str, label: str) -> Figure:
+    """Draw inclusion against a property of the neighbour: points, and means in ten bins of equal size."""
+    rows = neighbours.dropna(subset=[column])
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    ax = figure.subplots()
+    ax.scatter(
+        rows[column], rows["inclusion"], s=6, color=SKY, alpha=0.4, linewidths=0, label="neighbour of a condition"
+    )
+    if rows[column].nunique() > 10:
+        bins = pd.qcut(rows[column], 10, duplicates="drop")
+        means = rows.groupby(bins, observed=True).agg({column: "mean", "inclusion": "mean"})
+        ax.plot(means[column], means["inclusion"], color=RED, marker="s", markersize=5, label="mean of a tenth")
+    ax.set(xlabel=label, ylabel="mean inclusion weight")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def learning_curves(curves: Mapping[str, pd.DataFrame], column: str) -> Figure:
+    """Draw a logged quantity against the training step, one line a run."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    ax = figure.subplots()
+    for number, (name, table) in enumerate(curves.items()):
+        rows = table.dropna(subset=[column])
+        ax.plot(rows["step"], rows[column], color=CYCLE[number % len(CYCLE)], linewidth=1.3, label=name)
+    ax.set(xlabel="training step", ylabel=column)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def _ticks(ax: Axes, names: list[str]) -> None:
+    ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    ax.set_yticks(range(len(names)), names)

@@ -1,0 +1,133 @@
+"""Analyse the retrieval of run folders: gather what the analysis needs from each, and write its tables."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.results import load_profiles
+from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis, analyse
+from state_rag.evaluation.retrieval_records import read_retrieval
+from state_rag.evaluation.run_evaluation import evaluate_run, read_vectors
+from state_rag.evaluation.runs import Run
+from state_rag.evaluation.training_effects import TrainingEffects, read_split, training_effects
+from state_rag.files import atomic_path
+
+logger = logging.getLogger(__name__)
+INFO = "retrieval_info.csv"
+
+
+def analyse_runs(
+    runs: list[Run],
+    *,
+    embeddings: str | Path | None = None,
+    toml: str | Path | None = None,
+    truth: str | Path | None = None,
+    progress: bool = True,
+) -> RetrievalAnalysis:
+    """Analyse the retrieval of one run, or of several that differ in the cell line they hold out.
+
+    Parameters
+    ----------
+    runs
+        From `runs.find_run`.
+    embeddings, toml
+        As in `run_evaluation.evaluate_run`.
+    truth
+        `truth.json` of a simulated screen.
+    progress
+        Whether to show progress bars.
+
+    Returns
+    -------
+    RetrievalAnalysis
+        Tables; columns whose source is missing are left out, with a warning that says why.
+
+    Raises
+    ------
+    StateRagError
+        If a run has no retrieval file, or two runs predict the same condition.
+    """
+    known = _read_truth(truth)
+    records = [
+        record
+        for run in runs
+        for record in read_retrieval(run.predictions / INFO, progress=progress)
+        if record.perturbation != run.columns.control
+    ]
+    seen: set[tuple[str, str]] = set()
+    for record in records:
+        key = (record.cell_line, record.perturbation)
+        if key in seen:
+            raise StateRagError(
+                f"{record.perturbation} in {record.cell_line} is predicted by more than one of the runs; give runs "
+                "that hold out different cell lines, or analyse them one by one"
+            )
+        seen.add(key)
+    vectors: Mapping[str, np.ndarray] | None = None
+    try:
+        vectors = read_vectors(runs[0], embeddings)
+    except StateRagError as error:
+        if embeddings is not None:
+            raise
+        logger.warning("Similarities are left out: %s", error)
+    return analyse(records, vectors=vectors, effect_of=_true_effects(runs, toml, progress), truth=known)
+
+
+def save_analysis(analysis: RetrievalAnalysis, folder: Path) -> None:
+    """Write `neighbours.csv`, `jaccard.csv` and `retrieval.json`."""
+    with atomic_path(folder / "neighbours.csv") as path:
+        analysis.neighbours.to_csv(path, index=False, float_format="%.5g")
+    with atomic_path(folder / "jaccard.csv") as path:
+        analysis.jaccard.to_csv(path, float_format="%.5g")
+    with atomic_path(folder / "retrieval.json") as path:
+        path.write_text(json.dumps(analysis.summary, indent=2) + "\n")
+
+
+def _read_truth(path: str | Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        truth = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise StateRagError(f"--truth: {path} cannot be read ({error})") from error
+    if not isinstance(truth, dict) or not {"mates", "misleading"} <= set(truth):
+        raise StateRagError(
+            f"--truth: {path} has no 'mates' and 'misleading'; expected the truth.json of `state-rag data simulate`"
+        )
+    return truth
+
+
+def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> EffectOf:
+    """Return a look-up of real effects.
+
+    In order: the run's own real test cells; the training cells of the line; the mean over the training lines.
+    """
+    measured: dict[tuple[str, str], np.ndarray] = {}
+    training: TrainingEffects | None = None
+    for run in runs:
+        folder = evaluate_run(run, toml=toml, force=False, progress=progress, embeddings={})
+        profiles, features = load_profiles(folder)
+        for line, own in profiles.items():
+            effects = own.real.astype(np.float64) - own.control
+            measured.update({(name, line): effect for name, effect in zip(own.perturbations, effects, strict=True)})
+        path = run.split_path(toml)
+        try:
+            if path is not None and training is None:
+                split = read_split(path)
+                training = training_effects(split, run.columns, run.source_matrix, len(features), progress=progress)
+        except StateRagError as error:
+            logger.warning("True effects are those of the test cells only: %s", error)
+    elsewhere = training.mean_over_lines() if training is not None else {}
+
+    def effect_of(perturbation: str, line: str) -> np.ndarray | None:
+        found = measured.get((perturbation, line))
+        if found is None and training is not None:
+            found = training.effects.get(line, {}).get(perturbation)
+        return elsewhere.get(perturbation) if found is None else found
+
+    return effect_of
