@@ -113,9 +113,8 @@ def _study_table(gene: str, study):
     for line in study.columns:
         table.add_column(str(line), justify="right")
     for name, row in study.iterrows():
-        cells = [
-            "-" if value != value else f"[bold]{value:.2f}[/bold]" if value > 0.5 else f"{value:.2f}" for value in row
-        ]
+        texts = ["-" if value != value else f"{value:.2f}" for value in row]
+        cells = [f"[bold]{text}[/bold]" if value > 0.5 else text for text, value in zip(texts, row, strict=True)]
         table.add_row(str(name), *cells)
     return table
 

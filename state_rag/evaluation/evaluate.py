@@ -6,6 +6,7 @@ condition is its mean profiles and its mask of differential genes (about 18 byte
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -293,10 +294,11 @@ class _Run:
             return
         real, n = _pad([clouds[""] for _, clouds in waiting], self.device)
         rows = [number for number, _ in waiting]
-        for name, values in distances.items():
-            predicted, m = _pad([clouds[name] for _, clouds in waiting], self.device)
-            for column, metric in enumerate(self.on_cells):
-                values[rows, column] = metric.compute(real, predicted, n, m).cpu().numpy()
+        with _one_thread():
+            for name, values in distances.items():
+                predicted, m = _pad([clouds[name] for _, clouds in waiting], self.device)
+                for column, metric in enumerate(self.on_cells):
+                    values[rows, column] = metric.compute(real, predicted, n, m).cpu().numpy()
         waiting.clear()
 
     def _finish_line(self, line, profiles: LineProfiles, space, distances, conditions: list[Condition]) -> None:
@@ -358,6 +360,21 @@ class _Run:
         return Evaluation(
             table, self.profiles, self.spaces, self.pair.features, self.notes, self.settings, self.metrics
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread for a while.
+
+    The operations on clouds are so small that a second thread hardly helps, and where other work keeps the cores
+    busy, threads that wait for each other make them ten times slower.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:

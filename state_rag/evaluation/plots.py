@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from state_rag.evaluation.metrics.registry import Metric
 from state_rag.evaluation.spaces import PcaSpace
@@ -35,13 +36,12 @@ def distributions(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric])
     rows = -(-len(metrics) // columns)
     names = list(tables)
     figure = Figure(figsize=(12, rows * (0.9 + 0.34 * len(names))), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for ax, metric in zip(axes.flat, metrics, strict=False):
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for place, (ax, metric) in enumerate(zip(axes.flat, metrics, strict=False)):
         values = [table[metric.name].dropna().to_numpy() for table in tables.values()]
         boxes = ax.boxplot(
             values,
             orientation="horizontal",
-            tick_labels=names,
             patch_artist=True,
             showmeans=True,
             widths=0.65,
@@ -54,8 +54,9 @@ def distributions(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric])
         better = "higher is better" if metric.higher_is_better else "lower is better"
         ax.set_title(metric.label, fontsize=10)
         ax.set_xlabel(better, fontsize=8)
+        ax.set_yticks(range(1, len(names) + 1), names if place % columns == 0 else [])
+        ax.invert_yaxis()
         ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].invert_yaxis()
     for ax in axes.flat[len(metrics) :]:
         ax.set_visible(False)
     return figure
@@ -81,6 +82,8 @@ def effect_scatter(
         ax.scatter(real[degs], predicted[degs], s=12, color=RED, alpha=0.8, linewidths=0, label="DEGs")
         limit = 1.05 * max(np.abs(real).max(), np.abs(predicted).max(), 1e-6)
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5, symmetric=True))
         ax.set_title(f"{title}\nr = {r:.2f}, {int(degs.sum())} DEGs", fontsize=10)
         ax.set_xlabel("real effect (difference of mean log expression)", fontsize=8)
     axes[0, 0].set_ylabel("predicted effect", fontsize=9)

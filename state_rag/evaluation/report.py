@@ -158,7 +158,7 @@ def build_report(
         report.picture(
             "distributions",
             plots.distributions(tables, shown),
-            "One value a condition. Boxes: quartiles; line: median; triangle: mean; whiskers: 1.5 interquartile ranges.",
+            "One value a condition. Box: quartiles; line: median; triangle: mean; whiskers: 1.5 interquartile ranges.",
         )
     for name, (run, results) in runs.items():
         _effects_and_cells(report, name, run, results, perturbations)
@@ -226,14 +226,14 @@ def _effects_and_cells(report: Report, name: str, run: Run, results: Path, wante
         f"Mean effect of each gene against the real control, conditions {how}. Dashed: perfect prediction.",
     )
     pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns)
-    line = str(chosen.iloc[0]["cell_line"])
-    same_line = chosen[chosen["cell_line"] == line]
-    figure = _cell_map(pair, line, [str(value) for value in same_line["perturbation"]])
+    of = str(chosen.iloc[0]["cell_line"])
+    same_line = chosen[chosen["cell_line"] == of]
+    figure = _cell_map(pair, of, [str(value) for value in same_line["perturbation"]])
     if figure is not None:
         report.picture(
             f"cells_{safe}",
             figure,
-            f"Cells of {line} on the first principal components of the real cells shown; at most {MAP_CELLS} of a kind.",
+            f"Cells of {of} on the first principal components of the real cells shown; at most {MAP_CELLS} of a kind.",
         )
 
 

@@ -70,7 +70,7 @@ def evaluate_run(
     columns = columns or run.columns
     folder = output or run.results
     matrix = _matrix(run)
-    wanted = {
+    wanted: dict[str, Any] = {
         "files": _fingerprints(run),
         "columns": [columns.perturbation, columns.cell_line, columns.control],
         "matrix": matrix,
@@ -79,6 +79,8 @@ def evaluate_run(
         "with_baselines": with_baselines,
         "run": run.name,
     }
+    if embeddings is not None:
+        wanted["embeddings"] = str(embeddings) if isinstance(embeddings, str | Path) else sorted(embeddings)
     if not force and _is_current(folder, wanted, settings):
         logger.info("%s is up to date (evaluate again with --force)", folder)
         return folder

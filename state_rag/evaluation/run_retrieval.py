@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.results import load_profiles
+from state_rag.evaluation.conditions import open_pair
+from state_rag.evaluation.progress import track
 from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis, analyse
 from state_rag.evaluation.retrieval_records import read_retrieval
-from state_rag.evaluation.run_evaluation import evaluate_run, read_vectors
-from state_rag.evaluation.runs import Run
+from state_rag.evaluation.run_evaluation import read_vectors
+from state_rag.evaluation.runs import PREDICTED, REAL, Run
 from state_rag.evaluation.training_effects import TrainingEffects, read_split, training_effects
 from state_rag.files import atomic_path
 
@@ -110,16 +111,19 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> E
     measured: dict[tuple[str, str], np.ndarray] = {}
     training: TrainingEffects | None = None
     for run in runs:
-        folder = evaluate_run(run, toml=toml, force=False, progress=progress, embeddings={})
-        profiles, features = load_profiles(folder)
-        for line, own in profiles.items():
-            effects = own.real.astype(np.float64) - own.control
-            measured.update({(name, line): effect for name, effect in zip(own.perturbations, effects, strict=True)})
+        pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns)
+        for line, conditions in pair.lines.items():
+            control = pair.read_real(pair.controls[line][0]).mean(axis=0, dtype=np.float64)
+            for condition in track(conditions, f"{line}: real effects", disable=not progress):
+                mean = pair.read_real(condition.real).mean(axis=0, dtype=np.float64)
+                measured[condition.perturbation, line] = mean - control
         path = run.split_path(toml)
         try:
             if path is not None and training is None:
                 split = read_split(path)
-                training = training_effects(split, run.columns, run.source_matrix, len(features), progress=progress)
+                training = training_effects(
+                    split, run.columns, run.source_matrix, len(pair.features), progress=progress
+                )
         except StateRagError as error:
             logger.warning("True effects are those of the test cells only: %s", error)
     elsewhere = training.mean_over_lines() if training is not None else {}
