@@ -15,7 +15,8 @@ from state_rag.errors import StateRagError
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch
-from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files
+from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
+from state_rag.upstream.train import is_disk_full
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,22 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     with ExitStack() as stack:
         stack.enter_context(any_head_count())
         stack.enter_context(whole_h5ad_files())
+        stack.enter_context(whole_npy_files())
         stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
-        return original(args)
+        try:
+            return original(args)
+        except Exception as error:
+            if isinstance(error, StateRagError) or not is_disk_full(error):
+                raise
+            raise StateRagError(
+                f"The disk is full, or a limit on file sizes was reached, while writing {args.output or 'the output'}. "
+                "No incomplete file was left. Make room and run the command again."
+            ) from error
 
 
 def requested_names(found: Run, args: Namespace) -> set[str]:
     """Return every perturbation that the h5ad, ``--tsv`` and ``--all-perts`` ask for."""
-    names = _names_in(args.adata, args.pert_col)
+    names = _names_in(args.adata, args.pert_col, args.embed_key)
     control = args.control_pert or found.control
     if control not in names:
         raise StateRagError(
@@ -72,8 +82,14 @@ def requested_names(found: Run, args: Namespace) -> set[str]:
     return names
 
 
-def _names_in(adata: str, column: str) -> set[str]:
+def _names_in(adata: str, column: str, embed_key: str | None) -> set[str]:
     with open_h5ad(adata) as file:
+        spaces = sorted(file["obsm"]) if "obsm" in file else []
+        if embed_key is not None and embed_key not in spaces:
+            raise StateRagError(
+                f"{adata} has no obsm[{embed_key!r}], which --embed-key names; it has {', '.join(spaces) or 'none'}. "
+                "Name the one that the run was trained on, or make it with `state-rag data prepare`."
+            )
         categories, codes = read_column(file, column, "--pert-col")
     return {str(categories[code]) for code in np.unique(codes[codes >= 0])}
 

@@ -29,16 +29,43 @@ def replaced(target: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def whole_h5ad_files() -> Iterator[None]:
-    """Have h5ad files written under a temporary name and renamed, so that none is left half written."""
+    """Have h5ad files written under a temporary name and renamed, so that none is left half written.
+
+    Where no options are given, as STATE gives none, a full disk is one error and not a crash of HDF5 at exit.
+    """
     import anndata
+
+    from state_rag.datasets.h5ad import write_h5ad
 
     write: Callable[..., Any] = anndata.AnnData.write_h5ad
 
     def write_whole(self: Any, filename: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        if not args and not kwargs:
+            write_h5ad(self, filename)
+            return
         with atomic_path(filename) as temporary:
             write(self, temporary, *args, **kwargs)
 
     with replaced(anndata.AnnData, "write_h5ad", write_whole):
+        yield
+
+
+@contextmanager
+def whole_npy_files() -> Iterator[None]:
+    """Have `numpy.save` write under a temporary name and rename."""
+    import numpy as np
+
+    save: Callable[..., Any] = np.save
+
+    def save_whole(file: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(file, str | os.PathLike):
+            save(file, *args, **kwargs)
+            return
+        final = os.fspath(file)
+        with atomic_path(final if final.endswith(".npy") else f"{final}.npy") as temporary:
+            save(temporary, *args, **kwargs)
+
+    with replaced(np, "save", save_whole):
         yield
 
 

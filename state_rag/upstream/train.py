@@ -3,6 +3,7 @@
 import errno
 import logging
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.knowledge_source import (
     knowledge_of,
@@ -20,12 +22,23 @@ from state_rag.upstream.knowledge_source import (
     refuse_or_report,
     save_missing,
 )
+from state_rag.upstream.run_folder import read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
 
 logger = logging.getLogger(__name__)
 
 SET_MODELS = ("state", "neuralot", "pertsets")
 """Names under which STATE builds its set model."""
+
+DISK_FULL_SIGNS = (
+    "failed writing file",
+    "unexpected pos",
+    "iostream error",
+    " requested and ",
+    "File too large",
+    "No space left",
+)
+"""What torch and the system say, among other things, when nothing more can be written."""
 
 
 def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
@@ -46,11 +59,13 @@ def _train(
     resolved = ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())
     logger.info("Method: %s. Resolved flags: %s", settings.mode, resolved)
     split = check_training(values, settings)
-    embeddings = load_embeddings(settings.genept_path, split.perturbations, settings.genept_text_width)
-    missing = sorted(set(split.perturbations) - set(embeddings.names))
+    knowledge = knowledge_to_resume(values, settings)
+    if knowledge is None:
+        embeddings = load_embeddings(settings.genept_path, split.perturbations, settings.genept_text_width)
+        knowledge = knowledge_of(embeddings)
+    missing = sorted(set(split.perturbations) - set(knowledge.names))
     refuse_or_report(missing, settings, len(split.perturbations))
-    _check_remaining(split, set(embeddings.names), settings)
-    knowledge = knowledge_of(embeddings)
+    _check_remaining(split, set(knowledge.names) & set(split.perturbations), settings)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -80,6 +95,36 @@ def _train(
     logger.info("Run folder: %s", folder)
     logger.info("Next: state tx predict --output-dir %s", folder)
     return result
+
+
+def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowledge | None:
+    """Return the knowledge of the checkpoint that STATE would train on from; None for a new run.
+
+    Raises
+    ------
+    StateRagError
+        If that checkpoint, or the one of ``model.kwargs.init_from``, is missing or damaged, or is of another method.
+    """
+    path = Path(values["output_dir"]) / values["name"] / "checkpoints" / "last.ckpt"
+    if values.get("overwrite") or not path.is_file():
+        start = values["model"]["kwargs"].get("init_from")
+        if start and not zipfile.is_zipfile(start):
+            found = "is damaged or no checkpoint" if Path(start).is_file() else "does not exist"
+            raise StateRagError(f"model.kwargs.init_from={start} {found}. Name a checkpoint of a `state tx train` run.")
+        return None
+    saved = read_checkpoint(path)
+
+    from state_rag.model import CHECKPOINT_KEY, read_knowledge
+
+    flags = saved.get(CHECKPOINT_KEY, {}).get("settings", {})
+    method = RagSettings.from_mapping(flags).mode
+    if method != settings.mode:
+        raise StateRagError(
+            f"{path} was trained by the method {method!r}, and this command would train on by {settings.mode!r}. "
+            "Choose another name=, or overwrite=true to start anew."
+        )
+    logger.info("Training goes on from %s, with the embeddings in it.", path)
+    return read_knowledge(saved)
 
 
 def check_training(values: dict[str, Any], settings: RagSettings) -> SplitSummary:
@@ -174,7 +219,7 @@ def is_disk_full(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             return True
         text = str(error)
-        if any(sign in text for sign in ("failed writing file", "unexpected pos", "File too large", "No space left")):
+        if any(sign in text for sign in DISK_FULL_SIGNS):
             return True
         error = error.__cause__ or error.__context__
     return False

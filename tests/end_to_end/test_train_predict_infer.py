@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 import yaml
 
 from state_rag.embeddings.readers import read_embeddings
-from state_rag.embeddings.writers import write_embeddings
 from state_rag.files import sha256
 from tests.end_to_end import commands
 from tests.end_to_end.commands import files_below, run
@@ -80,15 +78,15 @@ def test_the_written_configuration_holds_resolved_flags_and_stays_readable(ptrag
     assert config["training"]["topk_rag"] == K
 
 
-def test_training_resumes_with_everything_it_had(run_copy, project):
-    work = run_copy.parent
-    before = torch.load(run_copy / "checkpoints" / "last.ckpt", weights_only=True)
-    # Other embeddings are offered on purpose: a resumed run keeps the knowledge that it was trained with.
-    offered = read_embeddings(project.embeddings, progress=False)
-    write_embeddings(work / "other.safetensors", replace(offered, vectors=offered.vectors[::-1] * 3))
-    overrides = ("training.max_steps=18", "output_dir=.", "training.genept_path=other.safetensors")
-    finished = run(project.train_rag("copy", *overrides), work)
-    after = torch.load(run_copy / "checkpoints" / "last.ckpt", weights_only=True)
+def test_training_resumes_with_everything_it_had(project, tmp_path):
+    arguments = ["training.max_steps=12", "output_dir=runs"]
+    run(project.train_rag("again", *arguments), tmp_path)
+    last = tmp_path / "runs" / "again" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
+    # No embeddings are offered: a resumed run has those that it was trained with.
+    arguments = ["training.max_steps=18", "output_dir=runs", "training.genept_path=null"]
+    finished = run(project.train_rag("again", *arguments), tmp_path)
+    after = torch.load(last, weights_only=True)
     assert re.search(r"with checkpoint_path=.*last\.ckpt", finished.stdout)
     assert (before["global_step"], after["global_step"]) == (12, 18)
     steps = {int(state["step"]) for state in after["optimizer_states"][0]["state"].values()}
