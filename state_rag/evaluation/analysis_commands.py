@@ -49,7 +49,6 @@ def _retrieval(args: argparse.Namespace) -> None:
     from state_rag.evaluation.retrieval_analysis import case_study
     from state_rag.evaluation.run_retrieval import analyse_runs, save_analysis
     from state_rag.evaluation.runs import find_run
-    from state_rag.files import atomic_path
 
     runs = [find_run(place, args.checkpoint) for place in args.runs]
     analysis = analyse_runs(runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet)
@@ -60,9 +59,7 @@ def _retrieval(args: argparse.Namespace) -> None:
     if len(analysis.jaccard) > 1:
         figures["jaccard"] = plots.jaccard_map(analysis.jaccard, analysis.shared)
     for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            with atomic_path(output / "plots" / f"{name}.{suffix}") as path:
-                figure.savefig(path, format=suffix, dpi=150)
+        plots.save_figure(figure, output / "plots", name)
     console = Console(highlight=False)
     for line in describe(analysis.summary):
         console.print(line, markup=False)

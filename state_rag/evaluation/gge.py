@@ -306,7 +306,8 @@ def repaired_command() -> Iterator[None]:
         for action in parser._actions:
             if action.dest == "metrics":
                 action.choices = [*MetricRegistry.list_all(), "all"]
-                action.help = "Metrics to compute, GGE's and (rag_...) state-rag's. Default: GGE's paper metrics."
+                action.metavar = "METRIC"
+                action.help = f"Metrics to compute: {', '.join(action.choices)}. Default: GGE's paper metrics."
         parser.prog = "state-rag gge"
         return parser
 

@@ -1,9 +1,10 @@
-"""Pictures of evaluations and of retrieval. Each function returns a matplotlib figure; nothing is shown or saved.
+"""Pictures of evaluations and of retrieval. Each function but `save_figure` returns a matplotlib figure.
 
 Colours are Okabe and Ito's (2008), which people with any of the common colour-vision deficiencies can tell apart.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from state_rag.evaluation.metrics.registry import Metric
 from state_rag.evaluation.spaces import PcaSpace
+from state_rag.files import atomic_path
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
     "#0072B2",
@@ -25,6 +27,26 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
     "#7F7F7F",
 )
 CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY, YELLOW)
+
+
+SHOWN_METRICS = (
+    "pearson_deg",
+    "pearson_delta",
+    "pearson_delta_deg",
+    "direction_deg",
+    "discrimination",
+    "mse",
+    "w2_pca50",
+    "energy_pca50",
+    "mmd_pca50",
+)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as `name.png` and `name.svg`."""
+    for suffix in ("png", "svg"):
+        with atomic_path(folder / f"{name}.{suffix}") as path:
+            figure.savefig(path, format=suffix, dpi=150)
 
 
 def distributions(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]) -> Figure:
@@ -129,14 +151,14 @@ def cell_map(
 def jaccard_map(jaccard: pd.DataFrame, shared: pd.DataFrame) -> Figure:
     """Draw the Jaccard index of selected sets for each pair of cell lines, with the number of perturbations."""
     size = 1.6 + 0.95 * len(jaccard)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    figure = Figure(figsize=(size + 1.2, size), layout="compressed")
     ax = figure.subplots()
     image = ax.imshow(jaccard, vmin=0, vmax=1, cmap="cividis")
     for row in range(len(jaccard)):
         for column in range(len(jaccard)):
             value = jaccard.iloc[row, column]
             text = "-" if not np.isfinite(value) else f"{value:.2f}\nn = {shared.iloc[row, column]}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if value > 0.5 else "white")
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if value <= 0.5 else "black")
     _ticks(ax, list(jaccard.index))
     figure.colorbar(image, label="mean Jaccard index of selected neighbours", shrink=0.8)
     return figure

@@ -25,17 +25,6 @@ from state_rag.evaluation.tables import legend, marks, number
 from state_rag.files import atomic_path
 
 logger = logging.getLogger(__name__)
-SHOWN_METRICS = (
-    "pearson_deg",
-    "pearson_delta",
-    "pearson_delta_deg",
-    "direction_deg",
-    "discrimination",
-    "mse",
-    "w2_pca50",
-    "energy_pca50",
-    "mmd_pca50",
-)
 CURVES = ("train_loss", "val_loss", "train/gumbel_active_ratio")
 CHOSEN_AT = (0.9, 0.5, 0.1)
 MAP_CELLS = 300
@@ -99,9 +88,7 @@ class Report:
     def write(self) -> Path:
         """Write the pictures and, last, `index.html`."""
         for name, figure in self.pictures:
-            for suffix in ("png", "svg"):
-                with atomic_path(self.folder / "plots" / f"{name}.{suffix}") as path:
-                    figure.savefig(path, format=suffix, dpi=150)
+            plots.save_figure(figure, self.folder / "plots", name)
         title = html.escape(self.title)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -153,7 +140,7 @@ def build_report(
     report.heading("All metrics")
     _comparison_table(report, comparison)
     report.heading("Per condition")
-    shown = [BY_NAME[name] for name in SHOWN_METRICS if all(name in table for table in tables.values())]
+    shown = [BY_NAME[name] for name in plots.SHOWN_METRICS if all(name in table for table in tables.values())]
     if shown:
         report.picture(
             "distributions",

@@ -51,8 +51,7 @@ def save_evaluation(
     per_gene
         Which of `mse`, `mae`, `delta_real`, `delta_predicted` to write as `per_gene_<name>.csv` (genes x conditions).
     """
-    if unknown := [name for name in per_gene if name not in PER_GENE]:
-        raise StateRagError(f"--per-gene: no table '{unknown[0]}'; choose from {', '.join(PER_GENE)}")
+    check_per_gene(per_gene)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
     table = _gge_columns(evaluation.table, columns, len(evaluation.features))
@@ -67,6 +66,12 @@ def save_evaluation(
     summary = _summary(evaluation, table[is_model], columns, metadata or {})
     with atomic_path(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def check_per_gene(names: tuple[str, ...]) -> None:
+    """Refuse names of per-gene tables that do not exist."""
+    if unknown := [name for name in names if name not in PER_GENE]:
+        raise StateRagError(f"--per-gene: no table '{unknown[0]}'; choose from {', '.join(PER_GENE)}")
 
 
 def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:

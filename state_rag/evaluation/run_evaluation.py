@@ -12,10 +12,10 @@ import numpy as np
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline, naive_baselines
 from state_rag.evaluation.conditions import Columns, open_pair
-from state_rag.evaluation.evaluate import Settings, evaluate_pair
+from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.matrices import open_h5ad
 from state_rag.evaluation.metrics.registry import METRICS, Metric
-from state_rag.evaluation.results import save_evaluation
+from state_rag.evaluation.results import check_per_gene, save_evaluation
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names
 from state_rag.evaluation.training_effects import read_split, training_effects
 
@@ -66,6 +66,7 @@ def evaluate_run(
     pathlib.Path
         The folder written.
     """
+    check_per_gene(per_gene)
     settings = settings or Settings()
     columns = columns or run.columns
     folder = output or run.results
@@ -96,8 +97,20 @@ def evaluate_run(
     baselines, remarks = _baselines(run, pair.features, columns, toml, embeddings, with_baselines, progress)
     evaluation = evaluate_pair(pair, baselines=baselines, metrics=metrics, settings=settings, progress=progress)
     evaluation.notes.update(remarks)
+    _plot(evaluation, run.name, folder / "plots")
     save_evaluation(evaluation, folder, columns, metadata=wanted, per_gene=per_gene)
     return folder
+
+
+def _plot(evaluation: Evaluation, name: str, folder: Path) -> None:
+    """Draw the distributions of the main metrics over conditions."""
+    from state_rag.evaluation import plots
+
+    shown = [metric for metric in evaluation.metrics if metric.name in plots.SHOWN_METRICS]
+    if shown:
+        tables = {str(key): table for key, table in evaluation.table.groupby("predictor", sort=False)}
+        tables = {**{key: table for key, table in tables.items() if key != MODEL}, name: tables[MODEL]}
+        plots.save_figure(plots.distributions(tables, shown), folder, "distributions")
 
 
 def _matrix(run: Run) -> str:

@@ -19,7 +19,8 @@ def evaluated(runs, screen):
 
 def test_results_lie_in_gges_layout_and_gge_reads_them(evaluated, screen):
     names = {path.name for path in evaluated.iterdir()}
-    assert names >= {"results.csv", "summary.json", "per_gene_mse.csv", "per_gene_mae.csv", "baselines.csv"}
+    assert names >= {"results.csv", "summary.json", "per_gene_mse.csv", "per_gene_mae.csv", "baselines.csv", "plots"}
+    assert (evaluated / "plots" / "distributions.png").is_file()
     loaded = gge.EvaluationResult.load(evaluated)
     assert loaded.get_split("test").n_conditions == len(screen.test)
     table = pd.read_csv(evaluated / "results.csv")
