@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from state_rag.embeddings.table import Embeddings
+from state_rag.errors import StateRagError
+from state_rag.settings import RagSettings
+from state_rag.upstream.knowledge_source import (
+    knowledge_of,
+    load_embeddings,
+    refuse_or_report,
+    refuse_unknown,
+    save_missing,
+    with_queries,
+)
+
+
+def table(*names, width=3):
+    vectors = np.array([[hash_of(name) + column for column in range(width)] for name in names], np.float32)
+    return Embeddings(names, vectors, "memory", {})
+
+
+def hash_of(name):
+    return sum(map(ord, name)) / 100
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text("gene,a,b\nWARS,1,0\nAARS,0,1\nKARS,1,1\n")
+    return path
+
+
+def test_only_the_perturbations_of_the_data_are_read(file):
+    assert set(load_embeddings(str(file), ["AARS", "KARS", "TP53"], 8).names) == {"AARS", "KARS"}
+
+
+def test_a_file_that_knows_none_of_the_perturbations_is_refused(file):
+    with pytest.raises(StateRagError, match=r"some\.csv has an embedding for none of the 2 perturbations"):
+        load_embeddings(str(file), ["ENSG01", "ENSG02"], 8)
+
+
+def test_the_environment_names_the_file_where_no_path_is_given(file, monkeypatch):
+    monkeypatch.setenv("STATE_RAG_GENEPT", str(file))
+    assert load_embeddings(None, ["WARS"], 8).names == ("WARS",)
+
+
+def test_a_base_is_in_alphabetical_order():
+    knowledge = knowledge_of(table("WARS", "AARS", "KARS"))
+    assert list(knowledge.names) == ["AARS", "KARS", "WARS"]
+    assert torch.equal(knowledge.block("text")[0], torch.from_numpy(table("AARS").vectors[0]))
+    assert knowledge.n_candidates == 3
+
+
+def test_a_new_perturbation_may_ask_but_is_no_candidate():
+    knowledge = knowledge_of(table("AARS", "KARS"))
+    more = with_queries(knowledge, table("NEWG", "AARS"))
+    assert list(more.names) == ["AARS", "KARS", "NEWG"]
+    assert more.n_candidates == 2
+    assert torch.equal(more.block("text")[2], torch.from_numpy(table("NEWG").vectors[0]))
+
+
+def test_known_perturbations_keep_their_rows():
+    knowledge = knowledge_of(table("AARS", "KARS"))
+    assert with_queries(knowledge, table("AARS")) is knowledge
+
+
+def test_embeddings_of_another_width_are_refused():
+    with pytest.raises(StateRagError, match="4 wide.*3 wide"):
+        with_queries(knowledge_of(table("AARS")), table("NEWG", width=4))
+
+
+def test_missing_embeddings_are_reported_or_refused_as_asked(caplog):
+    with caplog.at_level("WARNING", logger="state_rag"):
+        refuse_or_report([], RagSettings(genept_missing="error"), 5)
+        assert not caplog.text
+        refuse_or_report(["A", "B"], RagSettings(), 5)
+    assert "2 of 5 perturbations have no embedding" in caplog.text
+    assert "A, B" in caplog.text
+    with pytest.raises(StateRagError, match=r"2 of 5.*A, B.*genept_missing=drop"):
+        refuse_or_report(["A", "B"], RagSettings(genept_missing="error"), 5)
+
+
+def test_names_of_left_out_perturbations_are_saved_one_a_line(tmp_path):
+    save_missing(tmp_path, ["B", "A"])
+    assert (tmp_path / "perturbations_without_embedding.txt").read_text() == "B\nA\n"
+
+
+def test_nothing_is_saved_where_nothing_is_left_out(tmp_path):
+    save_missing(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_name_is_refused_with_close_spellings():
+    refuse_unknown([], ["AARS"], "x")
+    with pytest.raises(StateRagError, match=r"2 perturbations of the file.*AARS1 \(close: AARS.*\), QQQ\. Correct"):
+        refuse_unknown(["AARS1", "QQQ"], ["AARS", "KARS"], "the file")
+
+
+def test_of_many_unknown_names_ten_are_listed():
+    with pytest.raises(StateRagError, match="and 5 more"):
+        refuse_unknown([f"XX{row}YY" for row in range(15)], ["AARS"], "the file")
