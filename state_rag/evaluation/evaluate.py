@@ -7,7 +7,7 @@ condition is its mean profiles and its mask of differential genes (about 18 byte
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from state_rag.evaluation.spaces import PcaSpace, fit_pca
 logger = logging.getLogger(__name__)
 MODEL = "model"
 READ_ROWS = 2048
+PROFILE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,7 @@ class _Run:
             bad = ~finite | ~np.isfinite(predicted).all(axis=1)
             columns: dict[str, np.ndarray] = {}
             for metric in self.on_profiles:
-                values = np.array(metric.compute(inputs), dtype=np.float64)
+                values = _in_blocks(metric, inputs)
                 values[bad] = np.nan
                 columns[metric.name] = values
             for number, metric in enumerate([*self.on_cells, *self.on_raw]):
@@ -360,6 +361,17 @@ class _Run:
         return Evaluation(
             table, self.profiles, self.spaces, self.pair.features, self.notes, self.settings, self.metrics
         )
+
+
+def _in_blocks(metric: Metric, inputs: Profiles) -> np.ndarray:
+    """Compute a profile metric block by block of conditions, so that its temporaries stay small; returns `[C]`."""
+    size = len(inputs.real) if metric.compares_conditions else PROFILE_ROWS
+    parts = []
+    for start in range(0, len(inputs.real), size):
+        rows = slice(start, start + size)
+        block = replace(inputs, real=inputs.real[rows], predicted=inputs.predicted[rows], degs=inputs.degs[rows])
+        parts.append(np.array(metric.compute(block), dtype=np.float64))
+    return np.concatenate(parts)
 
 
 @contextmanager

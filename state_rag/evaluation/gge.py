@@ -184,7 +184,7 @@ class RagMetric(BaseMetric):
             x, y = (torch.from_numpy(space.project(cells))[None] for cells in (real, generated))
             sizes = torch.tensor([len(real)]), torch.tensor([len(generated)])
             return float(self.metric.compute(x, y, *sizes)[0]), fitted_on
-        if self.metric.name == "discrimination":
+        if self.metric.compares_conditions:
             return self._discrimination(place), fitted_on
         inputs = self._profiles(real, generated, control, place, space)
         return float(self.metric.compute(inputs)[0]) if inputs is not None else float("nan"), fitted_on

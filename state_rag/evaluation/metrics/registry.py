@@ -79,6 +79,8 @@ class Metric:
         The function; its formula and source are in the docstring of the function it calls.
     in_paper
         Whether Table 1 of the paper reports it.
+    compares_conditions
+        Whether a condition's value depends on the other conditions of its cell line.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Metric:
     space: Literal["genes", "degs", "pca"]
     compute: Callable
     in_paper: bool = False
+    compares_conditions: bool = False
 
 
 def _deltas(inputs: Profiles, reference: str = "control") -> tuple[np.ndarray, np.ndarray]:
@@ -208,6 +211,7 @@ METRICS: tuple[Metric, ...] = (
         "profiles",
         "genes",
         lambda i: effects.discrimination(i.real, i.predicted),
+        compares_conditions=True,
     ),
     Metric(
         "pearson_delta_own",
