@@ -1,5 +1,7 @@
 """What retrieval costs beside STATE, and that it runs on several devices."""
 
+import os
+
 import pytest
 import torch
 from torch import multiprocessing, nn
@@ -42,7 +44,8 @@ class Step(nn.Module):
 def train_in_process(rank, folder):
     """Three steps of one of two processes: one sees only controls, then the other one, and so on."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = tiny.build()
     tiny.logged(model)
     step = nn.parallel.DistributedDataParallel(Step(model), find_unused_parameters=False)
@@ -53,13 +56,15 @@ def train_in_process(rank, folder):
         step(tiny.batch(perturbed, seed=2 * number + rank)).backward()
         optimizer.step()
     torch.save({name: value.detach() for name, value in model.named_parameters()}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    store.set(f"done {rank}", "")
+    store.wait([f"done {1 - rank}"])
+    os._exit(0)  # gloo's own end may wait for ever in a process that was forked
 
 
 @pytest.mark.timeout(120)
 def test_processes_of_which_one_sees_only_controls_train_together(tmp_path):
     # forked, since importing everything twice would take longer than all other tests of the model
-    multiprocessing.start_processes(train_in_process, (str(tmp_path),), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(train_in_process, (str(tmp_path),), nprocs=2, daemon=True, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     start = dict(tiny.build().named_parameters())
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -164,3 +164,9 @@ def test_gradient_norms_are_logged_at_the_interval_that_was_asked_for():
     modules = ["basal_encoder", "pert_encoder", "project_out", "selector", "transformer_backbone"]
     logged = [f"gradients/{name}" for name in modules]
     assert seen == [(0, logged), (1, []), (2, logged), (3, [])]
+
+
+def test_the_selector_follows_the_flags_and_states_dropout():
+    selector = tiny.build(dropout=0.3, gumbel_temperature=0.7, rag_score_scale="none", rag_inference="argmax").selector
+    assert (selector.dropout, selector.temperature) == (0.3, 0.7)
+    assert (selector.score_scale, selector.inference) == ("none", "argmax")
