@@ -6,7 +6,6 @@ condition is its mean profiles and its mask of differential genes (about 18 byte
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
+from state_rag.evaluation.metrics.clouds import one_thread, pad
 from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles, RawCells
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
@@ -293,11 +293,11 @@ class _Run:
     def _measure(self, waiting: list[tuple[int, dict[str, np.ndarray]]], distances: dict[str, np.ndarray]) -> None:
         if not waiting:
             return
-        real, n = _pad([clouds[""] for _, clouds in waiting], self.device)
+        real, n = pad([clouds[""] for _, clouds in waiting], self.device)
         rows = [number for number, _ in waiting]
-        with _one_thread():
+        with one_thread():
             for name, values in distances.items():
-                predicted, m = _pad([clouds[name] for _, clouds in waiting], self.device)
+                predicted, m = pad([clouds[name] for _, clouds in waiting], self.device)
                 for column, metric in enumerate(self.on_cells):
                     values[rows, column] = metric.compute(real, predicted, n, m).cpu().numpy()
         waiting.clear()
@@ -374,31 +374,7 @@ def _in_blocks(metric: Metric, inputs: Profiles) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread for a while.
-
-    The operations on clouds are so small that a second thread hardly helps, and where other work keeps the cores
-    busy, threads that wait for each other make them ten times slower.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the rows in blocks that fit in memory."""
     for start in range(0, len(rows), READ_ROWS):
         yield read(rows[start : start + READ_ROWS])
-
-
-def _pad(clouds: list[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack clouds `[n_i, D]` into `[B, max n, D]` with zeros behind, and return their sizes."""
-    sizes = [len(cloud) for cloud in clouds]
-    out = torch.zeros(len(clouds), max(sizes), clouds[0].shape[1], dtype=torch.float64)
-    for row, cloud in enumerate(clouds):
-        out[row, : len(cloud)] = torch.from_numpy(cloud)
-    return out.to(device), torch.tensor(sizes, device=device)
