@@ -54,8 +54,11 @@ def test_operations_are_summed_over_sets_of_any_size_and_compared_with_no_retrie
 
 
 def test_nothing_is_written_when_the_prediction_fails(tmp_path):
-    stats = FlopStats(tmp_path / "flops_stats.json")
-    with pytest.raises(RuntimeError, match="interrupted"), stats:
-        stats.counting(Doubling)().predict_step(batch(4), 0)
-        raise RuntimeError("interrupted")
+    def predict_and_fail() -> None:
+        with FlopStats(tmp_path / "flops_stats.json") as stats:
+            stats.counting(Doubling)().predict_step(batch(4), 0)
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        predict_and_fail()
     assert list(tmp_path.iterdir()) == []
