@@ -5,7 +5,23 @@ import sys
 
 import pytest
 
+from state_rag.upstream.plug import PARSERS, RUNNERS
+
 HEAVY = ("torch", "lightning", "numpy", "pandas", "anndata", "hydra", "state", "cell_load", "yaml")
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """A folder with a package that has the names of STATE's commands and none of its imports, which take seconds."""
+    folder = tmp_path_factory.mktemp("stand-in")
+    commands = folder / "state" / "_cli" / "_tx"
+    commands.mkdir(parents=True)
+    (folder / "state" / "__init__.py").touch()
+    (folder / "state" / "_cli" / "__init__.py").touch()
+    names = (*RUNNERS, *PARSERS)
+    (commands / "__init__.py").write_text("".join(f"def {name}(given): pass\n\n\n" for name in names))
+    (commands / "_train.py").touch()
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 
 
 def python(code, **environment):
@@ -67,14 +83,23 @@ print([finder.find_spec(name) for name in ("state", "state._cli", "state._cli._t
     assert python(code).stdout == f"{[None] * 5}\n"
 
 
-def test_the_finder_removes_itself_when_the_commands_have_been_wrapped():
+def test_the_finder_removes_itself_when_the_commands_have_been_wrapped(stand_in):
     code = """
 import sys
 startup.arm()
 import state._cli._tx as commands
 print(commands.__state_rag__, any(isinstance(finder, startup.CommandsFinder) for finder in sys.meta_path))
 """
-    assert python(code).stdout == "True False\n"
+    assert python(code, **stand_in).stdout == "True False\n"
+
+
+def test_states_own_commands_are_wrapped_when_they_are_imported():
+    code = """
+startup.arm()
+import state._cli._tx as commands, state.__main__ as entry
+print(commands.__state_rag__, entry.run_tx_train is commands.run_tx_train, commands.run_tx_train.__module__)
+"""
+    assert python(code).stdout == "True True state._cli._tx._train\n"
 
 
 def test_wrapping_the_commands_loads_no_torch():
@@ -92,7 +117,7 @@ print(commands.__state_rag__, "torch" in sys.modules)
     assert python(code).stdout == "True False\n"
 
 
-def test_arming_late_wraps_commands_that_are_loaded_already():
+def test_arming_late_wraps_commands_that_are_loaded_already(stand_in):
     code = """
 import state._cli._tx as commands
 before = commands.run_tx_train
@@ -100,17 +125,17 @@ print(hasattr(commands, "__state_rag__"), end=" ")
 startup.arm()
 print(commands.__state_rag__, commands.run_tx_train is before)
 """
-    assert python(code).stdout == "False True False\n"
+    assert python(code, **stand_in).stdout == "False True False\n"
 
 
 @pytest.mark.parametrize(("value", "attached"), [("1", False), ("yes", False), ("0", True), ("", True)])
-def test_the_environment_variable_decides_whether_anything_is_attached(value, attached):
+def test_the_environment_variable_decides_whether_anything_is_attached(value, attached, stand_in):
     code = """
 startup.arm()
 import state._cli._tx as commands
 print(hasattr(commands, "__state_rag__"))
 """
-    assert python(code, STATE_RAG_DISABLE=value).stdout == f"{attached}\n"
+    assert python(code, STATE_RAG_DISABLE=value, **stand_in).stdout == f"{attached}\n"
 
 
 def test_without_state_installed_the_finder_finds_nothing():
