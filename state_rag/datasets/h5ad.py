@@ -2,8 +2,6 @@
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +15,11 @@ if TYPE_CHECKING:
     import anndata
 
 
-@contextmanager
-def open_h5ad(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """Open an h5ad file for reading.
+def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
+    """Open an h5ad file for reading; use it in a `with` block, or close it.
 
-    Yields
-    ------
+    Returns
+    -------
     h5py.File
         The open file; it has an `obs` group.
 
@@ -42,13 +39,14 @@ def open_h5ad(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             f"{path}: {size:,} bytes that cannot be read as HDF5 ({_first_line(error)}). The file is truncated or not "
             "an h5ad file; copy or download it again."
         ) from error
-    with file:
-        if not isinstance(file.get("obs"), h5py.Group):
-            raise StateRagError(
-                f"{path}: no `obs` table inside (found: {', '.join(sorted(file)) or 'nothing'}). Expected an h5ad file "
-                "as anndata 0.7 or later writes it; open it with anndata and write it again."
-            )
-        yield file
+    if not isinstance(file.get("obs"), h5py.Group):
+        found = ", ".join(sorted(file)) or "nothing"
+        file.close()
+        raise StateRagError(
+            f"{path}: no `obs` table inside (found: {found}). Expected an h5ad file as anndata 0.7 or later writes it; "
+            "open it with anndata and write it again."
+        )
+    return file
 
 
 def obs_columns(file: h5py.File) -> list[str]:
@@ -142,35 +140,64 @@ def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
 
 
 class _Sink(io.FileIO):
-    """The file that HDF5 writes to. After the first failure it accepts and forgets everything.
+    """The file that HDF5 writes to. When the disk takes no more it goes on in memory.
 
-    HDF5 cannot close a file whose last writes fail: it complains at every attempt and brings the process down at exit.
-    So the failure is raised once, which ends the writing, and then kept for the caller while HDF5 closes in peace.
+    HDF5 cannot close an object whose writes fail: it complains at every attempt and brings the process down at exit;
+    nor may it read back other bytes than it wrote. So it is shown no failure: the first is kept for the caller, who
+    asks once HDF5 has closed in peace, and what was written so far moves into memory for that time.
     """
 
     failure: OSError | None = None
+    _memory: io.BytesIO | None = None
 
     def write(self, data: Any) -> int:
         """Write all of `data` at the current position."""
-        if self.failure is None:
+        if self._memory is None:
+            start = self.tell()
             try:
                 rest = memoryview(data)
                 while rest:
                     rest = rest[super().write(rest) :]
+                return len(data)
             except OSError as error:
-                self.failure = error
-                raise
-        return len(data)
+                self._go_on_in_memory(error, start)
+        assert self._memory is not None
+        return self._memory.write(data)
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length of the file."""
-        if self.failure is None:
+        if self._memory is None:
             try:
                 return super().truncate(size)
             except OSError as error:
-                self.failure = error
-                raise
-        return size or 0
+                self._go_on_in_memory(error, self.tell())
+        assert self._memory is not None
+        size = self._memory.tell() if size is None else size
+        lacking = size - len(self._memory.getbuffer())
+        if lacking > 0:
+            position = self._memory.tell()
+            self._memory.seek(0, io.SEEK_END)
+            self._memory.write(bytes(lacking))
+            self._memory.seek(position)
+        return self._memory.truncate(size)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        return super().seek(position, whence) if self._memory is None else self._memory.seek(position, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return super().tell() if self._memory is None else self._memory.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes from the current position."""
+        return super().readinto(buffer) if self._memory is None else self._memory.readinto(buffer)
+
+    def _go_on_in_memory(self, error: OSError, position: int) -> None:
+        self.failure = error
+        super().seek(0)
+        self._memory = io.BytesIO(super().readall())
+        self._memory.seek(position)
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:

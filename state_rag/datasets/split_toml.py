@@ -37,6 +37,15 @@ class Split:
     zeroshot: dict[tuple[str, str], str]
     fewshot: dict[tuple[str, str], dict[str, list[str]]]
 
+    def trains_on(self, dataset: str, cell_line: str, perturbation: str) -> bool:
+        """Return whether perturbed cells of this kind are training cells."""
+        key = (dataset, cell_line)
+        if key in self.zeroshot:
+            return self.zeroshot[key] == "train"
+        if key in self.fewshot:
+            return all(perturbation not in self.fewshot[key].get(part, ()) for part in ("val", "test"))
+        return dataset in self.training
+
 
 def read_split(path: str | os.PathLike[str]) -> Split:
     """Read a split TOML, with the parser that upstream uses, and check its form; the data are not opened.

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from state_rag.datasets.h5ad import open_h5ad
 from state_rag.errors import StateRagError
-from state_rag.evaluation.matrices import ArrayRows, Rows, open_h5ad, open_rows
+from state_rag.evaluation.matrices import ArrayRows, Rows, open_rows
 
 logger = logging.getLogger(__name__)
 

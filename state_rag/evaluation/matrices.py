@@ -1,7 +1,6 @@
 """Read chosen rows of a matrix that may be far larger than memory."""
 
 import os
-from pathlib import Path
 from typing import Protocol
 
 import h5py
@@ -128,13 +127,3 @@ def open_rows(file: h5py.File, key: str) -> Rows:
             "Convert it with `adata.X = adata.X.tocsr()` and write the file again"
         )
     return SparseFileRows(node)
-
-
-def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
-    """Open an h5ad file for reading; a missing or broken file is a `StateRagError`."""
-    if not Path(path).is_file():
-        raise StateRagError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise StateRagError(f"{path}: not a readable h5ad file ({error}); it may be truncated") from error

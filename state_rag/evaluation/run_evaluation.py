@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.datasets.h5ad import open_h5ad
+from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline, naive_baselines
 from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
-from state_rag.evaluation.matrices import open_h5ad
 from state_rag.evaluation.metrics.registry import METRICS, Metric
 from state_rag.evaluation.results import check_per_gene, save_evaluation
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names
-from state_rag.evaluation.training_effects import read_split, training_effects
+from state_rag.evaluation.training_effects import training_effects
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import open_pair
 from state_rag.evaluation.progress import track
@@ -15,7 +16,7 @@ from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis,
 from state_rag.evaluation.retrieval_records import read_retrieval
 from state_rag.evaluation.run_evaluation import read_vectors
 from state_rag.evaluation.runs import PREDICTED, REAL, Run
-from state_rag.evaluation.training_effects import TrainingEffects, read_split, training_effects
+from state_rag.evaluation.training_effects import TrainingEffects, training_effects
 from state_rag.files import atomic_path
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,11 @@ from typing import Any
 import h5py
 import yaml
 
+from state_rag.datasets.h5ad import open_h5ad
+from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.matrices import open_h5ad
-from state_rag.evaluation.training_effects import data_files, read_split
 
 logger = logging.getLogger(__name__)
 PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
@@ -141,7 +142,7 @@ def feature_names(run: Run, width: int, toml: str | Path | None = None) -> list[
     if path is None or not path.is_file():
         return None
     for place in read_split(path).datasets.values():
-        for file in data_files(place):
+        for file in find_data_files(place, str(path)):
             with open_h5ad(file) as opened:
                 names = _names_in(opened, run.source_matrix)
             if names is not None and len(names) == width:

@@ -5,20 +5,18 @@ training and its perturbed cells to the named split; a `[fewshot]` one gives tra
 its `val` nor in its `test` list; every other cell type belongs to training if its data set is in `[training]`.
 """
 
-import glob
 import logging
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import toml
 from scipy import sparse
 
+from state_rag.datasets.h5ad import open_h5ad
+from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.split_toml import Split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.matrices import open_h5ad, open_rows
+from state_rag.evaluation.matrices import open_rows
 from state_rag.evaluation.progress import track
 
 logger = logging.getLogger(__name__)
@@ -44,51 +42,6 @@ class TrainingEffects:
             for name, effect in effects.items():
                 gathered.setdefault(name, []).append(effect)
         return {name: np.mean(found, axis=0) for name, found in gathered.items()}
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split TOML: data set paths and who trains on what."""
-
-    path: Path
-    datasets: dict[str, str]
-    training: dict[str, str]
-    zeroshot: dict[str, str]
-    fewshot: dict[str, dict[str, list[str]]]
-
-    def trains_on(self, dataset: str, cell_line: str, perturbation: str) -> bool:
-        """Return whether perturbed cells of this kind are training cells."""
-        key = f"{dataset}.{cell_line}"
-        if key in self.zeroshot:
-            return self.zeroshot[key] == "train"
-        if key in self.fewshot:
-            held = self.fewshot[key]
-            return perturbation not in held.get("val", []) and perturbation not in held.get("test", [])
-        return dataset in self.training
-
-    def names_dataset(self, dataset: str) -> bool:
-        """Return whether any part of the split uses the data set."""
-        keys = [*self.zeroshot, *self.fewshot]
-        return dataset in self.training or any(key.split(".")[0] == dataset for key in keys)
-
-
-def read_split(path: str | Path) -> Split:
-    """Read a split TOML.
-
-    Raises
-    ------
-    StateRagError
-        If the file is missing or not valid TOML.
-    """
-    path = Path(path)
-    try:
-        content = toml.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise StateRagError(f"{path}: no such file; give the split's present place with --toml") from error
-    except toml.TomlDecodeError as error:
-        raise StateRagError(f"{path}: not valid TOML ({error})") from error
-    parts = [dict(content.get(name, {})) for name in ("datasets", "training", "zeroshot", "fewshot")]
-    return Split(path, *parts)
 
 
 def training_effects(
@@ -123,14 +76,10 @@ def training_effects(
     counts: dict[tuple[str, str], int] = {}
     sources = []
     for dataset, place in split.datasets.items():
-        if not split.names_dataset(dataset):
-            continue
-        files = data_files(place)
-        if not files:
-            raise StateRagError(
-                f"{split.path}: data set '{dataset}' points to {place}, where there is no .h5ad file; "
-                "give a split file with the present place with --toml"
-            )
+        try:
+            files = find_data_files(place, f"{split.path}, data set {dataset!r}")
+        except StateRagError as error:
+            raise StateRagError(f"{error} If the data have moved, name a split that points to them: --toml.") from error
         for path in files:
             sources.append(str(path))
             _add_file(path, dataset, split, columns, matrix, n_features, sums, counts, progress)
@@ -141,28 +90,6 @@ def training_effects(
         if perturbation != columns.control and control is not None:
             effects.setdefault(line, {})[perturbation] = mean - control
     return TrainingEffects(effects, sources)
-
-
-def data_files(place: str) -> list[Path]:
-    """Return the data files of a data set: a file, a folder, or a pattern with wildcards and `{a,b}`."""
-    if not any(sign in place for sign in "*?[]{}"):
-        path = Path(place)
-        if path.is_file():
-            return [path]
-        return sorted(found for suffix in ("*.h5", "*.h5ad") for found in path.glob(suffix))
-    found = []
-    for pattern in _expand_braces(place):
-        patterns = [pattern] if pattern.endswith((".h5", ".h5ad")) else [f"{pattern.rstrip('/')}/*.h5*"]
-        found += [Path(name) for each in patterns for name in glob.glob(each)]
-    return sorted(set(found))
-
-
-def _expand_braces(text: str) -> Iterable[str]:
-    match = re.search(r"\{([^}]+)\}", text)
-    if not match:
-        return [text]
-    before, after = text[: match.start()], text[match.end() :]
-    return [whole for part in match.group(1).split(",") for whole in _expand_braces(before + part.strip() + after)]
 
 
 def _add_file(path, dataset, split: Split, columns, matrix, n_features, sums, counts, progress) -> None:

@@ -57,7 +57,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(runs, copies, cap
         (["compare", "{good}", "--names", "a", "b"], "--names: 2 names for 1 runs"),
         (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'"),
         (["evaluate", "{good}", "--control", "ctrl"], "no control cells"),
-        (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such file"),
+        (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such split file"),
         (["evaluate", "{good}", "--embeddings", "/none.npz"], "/none.npz"),
         (["evaluate", "{good}", "--gge-metrics", "foo"], "GGE has no metric 'foo'"),
     ],

@@ -2,9 +2,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.training_effects import data_files, read_split, training_effects
+from state_rag.evaluation.training_effects import training_effects
 from tests.evaluation.made_up import CONTROL, HELD_OUT, LINES
 
 
@@ -73,19 +74,3 @@ def test_a_moved_data_file_and_another_width_are_user_errors(screen, tmp_path):
         training_effects(read_split(tmp_path / "moved.toml"), Columns(), "X", 60)
     with pytest.raises(StateRagError, match="has 60 columns, the predictions have 61"):
         training_effects(read_split(screen.toml), Columns(), "X", 61)
-
-
-def test_a_missing_or_broken_split_is_a_user_error(tmp_path):
-    with pytest.raises(StateRagError, match="--toml"):
-        read_split(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("[datasets\n")
-    with pytest.raises(StateRagError, match="not valid TOML"):
-        read_split(tmp_path / "bad.toml")
-
-
-def test_folders_wildcards_and_braces_name_data_files(tmp_path):
-    for name in ("a.h5ad", "b.h5ad", "c.h5", "d.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in data_files(str(tmp_path))] == ["a.h5ad", "b.h5ad", "c.h5"]
-    assert [path.name for path in data_files(f"{tmp_path}/{{a,b}}.h5ad")] == ["a.h5ad", "b.h5ad"]
-    assert [path.name for path in data_files(f"{tmp_path}/*.h5ad")] == ["a.h5ad", "b.h5ad"]
