@@ -10,13 +10,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
+from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
 from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
 from state_rag.retrieval.knowledge import Knowledge
@@ -242,7 +242,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         rows = self.knowledge.index_of([name if name not in controls else "" for name in names])
         unknown = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0 and name not in controls]
         if unknown:
-            close = get_close_matches(unknown[0], self.knowledge.names, n=3)
+            close = close_spellings(unknown[0], self.knowledge.names, 3)
             hint = f" Close names: {', '.join(close)}." if close else ""
             raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
         positions = [place for place, name in enumerate(names) if name not in controls]

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 
 from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.readers import read_embeddings
-from state_rag.embeddings.table import Embeddings
+from state_rag.embeddings.table import Embeddings, close_spellings
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.retrieval.knowledge import Knowledge
@@ -91,7 +90,7 @@ def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str) ->
         return
     hints = []
     for name in unknown[:10]:
-        close = get_close_matches(name, sorted(known), n=3)
+        close = close_spellings(name, sorted(known), 3)
         hints.append(f"{name} (close: {', '.join(close)})" if close else name)
     more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
     raise StateRagError(
