@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from state_rag.evaluation.options import add_comparison_options, add_metric_options, add_run_options
+
 
 def add_retrieval(subparsers) -> None:
     """Add `state-rag retrieval`."""
@@ -12,33 +14,27 @@ def add_retrieval(subparsers) -> None:
         description="Analyse retrieval_info.csv: inclusion by rank and by similarity, overlap between cell lines, "
         "agreement of neighbours' true effects. Give several runs to compare the cell lines that they hold out.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
-    parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
-    parser.add_argument("--embeddings", help="perturbation embeddings (default: from the run's configuration)")
-    parser.add_argument("--toml", help="split file (default: from the run's configuration)")
+    add_run_options(parser)
     parser.add_argument("--truth", help="truth.json of a simulated screen")
     parser.add_argument("--gene", action="append", default=[], help="show the neighbours of this perturbation; repeat")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to (default: RUN/eval_.../retrieval)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_retrieval)
 
 
-def add_report(subparsers, add_options) -> None:
-    """Add `state-rag report`; `add_options` adds the options that it shares with `compare`."""
+def add_report(subparsers) -> None:
+    """Add `state-rag report`."""
     parser = subparsers.add_parser(
         "report",
         help="one HTML page with tables and pictures of one or more runs",
         description="Write OUTPUT/index.html, which needs no other file and no network, and its pictures as PNG and "
         "SVG in OUTPUT/plots.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
+    add_run_options(parser)
+    add_metric_options(parser)
+    add_comparison_options(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("report"), help="folder to write (%(default)s)")
-    parser.add_argument("--reference", metavar="RUN", help="folder or name of the run to test against (default: last)")
-    parser.add_argument("--names", nargs="+", help="names for the page, one per run (default: the runs' own)")
     parser.add_argument("--perturbations", nargs="+", help="conditions to draw (default: good, middling and poor ones)")
     parser.add_argument("--truth", help="truth.json of a simulated screen")
-    add_options(parser)
-    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
     parser.set_defaults(run=_report)
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from state_rag.evaluation.analysis_commands import add_report, add_retrieval
+from state_rag.evaluation.options import add_comparison_options, add_metric_options, add_run_options
 
 
 def add_commands(subparsers) -> None:
@@ -12,7 +13,7 @@ def add_commands(subparsers) -> None:
     _add_compare(subparsers)
     _add_gge(subparsers)
     add_retrieval(subparsers)
-    add_report(subparsers, _add_options)
+    add_report(subparsers)
 
 
 def _add_evaluate(subparsers) -> None:
@@ -22,8 +23,8 @@ def _add_evaluate(subparsers) -> None:
         description="Compute every metric for every condition of each run, beside naive baselines, write them in "
         "GGE's layout to RUN/eval_<checkpoint>/gge, and print the means.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
-    _add_options(parser)
+    add_run_options(parser)
+    add_metric_options(parser)
     parser.add_argument("--no-force", dest="force", action="store_false", help="keep a finished evaluation")
     parser.set_defaults(run=_evaluate, force=True)
 
@@ -35,13 +36,11 @@ def _add_compare(subparsers) -> None:
         description="Compare runs and naive baselines on the conditions they share. Runs that are not evaluated yet "
         "are evaluated first.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
-    parser.add_argument("--reference", metavar="RUN", help="folder or name of the run to test against (default: last)")
+    add_run_options(parser)
     parser.add_argument("-o", "--output", type=Path, help="folder for comparison.csv, .md and .tex")
-    parser.add_argument("--names", nargs="+", help="names for the table, one per run (default: the runs' own)")
     parser.add_argument("--paper", action="store_true", help="only the metrics of the paper's Table 1")
-    _add_options(parser)
-    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
+    add_metric_options(parser)
+    add_comparison_options(parser)
     parser.set_defaults(run=_compare)
 
 
@@ -65,26 +64,6 @@ def _gge(args: argparse.Namespace) -> None:
 
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     run_command(arguments, Columns(args.pert_col, args.cell_type_key, args.control))
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    from_run = "(default: from the run's configuration)"
-    parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
-    parser.add_argument("--toml", help=f"split file that names the training data {from_run}")
-    parser.add_argument("--embeddings", help=f"perturbation embeddings for the ridge baseline {from_run}")
-    parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
-    parser.add_argument("--metrics", nargs="+", help="only these metrics (default: all)")
-    parser.add_argument("--gge-metrics", nargs="+", default=[], help="metrics of GGE to add, such as pearson mmd:pca")
-    parser.add_argument("--deg-p", type=float, default=0.1, help="DEGs: Welch p below this (default: %(default)s)")
-    parser.add_argument("--deg-log2fc", type=float, default=0.05, help="and |log2FC| at least this (%(default)s)")
-    parser.add_argument("--fold-change", choices=("log1p", "gge"), default="log1p", help="definition of log2FC")
-    parser.add_argument("--components", type=int, default=50, help="dimensions of the PCA space (%(default)s)")
-    parser.add_argument("--per-gene", nargs="*", default=["mse"], help="per-gene tables: mse mae delta_real ...")
-    parser.add_argument("--pert-col", help=f"perturbation column {from_run}")
-    parser.add_argument("--cell-type-key", help=f"cell-line column {from_run}")
-    parser.add_argument("--control", help=f"label of control cells {from_run}")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -1,0 +1,37 @@
+"""Options that several commands of this room share."""
+
+import argparse
+
+FROM_RUN = "(default: from the run's configuration)"
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add which runs to read, and what to read beside them."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
+    parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
+    parser.add_argument("--toml", help=f"split file that names the training data {FROM_RUN}")
+    parser.add_argument("--embeddings", help=f"perturbation embeddings {FROM_RUN}")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_metric_options(parser: argparse.ArgumentParser) -> None:
+    """Add what to compute, and how."""
+    parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
+    parser.add_argument("--metrics", nargs="+", help="only these metrics (default: all)")
+    parser.add_argument("--gge-metrics", nargs="+", default=[], help="metrics of GGE to add, such as pearson mmd:pca")
+    parser.add_argument("--deg-p", type=float, default=0.1, help="DEGs: Welch p below this (default: %(default)s)")
+    parser.add_argument("--deg-log2fc", type=float, default=0.05, help="and |log2FC| at least this (%(default)s)")
+    parser.add_argument("--fold-change", choices=("log1p", "gge"), default="log1p", help="definition of log2FC")
+    parser.add_argument("--components", type=int, default=50, help="dimensions of the PCA space (%(default)s)")
+    parser.add_argument("--per-gene", nargs="*", default=["mse"], help="per-gene tables: mse mae delta_real ...")
+    parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
+    parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
+    parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
+
+
+def add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    """Add how runs stand beside each other; for commands that evaluate only what is not evaluated yet."""
+    parser.add_argument("--reference", metavar="RUN", help="folder or name of the run to test against (default: last)")
+    parser.add_argument("--names", nargs="+", help="names to show, one per run (default: the runs' own)")
+    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
