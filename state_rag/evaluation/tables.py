@@ -5,9 +5,13 @@ q < .01 and a double one for q < .05. Asterisks are the paired Wilcoxon test's: 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 
+import pandas as pd
+
+from state_rag.evaluation import grid
 from state_rag.evaluation.compare import Comparison
+from state_rag.evaluation.grid import Cell, Grid, mark_best
 from state_rag.evaluation.metrics.registry import Metric
 
 LEGEND = (
@@ -63,90 +67,35 @@ def legend(comparison: Comparison) -> str:
 
 def terminal_tables(comparison: Comparison, width: int = 80) -> list:
     """Return `rich` tables, metrics down and predictors across, each of which fits into `width` characters."""
-    from rich.table import Table
-
-    grid = list(_grid(comparison, lambda text: f"[bold]{text}[/bold]", lambda dagger, star: dagger + star))
-    heads = [_head(metric, " \u2191", " \u2193") for metric, _ in grid]
-    columns = [max([9, *map(len, name.split())]) for name in comparison.predictors]
-    left = width - max(map(len, heads), default=0) - 4
-    tables = []
-    start = 0
-    while start < len(columns):
-        stop, used = start + 1, columns[start] + 3
-        while stop < len(columns) and used + columns[stop] + 3 <= left:
-            used += columns[stop] + 3
-            stop += 1
-        table = Table()
-        table.add_column("metric", no_wrap=True)
-        for number in range(start, stop):
-            table.add_column(comparison.predictors[number], justify="right", min_width=columns[number])
-        for head, (_, cells) in zip(heads, grid, strict=True):
-            table.add_row(head, *cells[start:stop])
-        tables.append(table)
-        start = stop
-    return tables
+    return grid.terminal(comparison_grid(comparison), width)
 
 
 def markdown_table(comparison: Comparison) -> str:
     """Return the table and its legend as Markdown."""
-    lines = [
-        "| metric | " + " | ".join(comparison.predictors) + " |",
-        "|---|" + "---:|" * len(comparison.predictors),
-    ]
-    for metric, cells in _grid(comparison, lambda text: f"**{text}**", lambda dagger, star: dagger + _escape(star)):
-        lines.append(f"| {_head(metric, ' ↑', ' ↓')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + _escape(legend(comparison)).replace("\n", "  \n") + "\n"
+    return grid.markdown(comparison_grid(comparison))
 
 
 def latex_table(comparison: Comparison) -> str:
     """Return the table as a LaTeX `table` that needs the package booktabs."""
-    names = [_latex_escape(name) for name in comparison.predictors]
-    lines = [
-        "\\begin{table}",
-        "\\centering",
-        "\\begin{tabular}{l" + "r" * len(names) + "}",
-        "\\toprule",
-        " & ".join(["Metric", *names]) + r" \\",
-        "\\midrule",
-    ]
-
-    def superscript(dagger: str, star: str) -> str:
-        text = dagger.replace("\u2020", r"\dagger").replace("\u2021", r"\ddagger") + star.replace("*", r"\ast")
-        return f"$^{{{text}}}$" if text else ""
-
-    for metric, cells in _grid(comparison, lambda text: rf"\textbf{{{text}}}", superscript):
-        head = _latex_escape(_head(metric, "", "")) + (r" $\uparrow$" if metric.higher_is_better else r" $\downarrow$")
-        lines.append(" & ".join([head, *(cell.replace("-", "$-$", 1) for cell in cells)]) + r" \\")
-    words = _latex_escape(legend(comparison)).replace("\n", " ")
-    words = words.replace("\u2020", r"$\dagger$").replace("\u2021", r"$\ddagger$").replace("<", "$<$")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"\\caption{{{words}}}", "\\end{table}"]) + "\n"
+    return grid.latex(comparison_grid(comparison))
 
 
-def _grid(comparison: Comparison, bold: Callable[[str], str], mark: Callable[[str, str], str]):
-    """Yield each metric with its formatted cells."""
+def comparison_grid(comparison: Comparison) -> Grid:
+    """Return metrics down and predictors across; the best value of each metric is marked."""
+    rows: list[tuple[tuple[str, ...], list[Cell]]] = []
     for metric in comparison.metrics:
-        rows = [comparison.cell(predictor, metric.name) for predictor in comparison.predictors]
-        means = [float(row["mean"]) for row in rows]
-        known = [value for value in means if math.isfinite(value)]
-        best = (max(known) if metric.higher_is_better else min(known)) if known else math.nan
-        cells = []
-        for row, mean in zip(rows, means, strict=True):
-            text = number(mean)
-            cells.append(
-                (bold(text) if mean == best else text) + mark(*marks(row["q_mann_whitney"], row["q_wilcoxon"]))
-            )
-        yield metric, cells
+        found = [comparison.cell(predictor, metric.name) for predictor in comparison.predictors]
+        best = mark_best([float(row["mean"]) for row in found], metric.higher_is_better)
+        rows.append(((head(metric),), [value_cell(row, is_best) for row, is_best in zip(found, best, strict=True)]))
+    return Grid(("metric",), list(comparison.predictors), rows, legend(comparison))
 
 
-def _head(metric: Metric, up: str, down: str) -> str:
-    return metric.label + (up if metric.higher_is_better else down)
+def value_cell(row: Mapping[str, float] | pd.Series, best: bool = False, spread: float = math.nan) -> Cell:
+    """Return the cell of one row of `Comparison.rows`; `spread` is a standard deviation, NaN for none."""
+    dagger, star = marks(row["q_mann_whitney"], row["q_wilcoxon"])
+    return Cell(number(float(row["mean"])), best, dagger, star, number(spread) if math.isfinite(spread) else "")
 
 
-def _escape(text: str) -> str:
-    return text.replace("*", "\\*")
-
-
-def _latex_escape(text: str) -> str:
-    for sign in ("\\", "&", "%", "_", "#"):
-        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else "\\" + sign)
-    return text
+def head(metric: Metric) -> str:
+    """Return a metric's label with an arrow in the direction of better."""
+    return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
