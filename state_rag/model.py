@@ -16,6 +16,7 @@ import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
+from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge
 from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
 from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
@@ -25,9 +26,6 @@ from state_rag.retrieval.selector import CandidateSelector
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.settings import RagSettings
 from state_rag.tracking.gradients import GradientCheck
-
-CHECKPOINT_KEY = "state_rag"
-FORMAT = 1
 
 
 @dataclass
@@ -364,47 +362,11 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """Add names, embeddings and flags, so that a checkpoint needs no other file."""
         super().on_save_checkpoint(checkpoint)
         if self.knowledge is not None:
-            checkpoint[CHECKPOINT_KEY] = {
-                "format": FORMAT,
-                "settings": self.settings.to_dict(),
-                "knowledge": self.knowledge.to_state(),
-            }
+            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the knowledge from the checkpoint, unless the class was bound to some that contains it."""
         super().on_load_checkpoint(checkpoint)
         saved = read_knowledge(checkpoint)
-        if self.knowledge is None or not _extends(self.knowledge, saved):
+        if self.knowledge is None or not extends(self.knowledge, saved):
             self.set_knowledge(saved)
-
-
-def read_knowledge(checkpoint: Mapping[str, Any]) -> Knowledge:
-    """Return the knowledge that a checkpoint carries.
-
-    Raises
-    ------
-    StateRagError
-        If it carries none, or was written in a format of a later version.
-    """
-    saved = checkpoint.get(CHECKPOINT_KEY)
-    if saved is None:
-        raise StateRagError(
-            "The checkpoint carries no embeddings: it was not written by state-rag. A checkpoint that the authors "
-            "of PT-RAG released is brought over with `state-rag import-checkpoint`."
-        )
-    if saved["format"] != FORMAT:
-        raise StateRagError(
-            f"The checkpoint was written in format {saved['format']}, this version of state-rag reads {FORMAT}. "
-            "Update state-rag."
-        )
-    return Knowledge.from_state(saved["knowledge"])
-
-
-def _extends(knowledge: Knowledge, saved: Knowledge) -> bool:
-    """Whether `knowledge` starts with the rows of `saved` (it may know more names that only ask)."""
-    count = len(saved.names)
-    return (
-        knowledge.names[:count] == saved.names
-        and knowledge.n_candidates == saved.n_candidates
-        and torch.equal(knowledge.block("text")[:count].cpu(), saved.block("text").cpu())
-    )

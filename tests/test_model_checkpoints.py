@@ -9,8 +9,9 @@ from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import nn
 from torch.utils.data import DataLoader
 
+from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, read_knowledge
 from state_rag.errors import StateRagError
-from state_rag.model import CHECKPOINT_KEY, FORMAT, RagStateTransition, read_knowledge
+from state_rag.model import RagStateTransition
 from state_rag.retrieval.knowledge import Knowledge
 from tests import tiny_model as tiny
 

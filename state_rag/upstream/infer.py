@@ -32,7 +32,8 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     controls = {found.control, args.control_pert or found.control}
     names = requested_names(found, args) - controls
 
-    from state_rag.model import RagStateTransition, read_knowledge
+    from state_rag.checkpoint import read_knowledge
+    from state_rag.model import RagStateTransition
 
     knowledge = read_knowledge(read_checkpoint(checkpoint))
     unknown = names - set(knowledge.names)

@@ -110,7 +110,7 @@ def _choose(
     wanted = set(split.perturbations)
     knowledge = None
     if found.settings.mode != "none":
-        from state_rag.model import read_knowledge
+        from state_rag.checkpoint import read_knowledge
 
         knowledge = read_knowledge(checkpoint)
         unknown = wanted - set(knowledge.names)

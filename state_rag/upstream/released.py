@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, pack
 from state_rag.embeddings.restricted_pickle import read_pickled_table
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
-from state_rag.model import CHECKPOINT_KEY, FORMAT
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.authors import our_state
@@ -143,7 +143,7 @@ def convert(checkpoint: Mapping[str, Any], knowledge: Knowledge, settings: RagSe
         "pytorch-lightning_version": checkpoint.get("pytorch-lightning_version", "2.0.0"),
         "epoch": checkpoint.get("epoch", 0),
         "global_step": checkpoint.get("global_step", 0),
-        CHECKPOINT_KEY: {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()},
+        CHECKPOINT_KEY: pack(knowledge, settings),
     }
 
 

@@ -114,7 +114,7 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowle
         return None
     saved = read_checkpoint(path)
 
-    from state_rag.model import CHECKPOINT_KEY, read_knowledge
+    from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
 
     flags = saved.get(CHECKPOINT_KEY, {}).get("settings", {})
     method = RagSettings.from_mapping(flags).mode

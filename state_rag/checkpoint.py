@@ -1,0 +1,50 @@
+"""What our checkpoints carry beside STATE's own: a run's names, embeddings and flags."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
+from state_rag.settings import RagSettings
+
+CHECKPOINT_KEY = "state_rag"
+FORMAT = 1
+
+
+def pack(knowledge: Knowledge, settings: RagSettings) -> dict[str, Any]:
+    """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU."""
+    return {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
+
+
+def read_knowledge(checkpoint: Mapping[str, Any]) -> Knowledge:
+    """Return the knowledge that a checkpoint carries.
+
+    Raises
+    ------
+    StateRagError
+        If it carries none, or was written in a format of a later version.
+    """
+    saved = checkpoint.get(CHECKPOINT_KEY)
+    if saved is None:
+        raise StateRagError(
+            "The checkpoint carries no embeddings: it was not written by state-rag. A checkpoint that the authors "
+            "of PT-RAG released is brought over with `state-rag import-checkpoint`."
+        )
+    if saved["format"] != FORMAT:
+        raise StateRagError(
+            f"The checkpoint was written in format {saved['format']}, this version of state-rag reads {FORMAT}. "
+            "Update state-rag."
+        )
+    return Knowledge.from_state(saved["knowledge"])
+
+
+def extends(knowledge: Knowledge, saved: Knowledge) -> bool:
+    """Whether `knowledge` starts with the rows of `saved` (it may know more names that only ask)."""
+    count = len(saved.names)
+    return (
+        knowledge.names[:count] == saved.names
+        and knowledge.n_candidates == saved.n_candidates
+        and torch.equal(knowledge.block("text")[:count].cpu(), saved.block("text").cpu())
+    )
