@@ -9,15 +9,15 @@ under ``checkpoint["state_rag"]``.
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
+from state_rag.cell_sets import CellSets, read_sets
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge
-from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
 from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
 from state_rag.retrieval.knowledge import Knowledge
@@ -25,29 +25,9 @@ from state_rag.retrieval.neighbours import NeighbourTable, distinct
 from state_rag.retrieval.selector import CandidateSelector
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.settings import RagSettings
+from state_rag.tracking.callback import RetrievalTracker
 from state_rag.tracking.gradients import GradientCheck
-
-
-@dataclass
-class CellSets:
-    """The sets of one batch, as retrieval needs them.
-
-    Attributes
-    ----------
-    names
-        Perturbation of each of the B sets.
-    rows
-        Row of each set's perturbation in the knowledge, -1 for a control. [B]
-    basal
-        Control cells. [B, S, input_dim]
-    retrieved
-        Positions of the sets that are retrieved for (those that are no controls). [R]
-    """
-
-    names: list[str]
-    rows: Tensor
-    basal: Tensor
-    retrieved: Tensor
+from state_rag.tracking.observation import Observation
 
 
 class RagStateTransition(StateTransitionPerturbationModel):
@@ -130,6 +110,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         self._sparsity: Tensor | None = None
         self._active: Tensor | None = None
         self._trace: RetrievalTrace | None = None
+        self.observer: Callable[[Observation], None] | None = None
         if knowledge is not None:
             self.set_knowledge(knowledge)
 
@@ -161,6 +142,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
         self.knowledge = copy.deepcopy(knowledge).to(self.state_rag_format.device)
         if self.settings.mode in ("vanilla", "differentiable"):
             self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag)
+        # DistributedDataParallel would send buffers to all processes before every step; these never change.
+        fixed = ("knowledge.", "neighbours.")
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if name.startswith(fixed)]
 
     def forward(self, batch: dict[str, Any], padded: bool = True) -> Any:
         """Predict cells of each set.
@@ -178,14 +162,17 @@ class RagStateTransition(StateTransitionPerturbationModel):
         torch.Tensor or tuple
             What STATE returns: [B*S, output_dim], with the confidence where it is switched on.
         """
-        sets = self._read_sets(batch, padded)
-        assert self.knowledge is not None
-        size = sets.basal.shape[1]
+        if self.knowledge is None:
+            raise StateRagError(
+                "This model has no knowledge base: load it from a checkpoint of state-rag, or call set_knowledge."
+            )
+        size = self.cell_sentence_len if padded else None
+        sets = read_sets(batch, self.knowledge, self.controls, input_dim=self.input_dim, size=size)
         embedding = self.knowledge.rows(sets.rows)
         self._sets, self._sparsity, self._active, self._trace = sets, None, None, None
         try:
             # A view: no embedding is repeated for the cells of a set.
-            pert = embedding[:, None, :].expand(-1, size, -1)
+            pert = embedding[:, None, :].expand(-1, sets.basal.shape[1], -1)
             return super().forward({**batch, "pert_emb": pert}, padded=padded)
         finally:
             self._sets = self._encoded_cells = None
@@ -217,35 +204,6 @@ class RagStateTransition(StateTransitionPerturbationModel):
     def encode_basal_expression(self, expr: Tensor) -> Tensor:
         """Encode control cells [B, S, input_dim] to [B, S, H], once in a forward pass."""
         return super().encode_basal_expression(expr) if self._encoded_cells is None else self._encoded_cells
-
-    def _read_sets(self, batch: Mapping[str, Any], padded: bool) -> CellSets:
-        if self.knowledge is None:
-            raise StateRagError(
-                "This model has no knowledge base: load it from a checkpoint of state-rag, or call set_knowledge."
-            )
-        cells = batch["ctrl_cell_emb"]
-        size = self.cell_sentence_len if padded else cells.reshape(-1, self.input_dim).shape[0]
-        basal = cells.reshape(-1, size, self.input_dim)
-        all_names = [str(name) for name in batch["pert_name"]] if not padded else batch["pert_name"]
-        names = all_names[::size]
-        for start, name in enumerate(names):
-            own = all_names[start * size : (start + 1) * size]
-            if own.count(name) != size:
-                raise StateRagError(
-                    f"A cell set mixes perturbations ({', '.join(sorted(set(own))[:5])}); retrieval is for whole "
-                    "sets. Group cells by perturbation."
-                )
-        names = [str(name) for name in names]
-        controls = self.controls
-        rows = self.knowledge.index_of([name if name not in controls else "" for name in names])
-        unknown = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0 and name not in controls]
-        if unknown:
-            close = close_spellings(unknown[0], self.knowledge.names, 3)
-            hint = f" Close names: {', '.join(close)}." if close else ""
-            raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
-        positions = [place for place, name in enumerate(names) if name not in controls]
-        retrieved = torch.tensor(positions, dtype=torch.long, device=basal.device)
-        return CellSets(names, rows, basal, retrieved)
 
     def _retrieve(self, cells: Tensor, query: Tensor) -> Tensor:
         """Return the transformer's input [B, S, H] from encoded cells [B, S, H] and perturbations [B, H]."""
@@ -284,7 +242,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         selection = self.selector(cells, query, self.pert_encoder(embeddings).float(), local)
         self._sparsity = selection.sparsity
         self._active = selection.active_ratio
-        self._record(candidates, similarity, selection.include)
+        self._record(candidates, similarity, selection.include, selection.scores)
         return selection.context
 
     def _hidden_context(self, combined: Tensor, query: Tensor, rows: Tensor) -> Tensor:
@@ -314,12 +272,18 @@ class RagStateTransition(StateTransitionPerturbationModel):
             self._sparsity = self._active = self.state_rag_format.new_zeros((), dtype=torch.float32)
         self._record(none.long(), none, torch.zeros(0, 0, 0))
 
-    def _record(self, candidates: Tensor, similarity: Tensor, weights: Tensor) -> None:
-        if self.training or type(self).trace_sink is None:
+    def _record(self, candidates: Tensor, similarity: Tensor, weights: Tensor, scores: Tensor | None = None) -> None:
+        wanted = not self.training and type(self).trace_sink is not None
+        if not wanted and self.observer is None:
             return
         assert self._sets is not None
         assert self.knowledge is not None
-        names = [self._sets.names[place] for place in self._sets.retrieved.tolist()]
+        names = [self._sets.names[place] for place in self._sets.places]
+        if self.observer is not None:
+            scores = None if scores is None else scores.detach()
+            self.observer(Observation(names, self._sets.places, candidates, weights.detach(), scores))
+        if not wanted:
+            return
         self._trace = RetrievalTrace.from_tensors(names, self.knowledge.names, candidates, similarity, weights)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True) -> Tensor:
@@ -342,6 +306,45 @@ class RagStateTransition(StateTransitionPerturbationModel):
             self._trace = None
         return output
 
+    @torch.no_grad()
+    def retrieve_for(self, names: Sequence[str], cells: Tensor) -> Observation:
+        """Retrieve for N perturbations as `forward` would, all with the same control cells, without predicting.
+
+        Parameters
+        ----------
+        names
+            Perturbations that the knowledge knows.
+        cells
+            Control cells [S, input_dim].
+
+        Returns
+        -------
+        Observation
+            N sets of S cells.
+        """
+        assert self.knowledge is not None
+        rows, places = self.knowledge.index_of(names), list(range(len(names)))
+        sets = CellSets(list(names), rows, cells[None], torch.tensor(places, device=rows.device), places)
+        seen: list[Observation] = []
+        held = self._sets, self.observer, self._sparsity, self._active, self._trace
+        self._sets, self.observer = sets, seen.append
+        try:
+            query = self.pert_encoder(self.knowledge.rows(rows)).float()
+            encoded = super().encode_basal_expression(cells[None]).float().expand(len(names), -1, -1)
+            self._context(encoded, query, encoded + query[:, None, :], rows)
+        finally:
+            self._sets, self.observer, self._sparsity, self._active, self._trace = held
+        return seen[0]
+
+    @property
+    def watched_modules(self) -> dict[str, torch.nn.Module]:
+        """The modules whose gradients are compared: what retrieves, and the transformer."""
+        return {"selector": self._retriever, "backbone": self.transformer_backbone}
+
+    def configure_callbacks(self) -> list[Any]:
+        """Have retrieval logged while the model trains."""
+        return [RetrievalTracker()] if self.settings.retrieves else []
+
     @contextmanager
     def without_retrieval(self) -> Iterator[None]:
         """Let the model run as STATE with embeddings for a while, to see what retrieval costs."""
@@ -355,8 +358,10 @@ class RagStateTransition(StateTransitionPerturbationModel):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Look at the gradients where `check_gradients` is on."""
         super().on_before_optimizer_step(optimizer)
-        if self.gradient_check is not None:
-            self.log_dict(self.gradient_check(self, self.global_step))
+        if self.gradient_check is not None and (norms := self.gradient_check(self, self.global_step)):
+            # Not through `log`, which is heard at logging steps only, whatever interval was asked for.
+            for logger in self.loggers:
+                logger.log_metrics(norms, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add names, embeddings and flags, so that a checkpoint needs no other file."""

@@ -51,6 +51,8 @@ class RagSettings:
         average, or nothing.
     rag_attention
         Attention of the transformer, where it shall differ from the model's own configuration.
+    rag_watch
+        Perturbations whose retrieved neighbours are logged at every validation.
     genept_path
         File of embeddings; None looks at the usual places.
     genept_text_width
@@ -74,6 +76,7 @@ class RagSettings:
     rag_inference: str = "expected"
     rag_score_scale: str = "running"
     rag_attention: str | None = None
+    rag_watch: tuple[str, ...] = ()
     genept_path: str | None = None
     genept_text_width: int = 256
     genept_missing: str = "drop"
@@ -109,7 +112,7 @@ class RagSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the flags as plain types."""
-        return asdict(self)
+        return {**asdict(self), "rag_watch": list(self.rag_watch)}
 
     def _refuse_contradictions(self) -> None:
         for name, choices in CHOICES.items():
@@ -170,5 +173,9 @@ def _typed(name: str, value: Any, annotation: Any) -> Any:
         return float(value)
     if wanted.startswith("str") and isinstance(value, str):
         return value
+    if wanted.startswith("tuple") and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return tuple(value)
     takes = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(wanted, "text")
+    if wanted.startswith("tuple"):
+        takes = "a list of names, such as [WARS,AARS]"
     raise StateRagError(f"training.{name}={value!r} is not usable: it takes {takes}.")

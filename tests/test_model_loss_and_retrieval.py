@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
 from state_rag.model import RagStateTransition
 from tests import tiny_model as tiny
@@ -146,24 +144,6 @@ def test_a_trace_is_made_in_prediction_only_and_once_for_each_batch():
     assert [(first, trace.queries) for first, trace in traces] == [("GENE1", ("GENE1",)), ("GENE2", ("GENE2",))]
     assert traces[0][1].weights.shape == (1, tiny.CELLS, 3)
     assert ((traces[0][1].weights > 0) & (traces[0][1].weights < 1)).all()
-
-
-def test_gradient_norms_are_logged_at_the_interval_that_was_asked_for():
-    seen = []
-
-    class Watched(RagStateTransition.bound_to(tiny.knowledge())):
-        def log_dict(self, values, *args, **kwargs):
-            seen.append((self.global_step, sorted(values)))
-
-    flags = {**tiny.FLAGS["differentiable"], "check_gradients": True, "gradient_check_interval": 2}
-    model = Watched(**{**flags, **tiny.arguments()})
-    trainer = Trainer(
-        max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.fit(model, DataLoader([tiny.batch()], batch_size=None))
-    modules = ["basal_encoder", "pert_encoder", "project_out", "selector", "transformer_backbone"]
-    logged = [f"gradients/{name}" for name in modules]
-    assert seen == [(0, logged), (1, []), (2, logged), (3, [])]
 
 
 def test_the_selector_follows_the_flags_and_states_dropout():

@@ -62,7 +62,7 @@ def test_published_names_and_defaults_are_kept():
 def test_settings_survive_a_trip_through_plain_types():
     settings = RagSettings.from_mapping({**PTRAG, "topk_rag": 7, "rag_attention": "causal", "genept_path": "a.npz"})
     plain = settings.to_dict()
-    assert all(isinstance(value, bool | int | float | str | None) for value in plain.values())
+    assert all(isinstance(value, bool | int | float | str | list | None) for value in plain.values())
     assert RagSettings.from_mapping(plain) == settings
 
 

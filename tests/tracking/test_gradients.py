@@ -1,10 +1,11 @@
 import logging
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from state_rag.tracking.gradients import VANISHING, GradientCheck
+from state_rag.tracking.gradients import VANISHING, GradientCheck, norms_of_parts
 
 
 def model_with(**gradients):
@@ -53,16 +54,39 @@ def test_healthy_gradients_are_not_warned_about(caplog):
     assert not caplog.records
 
 
-def test_modules_without_a_gradient_are_left_out():
-    assert set(GradientCheck(1)(model_with(frozen=None, trained=1.0), 0)) == {"gradients/trained"}
-    assert GradientCheck(1)(model_with(frozen=None), 0) == {}
+def test_a_module_that_no_gradient_reaches_has_norm_zero_and_is_warned_about_once(caplog):
+    check, model = GradientCheck(1), model_with(cut_off=None, trained=1.0)
+    with caplog.at_level(logging.WARNING):
+        norms = [check(model, step)["gradients/cut_off"] for step in (3, 4)]
+    assert norms == [0.0, 0.0]
+    assert [record.getMessage() for record in caplog.records] == ["Step 3: no gradient reaches cut_off."]
+
+
+def test_frozen_modules_are_left_out(caplog):
+    model = model_with(frozen=None, trained=1.0)
+    model["frozen"].requires_grad_(False)
+    assert set(GradientCheck(1)(model, 0)) == {"gradients/trained"}
+    assert not caplog.records
+
+
+def test_the_selectors_gradient_is_put_beside_the_backbones():
+    parts = model_with(selector=2.0, backbone=0.5)
+    found = norms_of_parts(dict(parts.items()))
+    assert float(found["train/gradient_norm_ratio"]) == pytest.approx(4.0)
+    size = sum(parameter.numel() for parameter in parts["selector"].parameters())
+    assert float(found["train/gradient_norm_selector"]) == pytest.approx(2 * size**0.5)
+
+
+def test_a_frozen_backbone_has_no_norm_and_no_ratio():
+    found = norms_of_parts(dict(model_with(selector=1.0, backbone=None).items()))
+    assert set(found) == {"train/gradient_norm_selector"}
 
 
 def test_half_precision_gradients_do_not_overflow_in_the_square():
     model = model_with(encoder=1.0).to(torch.float16)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1000.0)
-    assert torch.isfinite(GradientCheck(1)(model, 0)["gradients/encoder"])
+    assert math.isfinite(GradientCheck(1)(model, 0)["gradients/encoder"])
 
 
 def test_gradients_are_not_changed_by_looking():

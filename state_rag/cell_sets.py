@@ -1,0 +1,86 @@
+"""The cell sets of a batch, as retrieval needs them: one perturbation each, looked up in the knowledge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from state_rag.embeddings.table import close_spellings
+from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
+
+
+@dataclass
+class CellSets:
+    """The sets of one batch, as retrieval needs them.
+
+    Attributes
+    ----------
+    names
+        Perturbation of each of the B sets.
+    rows
+        Row of each set's perturbation in the knowledge, -1 for a control. [B]
+    basal
+        Control cells. [B, S, input_dim]
+    retrieved
+        Positions of the sets that are retrieved for (those that are no controls). [R]
+    places
+        The same positions as plain numbers.
+    """
+
+    names: list[str]
+    rows: Tensor
+    basal: Tensor
+    retrieved: Tensor
+    places: list[int]
+
+
+def read_sets(
+    batch: Mapping[str, Any], knowledge: Knowledge, controls: frozenset[str], *, input_dim: int, size: int | None
+) -> CellSets:
+    """Return the sets of a batch.
+
+    Parameters
+    ----------
+    batch
+        ``ctrl_cell_emb`` [B*S, input_dim] and ``pert_name`` (B*S names).
+    knowledge
+        Where perturbations are looked up.
+    controls
+        Names that stand for no perturbation.
+    input_dim
+        Width of a cell.
+    size
+        Cells of a set, S; None takes the batch as one set.
+
+    Raises
+    ------
+    StateRagError
+        If a set mixes perturbations or names one without an embedding.
+    """
+    cells = batch["ctrl_cell_emb"]
+    all_names = batch["pert_name"]
+    if size is None:
+        size = cells.reshape(-1, input_dim).shape[0]
+        all_names = [str(name) for name in all_names]
+    basal = cells.reshape(-1, size, input_dim)
+    names = all_names[::size]
+    for start, name in enumerate(names):
+        own = all_names[start * size : (start + 1) * size]
+        if own.count(name) != size:
+            raise StateRagError(
+                f"A cell set mixes perturbations ({', '.join(sorted(set(own))[:5])}); retrieval is for whole "
+                "sets. Group cells by perturbation."
+            )
+    names = [str(name) for name in names]
+    rows = knowledge.index_of([name if name not in controls else "" for name in names])
+    unknown = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0 and name not in controls]
+    if unknown:
+        close = close_spellings(unknown[0], knowledge.names, 3)
+        hint = f" Close names: {', '.join(close)}." if close else ""
+        raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
+    places = [place for place, name in enumerate(names) if name not in controls]
+    retrieved = torch.tensor(places, dtype=torch.long, device=basal.device)
+    return CellSets(names, rows, basal, retrieved, places)
