@@ -8,6 +8,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
+STATES_CONFIGS = "state.configs"
+"""The package that STATE's own entry point takes its configuration from."""
+
 
 def config_dir() -> Path:
     """Return the folder of our Hydra groups: inside an installed package, beside it in a checkout."""
@@ -32,7 +35,7 @@ class StateRagSearchPath(SearchPathPlugin):
 
 def _is_states(path: str) -> bool:
     if path.startswith("pkg://"):
-        return path == "pkg://state.configs"
+        return path == f"pkg://{STATES_CONFIGS}"
     folder = Path(path.removeprefix("file://"))
     return folder.name == "configs" and (folder.parent / "_cli" / "_tx").is_dir()
 

@@ -1,0 +1,264 @@
+"""Turn the configuration of a job into what has to be run, or refuse it before anything is."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splits import write_split
+from state_rag.embeddings.find import find_embeddings
+from state_rag.errors import StateRagError
+from state_rag.evaluation.metrics.registry import BY_NAME
+from state_rag.experiments.fingerprint import fingerprint, sample_digest
+from state_rag.experiments.jobs import Job
+from state_rag.experiments.overrides import overrides_of
+from state_rag.settings import RagSettings
+
+OWN_KEYS = (
+    "held_out",
+    "data_file",
+    "few_shot",
+    "val_fraction",
+    "test_list",
+    "split_seed",
+    "seed",
+    "sweep_name",
+    "sweep_dir",
+    "job",
+)
+"""Keys of a sweep, which `state tx train` does not know."""
+
+CHECKPOINTS = ("last.ckpt", "best.ckpt", "final.ckpt")
+CELL_EVAL = (None, "minimal", "de", "full")
+WORDS = {"differentiable": "ptrag"}
+"""Methods whose name in files is not that of `RagSettings.mode`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job and how to run it.
+
+    Attributes
+    ----------
+    job
+        Its record before it has run.
+    split
+        The split file.
+    embeddings
+        File of embeddings that limits the test set and feeds the ridge baseline; None for none.
+    checkpoint
+        Which checkpoint predicts.
+    only_with_embedding
+        Whether test perturbations without an embedding are left out.
+    cell_eval
+        Profile of cell-eval's metrics; None for none.
+    objective
+        Name of the metric that stands for the result.
+    threads
+        Threads of the job's commands; None leaves the environment alone.
+    training
+        `max_steps`, cells of one step, and the transformer's parameters, for an estimate of the cost.
+    """
+
+    job: Job
+    split: Path
+    embeddings: Path | None
+    checkpoint: str
+    only_with_embedding: bool
+    cell_eval: str | None
+    objective: str
+    threads: int | None
+    training: dict[str, int] = field(default_factory=dict)
+
+
+def plan_job(
+    config: Mapping[str, Any], choices: Mapping[str, str | None], folder: Path, splits: Path | None = None
+) -> Plan:
+    """Return what a configuration asks for.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration of the job.
+    choices
+        The chosen option of each group.
+    folder
+        The sweep.
+    splits
+        Where split files are written; default: ``splits`` in `folder`.
+
+    Raises
+    ------
+    StateRagError
+        If a setting or file is missing, contradictory or of no use.
+    """
+    settings = RagSettings.from_mapping(config["training"])
+    values = {key: value for key, value in config.items() if key not in OWN_KEYS}
+    how = _checked(config)
+    path, held_out = _split(config, splits or folder / "splits")
+    split = read_split(path)
+    embeddings = _embeddings(settings)
+    limited = bool(how["only_with_embedding"]) and embeddings is not None
+    digest = fingerprint(
+        values, settings, split, embeddings, {"checkpoint": how["checkpoint"], "only_with_embedding": limited}
+    )
+    data = {**values["data"], "kwargs": {**values["data"]["kwargs"], "toml_config_path": str(path)}}
+    training = dict(values["training"])
+    if embeddings is not None:
+        training["genept_path"] = str(embeddings)
+    groups = {
+        group: option for group, option in choices.items() if option and group in ("data", "model", "training", "wandb")
+    }
+    if choices.get("rag"):
+        groups["rag"] = str(choices["rag"])
+    overrides = overrides_of({**values, "data": data, "training": training}, groups)
+    topk = settings.topk_rag if settings.retrieves else None
+    seed = int(config["seed"])
+    parts = [
+        WORDS.get(settings.mode, settings.mode),
+        _in_file_names(held_out),
+        *([f"k{topk}"] if topk is not None else []),
+        f"seed{seed}",
+        digest[:8],
+    ]
+    name = "-".join(parts)
+    job = Job(
+        name=name,
+        method=settings.mode,
+        preset=str(choices.get("rag") or "none"),
+        held_out=held_out,
+        topk=topk,
+        seed=seed,
+        status="waiting",
+        run_folder=folder / "runs" / name,
+        predictions=None,
+        overrides=overrides,
+        fingerprint=digest,
+        log=folder / "jobs" / f"{name}.log",
+    )
+    return Plan(
+        job=job,
+        split=path,
+        embeddings=embeddings,
+        checkpoint=str(how["checkpoint"]),
+        only_with_embedding=limited,
+        cell_eval=how["cell_eval"],
+        objective=str(how["objective"]),
+        threads=how["threads"],
+        training=_size(config),
+    )
+
+
+def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the section `job`, or say which value is of no use."""
+    how = config["job"]
+    choices = {"checkpoint": CHECKPOINTS, "cell_eval": CELL_EVAL, "objective": tuple(BY_NAME)}
+    for key, allowed in choices.items():
+        if how[key] not in allowed:
+            names = ", ".join("null" if name is None else name for name in allowed)
+            raise StateRagError(f"job.{key}={how[key]} is not a choice. Use one of: {names}.")
+    if how["threads"] is not None and (not isinstance(how["threads"], int) or how["threads"] < 1):
+        raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
+    if not isinstance(config["seed"], int):
+        raise StateRagError(f"seed={config['seed']!r} is not a whole number.")
+    steps, every = config["training"]["max_steps"], config["training"]["val_freq"]
+    if how["checkpoint"] == "best.ckpt" and steps < every:
+        raise StateRagError(
+            f"job.checkpoint=best.ckpt is chosen by validation, but training.max_steps={steps} ends before the first "
+            f"one (training.val_freq={every}). Lower training.val_freq, or use job.checkpoint=final.ckpt."
+        )
+    return how
+
+
+def _split(config: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
+    """Return the split file, written if need be, and the line that it holds out."""
+    given = config["data"]["kwargs"].get("toml_config_path")
+    held_out, source = config["held_out"], config["data_file"]
+    if given and source:
+        raise StateRagError(
+            f"data_file={source} and data.kwargs.toml_config_path={given} both say what the data are. With the first, "
+            "splits are written; with the second, yours are used. Leave one out."
+        )
+    if given:
+        return _own_split(str(given), held_out)
+    if not source:
+        raise StateRagError(
+            "No data: set data_file=SCREEN.h5ad to have splits written, or data.kwargs.toml_config_path=SPLIT.toml for "
+            "a split of your own."
+        )
+    if held_out is None:
+        raise StateRagError(f"data_file={source}, but no cell line to hold out. Set held_out=LINE, or several with -m.")
+    return _written_split(config, Path(str(source)), str(held_out), folder), str(held_out)
+
+
+def _own_split(given: str, held_out: Any) -> tuple[Path, str]:
+    if "{held_out}" in given:
+        if held_out is None:
+            raise StateRagError(f"data.kwargs.toml_config_path={given} needs a line: set held_out=LINE.")
+        given = given.replace("{held_out}", str(held_out))
+    path = Path(given).absolute()
+    split = read_split(path)
+    zeroshot = {line for (_, line), part in split.zeroshot.items() if part == "test"}
+    lines = sorted({line for _, line in split.fewshot} | zeroshot)
+    if held_out is None:
+        return path, "+".join(lines) or "none"
+    if str(held_out) not in lines:
+        raise StateRagError(
+            f"held_out={held_out}, but {path} holds out {', '.join(lines) or 'no line'}. Name the split of that line: "
+            "data.kwargs.toml_config_path may contain {held_out} (in quotes)."
+        )
+    return path, str(held_out)
+
+
+def _written_split(config: Mapping[str, Any], source: Path, held_out: str, folder: Path) -> Path:
+    """Write the split of a line, unless the folder has the same one already."""
+    columns = {
+        "pert_col": config["data"]["kwargs"]["pert_col"],
+        "cell_type_col": config["data"]["kwargs"]["cell_type_key"],
+        "control": config["data"]["kwargs"]["control_pert"],
+    }
+    drawn = {"few_shot": config["few_shot"], "val_fraction": config["val_fraction"], "seed": config["split_seed"]}
+    listed = config["test_list"]
+    contents = [sample_digest(file) for file in (source, *([Path(listed)] if listed else [])) if file.is_file()]
+    asked = hashlib.sha256(repr([held_out, columns, drawn, contents, str(source.absolute())]).encode()).hexdigest()
+    path = (folder / f"{_in_file_names(held_out)}-{asked[:8]}.toml").absolute()
+    if not path.is_file():
+        try:
+            write_split(source, held_out, output=path, test_list=listed, **drawn, **columns)
+        except StateRagError as error:
+            raise StateRagError(
+                f"held_out={held_out}, data_file={source}: {error} (In a sweep, columns and control are "
+                "data.kwargs.pert_col, data.kwargs.cell_type_key and data.kwargs.control_pert.)"
+            ) from error
+    return path
+
+
+def _in_file_names(line: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", line)
+
+
+def _embeddings(settings: RagSettings) -> Path | None:
+    """Return the file of embeddings; None where plain STATE runs without any."""
+    try:
+        return find_embeddings(settings.genept_path).absolute()
+    except StateRagError:
+        if settings.mode != "none" or settings.genept_path or os.environ.get("STATE_RAG_GENEPT"):
+            raise
+        return None
+
+
+def _size(config: Mapping[str, Any]) -> dict[str, int]:
+    model = config["model"]["kwargs"]
+    backbone = model.get("transformer_backbone_kwargs") or {}
+    width, heads = int(model.get("hidden_dim") or 0), int(backbone.get("num_attention_heads") or 0)
+    head, shared = int(backbone.get("head_dim") or 0), int(backbone.get("num_key_value_heads") or heads)
+    layer = 2 * width * head * (heads + shared) + 3 * width * int(backbone.get("intermediate_size") or 0)
+    return {
+        "steps": int(config["training"]["max_steps"]),
+        "cells": int(config["training"]["batch_size"]) * int(model.get("cell_set_len") or 1),
+        "weights": layer * int(backbone.get("num_hidden_layers") or 0),
+    }
