@@ -1,0 +1,316 @@
+"""What a sweep has finished so far, and the part of it that methods can be compared on."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.compare import KEY, Comparison, compare
+from state_rag.evaluation.results import definitions, load_tables
+from state_rag.evaluation.runs import RESULTS
+from state_rag.experiments.jobs import Job, read_jobs
+from state_rag.experiments.methods import Method, in_order, methods_of
+
+logger = logging.getLogger(__name__)
+Place = tuple[str, int]
+"""A held-out line and a seed."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The evaluation of one job: values per condition, of the model and of naive baselines."""
+
+    folder: Path
+    model: pd.DataFrame
+    baselines: dict[str, pd.DataFrame]
+
+
+@dataclass
+class Sweep:
+    """A sweep's jobs as a grid of methods and places.
+
+    Attributes
+    ----------
+    folder
+        The sweep's folder.
+    methods
+        In table order.
+    lines, seeds
+        Every held-out line and seed that a job has.
+    jobs
+        By method and place; combinations without a job are not there.
+    results
+        Of the finished jobs that have an evaluation.
+    """
+
+    folder: Path
+    methods: list[Method]
+    lines: list[str]
+    seeds: list[int]
+    jobs: dict[tuple[Method, Place], Job]
+    results: dict[tuple[Method, Place], Results]
+
+    def finished(self, method: Method, lines: Iterable[str] | None = None) -> set[Place]:
+        """Return the places where a method has results, of all lines or of the given ones."""
+        wanted = set(self.lines if lines is None else lines)
+        return {place for other, place in self.results if other == method and place[0] in wanted}
+
+    def missing(self, method: Method, lines: Iterable[str] | None = None) -> dict[Place, str]:
+        """Return the places where a method has no results, each with the reason."""
+        found = {}
+        for line in self.lines if lines is None else lines:
+            for seed in self.seeds:
+                if (method, (line, seed)) not in self.results:
+                    job = self.jobs.get((method, (line, seed)))
+                    found[line, seed] = "not in the sweep" if job is None else _why_missing(job)
+        return found
+
+    def state(self) -> list[tuple[str, str, bool]]:
+        """Return each job's name, status and whether it has results: what tables change with."""
+        return [(job.name, job.status, key in self.results) for key, job in self.jobs.items()]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no job waits or runs."""
+        return not any(job.status in ("waiting", "running") for job in self.jobs.values())
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read the records of a sweep and the evaluations of its finished jobs.
+
+    Raises
+    ------
+    StateRagError
+        If the folder is no sweep or has no job, two jobs stand for the same cell of a table, or an evaluation is of
+        another cell line than the one that its job held out.
+    """
+    jobs = read_jobs(folder)
+    if not jobs:
+        raise StateRagError(f"{folder}: the sweep has no jobs yet. Start it with `state-rag sweep`.")
+    methods = methods_of(jobs)
+    grid: dict[tuple[Method, Place], Job] = {}
+    results: dict[tuple[Method, Place], Results] = {}
+    for job in jobs:
+        key = methods[job.name], (job.held_out, job.seed)
+        if key in grid:
+            raise StateRagError(
+                f"{folder}: the jobs {grid[key].name} and {job.name} are both {key[0].name}, K {job.topk}, held-out "
+                f"line {job.held_out}, seed {job.seed}, and differ in no override. Remove the outdated one's record from "
+                f"{folder / 'jobs'}."
+            )
+        grid[key] = job
+        found = _results(job)
+        if found is not None:
+            results[key] = found
+    lines = list(dict.fromkeys(job.held_out for job in jobs))
+    seeds = sorted({job.seed for job in jobs})
+    return Sweep(folder, in_order(methods.values()), lines, seeds, grid, results)
+
+
+def _results(job: Job) -> Results | None:
+    if job.status != "finished" or job.predictions is None:
+        return None
+    folder = job.predictions / RESULTS
+    try:
+        model, baselines, _ = load_tables(folder)
+    except StateRagError:
+        return None
+    other = sorted(set(model["cell_line"]) - {job.held_out})
+    if other:
+        raise StateRagError(
+            f"{folder}: job {job.name} held out {job.held_out}, but its results are of {', '.join(other)}. Let the job "
+            "run again, or remove its record."
+        )
+    return Results(folder, model, {str(name): rows for name, rows in baselines.groupby("predictor", sort=False)})
+
+
+def _why_missing(job: Job) -> str:
+    if job.status == "finished":
+        return f"not evaluated; see {job.log}"
+    return f"failed; see {job.log}" if job.status == "failed" else job.status
+
+
+@dataclass
+class Shared:
+    """Methods on the lines, seeds and conditions that all of them have finished.
+
+    Attributes
+    ----------
+    comparison
+        Means and tests. Each predictor's `mean` is the mean over seeds of the mean over the conditions of all lines;
+        `sd_over_seeds` is that mean's standard deviation (NaN with one seed). The tests take one value a condition,
+        its mean over seeds, so that seeds do not pass for conditions.
+    lines, seeds
+        What was compared.
+    baselines
+        Names of the naive baselines.
+    unused
+        Number of finished runs outside of these lines and seeds, for each method that has some.
+    """
+
+    comparison: Comparison
+    lines: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baselines: list[str] = field(default_factory=list)
+    unused: dict[str, int] = field(default_factory=dict)
+
+    def spread(self, predictor: str, metric: str) -> float:
+        """Return the standard deviation over seeds; NaN with one seed, or where it is rounding error."""
+        row = self.comparison.cell(predictor, metric)
+        spread = float(row["sd_over_seeds"])
+        return spread if spread > 1e-9 * abs(float(row["mean"])) else float("nan")
+
+
+def compare_shared(
+    sweep: Sweep,
+    names: Mapping[Method, str],
+    reference: Method | None,
+    lines: Sequence[str] | None = None,
+) -> Shared | None:
+    """Compare methods on what all of them have finished; None where nothing has.
+
+    A method without results is left out. So is one whose results share no line and seed with the others'. Of the lines
+    and seeds that the rest have in common the largest full rectangle is taken (every line with every seed), so that
+    no mean is over another set of lines than its neighbour's.
+
+    Parameters
+    ----------
+    sweep
+        From `read_sweep`.
+    names
+        The methods to compare, and what to call them.
+    reference
+        The method that others are tested against; where it is left out, there are no tests.
+    lines
+        Only these held-out lines.
+    """
+    finished = {method: sweep.finished(method, lines) for method in names}
+    included, some_lines, some_seeds = shared_places(finished, reference)
+    if not included:
+        return None
+    shared_lines, shared_seeds = [x for x in sweep.lines if x in some_lines], sorted(some_seeds)
+    places = [(line, seed) for seed in shared_seeds for line in shared_lines]
+    chosen = {names[method]: {place: sweep.results[method, place] for place in places} for method in included}
+    tables: dict[str, dict[Place, pd.DataFrame]] = _baselines(list(chosen.values()), places)
+    baselines = list(tables)
+    tables.update({name: {place: found.model for place, found in by.items()} for name, by in chosen.items()})
+    tables, left_out = _same_conditions(tables, places)
+    known = definitions([found.folder for by in chosen.values() for found in by.values()])
+    first = names[reference] if reference in included else next(iter(chosen))
+    metrics = [name for name in known if all(name in table.columns for by in tables.values() for table in by.values())]
+    averaged = {
+        name: pd.concat(by.values()).groupby(KEY, sort=False)[metrics].mean().reset_index()
+        for name, by in tables.items()
+    }
+    comparison = compare(averaged, first, metrics, known)
+    comparison.left_out = left_out
+    _over_seeds(comparison, tables, shared_seeds)
+    if reference not in included:
+        tests = [column for column in comparison.rows if column.startswith(("p_", "q_")) or column == "difference"]
+        comparison.rows[tests] = np.nan
+    unused = {names[method]: len(finished[method] - set(places)) for method in names}
+    return Shared(
+        comparison,
+        tuple(shared_lines),
+        tuple(shared_seeds),
+        baselines,
+        {name: count for name, count in unused.items() if count},
+    )
+
+
+def shared_places(
+    finished: Mapping[Method, set[Place]], reference: Method | None = None
+) -> tuple[list[Method], set[str], set[int]]:
+    """Return the methods that can be compared, and the lines and seeds where all of them have finished.
+
+    Starting with the reference, then by number of finished runs, a method is taken if it shares a place with those
+    before it.
+
+    Examples
+    --------
+    >>> state, ptrag = Method("STATE", "none", None), Method("PT-RAG", "differentiable", 32)
+    >>> places = {state: {("a", 0), ("b", 0), ("a", 1)}, ptrag: {("a", 0), ("a", 1), ("b", 1)}}
+    >>> shared_places(places)[1:]
+    ({'a'}, {0, 1})
+    """
+    order = sorted(finished, key=lambda method: (method != reference, -len(finished[method])))
+    common: set[Place] = set()
+    included: list[Method] = []
+    for method in order:
+        narrowed = common & finished[method] if included else finished[method]
+        if narrowed:
+            common = narrowed
+            included.append(method)
+    lines_of = {seed: frozenset(line for line, other in common if other == seed) for _, seed in common}
+    closed: set[frozenset[str]] = set()
+    for lines in lines_of.values():
+        closed |= {lines} | {lines & other for other in closed}
+    best: tuple[frozenset[str], set[int]] = frozenset(), set()
+    for lines in sorted(closed, key=sorted):
+        seeds = {seed for seed, here in lines_of.items() if lines <= here}
+        if (len(lines) * len(seeds), len(lines)) > (len(best[0]) * len(best[1]), len(best[0])):
+            best = lines, seeds
+    return [method for method in finished if method in included], set(best[0]), best[1]
+
+
+def _baselines(
+    chosen: Sequence[Mapping[Place, Results]], places: Sequence[Place]
+) -> dict[str, dict[Place, pd.DataFrame]]:
+    """Return the baselines that are known at every place, each from the first method that has it there."""
+    names = list(dict.fromkeys(name for by in chosen for found in by.values() for name in found.baselines))
+    tables: dict[str, dict[Place, pd.DataFrame]] = {}
+    for name in names:
+        rows = {
+            place: next((by[place].baselines[name] for by in chosen if name in by[place].baselines), None)
+            for place in places
+        }
+        if all(table is not None for table in rows.values()):
+            tables[name] = {place: table for place, table in rows.items() if table is not None}
+        else:
+            logger.warning("%s: not evaluated for every line and seed compared, so it is left out", name)
+    return tables
+
+
+def _same_conditions(
+    tables: Mapping[str, Mapping[Place, pd.DataFrame]], places: Sequence[Place]
+) -> tuple[dict[str, dict[Place, pd.DataFrame]], dict[str, int]]:
+    """Limit every table to the conditions that all predictors have at its place, and count what is left out."""
+    limited: dict[str, dict[Place, pd.DataFrame]] = {name: {} for name in tables}
+    left_out: dict[str, int] = {}
+    for place in places:
+        indexed = {name: by[place].set_index(KEY) for name, by in tables.items()}
+        common = sorted(set.intersection(*(set(table.index) for table in indexed.values())))
+        if not common:
+            raise StateRagError(
+                f"held-out line {place[0]}, seed {place[1]}: the methods have no test perturbation in common. They "
+                "were predicted with different splits; run them again with one split for each line and seed."
+            )
+        for name, table in indexed.items():
+            limited[name][place] = table.loc[common].reset_index()
+            if len(table) > len(common):
+                left_out[name] = left_out.get(name, 0) + len(table) - len(common)
+    return limited, left_out
+
+
+def _over_seeds(
+    comparison: Comparison, tables: Mapping[str, Mapping[Place, pd.DataFrame]], seeds: Sequence[int]
+) -> None:
+    """Set each row's `mean` to the mean over seeds, and add `sd_over_seeds` and `n_seeds`."""
+    means = {
+        name: pd.DataFrame(
+            [
+                pd.concat([table for place, table in by.items() if place[1] == seed]).mean(numeric_only=True)
+                for seed in seeds
+            ]
+        )
+        for name, by in tables.items()
+    }
+    rows = comparison.rows
+    pairs = list(zip(rows["predictor"], rows["metric"], strict=True))
+    rows["mean"] = [float(means[name][metric].mean()) for name, metric in pairs]
+    rows["sd_over_seeds"] = [float(means[name][metric].std(ddof=1)) for name, metric in pairs]
+    rows["n_seeds"] = len(seeds)

@@ -1,0 +1,123 @@
+"""Which column of a table a job belongs to."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from state_rag.errors import StateRagError
+from state_rag.experiments.jobs import Job
+from state_rag.settings import Mode
+
+TITLES: dict[Mode, str] = {
+    "none": "STATE",
+    "genept": "STATE+GenePT",
+    "vanilla": "vanilla RAG",
+    "hidden": "hidden-space RAG",
+    "differentiable": "PT-RAG",
+}
+"""Names of the methods, in the order of the paper's tables."""
+
+_USUAL_PRESETS = {"none", "genept", "vanilla", "hidden", "ptrag"}
+_NOT_SETTINGS = {
+    "rag",
+    "held_out",
+    "seed",
+    "training.topk_rag",
+    "training.train_seed",
+    "data.kwargs.toml_config_path",
+    "name",
+    "output_dir",
+    "sweep_name",
+    "sweep_dir",
+    "overwrite",
+    "use_wandb",
+}
+"""Keys whose values name a job, its line, seed or K, and do not make it another method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its settings, at one K.
+
+    Attributes
+    ----------
+    name
+        The method's title, and in brackets what tells it from others of the same title in the sweep.
+    mode
+        As in `Job.method`.
+    topk
+        K; None where nothing is retrieved.
+    """
+
+    name: str
+    mode: Mode
+    topk: int | None
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether K means anything for it."""
+        return self.mode not in ("none", "genept")
+
+    def at(self, topk: int | None) -> "Method":
+        """Return the same method at another K."""
+        return replace(self, topk=topk) if self.retrieves else self
+
+
+def methods_of(jobs: Iterable[Job]) -> dict[str, Method]:
+    """Return the method of each job, by the job's name.
+
+    Jobs that differ in held-out line and seed alone are of one method. Where jobs of one preset also differ in another
+    setting, that setting is named in brackets.
+    """
+    jobs = list(jobs)
+    values = {job.name: _settings(job.overrides) for job in jobs}
+    presets: dict[str, set[str]] = defaultdict(set)
+    seen: dict[str, dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
+    for job in jobs:
+        presets[job.method].add(job.preset)
+    every_key = {key for settings in values.values() for key in settings} - _NOT_SETTINGS
+    for job in jobs:
+        for key in every_key:
+            seen[job.preset][key].add(values[job.name].get(key))
+    found = {}
+    for job in jobs:
+        told = [job.preset] if len(presets[job.method]) > 1 and job.preset not in _USUAL_PRESETS else []
+        told += [
+            f"{key.rpartition('.')[2]}={value}"
+            for key, value in values[job.name].items()
+            if len(seen[job.preset].get(key, ())) > 1
+        ]
+        mode: Mode = job.method  # type: ignore[assignment]
+        name = TITLES[mode] + (f" ({', '.join(told)})" if told else "")
+        found[job.name] = Method(name, mode, job.topk)
+    return found
+
+
+def in_order(methods: Iterable[Method]) -> list[Method]:
+    """Return methods in the order of the paper's tables, then by name and K."""
+    places = list(TITLES)
+    return sorted(set(methods), key=lambda method: (places.index(method.mode), method.name, method.topk or 0))
+
+
+def find_method(word: str, methods: Iterable[Method], flag: str) -> str:
+    """Return the name of the method that a word means: a name, a mode, or a preset of the usual ones.
+
+    Raises
+    ------
+    StateRagError
+        If it means none of them; the message lists them.
+    """
+    names = list(dict.fromkeys(method.name for method in methods))
+    modes: dict[str, str] = {"ptrag": TITLES["differentiable"]}
+    modes.update(TITLES)
+    for candidate in (word, modes.get(word)):
+        for name in names:
+            if candidate is not None and candidate.lower() == name.lower():
+                return name
+    raise StateRagError(f"{flag} {word!r} is none of the sweep's methods. Choose from: {', '.join(names)}.")
+
+
+def _settings(overrides: Iterable[str]) -> dict[str, str]:
+    """Return overrides as key and value, without Hydra's leading signs."""
+    pairs = (override.partition("=") for override in overrides)
+    return {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
