@@ -99,8 +99,8 @@ def read_sweep(folder: Path) -> Sweep:
         if key in grid:
             raise StateRagError(
                 f"{folder}: the jobs {grid[key].name} and {job.name} are both {key[0].name}, K {job.topk}, held-out "
-                f"line {job.held_out}, seed {job.seed}, and differ in no override. Remove the outdated one's record from "
-                f"{folder / 'jobs'}."
+                f"line {job.held_out}, seed {job.seed}, and differ in no override. Remove the outdated one's "
+                f"record from {folder / 'jobs'}."
             )
         grid[key] = job
         found = _results(job)

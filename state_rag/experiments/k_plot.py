@@ -29,7 +29,8 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        K on a logarithmic axis (base 2); a line is broken where a K is missing; error bars and bands are one standard deviation over seeds.
+        K on a logarithmic axis (base 2); a line is broken where a K is missing; error bars and bands are one
+        standard deviation over seeds.
     """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     ax = figure.subplots()

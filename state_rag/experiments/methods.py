@@ -108,9 +108,8 @@ def find_method(word: str, methods: Iterable[Method], flag: str) -> str:
         If it means none of them; the message lists them.
     """
     names = list(dict.fromkeys(method.name for method in methods))
-    modes: dict[str, str] = {"ptrag": TITLES["differentiable"]}
-    modes.update(TITLES)
-    for candidate in (word, modes.get(word)):
+    titles: dict[str, str] = {"ptrag": TITLES["differentiable"], **{str(mode): title for mode, title in TITLES.items()}}
+    for candidate in (word, titles.get(word)):
         for name in names:
             if candidate is not None and candidate.lower() == name.lower():
                 return name
