@@ -67,6 +67,8 @@ class _Tally:
     cell_types: dict[str, set[str]] = field(default_factory=dict)
     parts: dict[str, set[str]] = field(default_factory=lambda: {"train": set(), "val": set(), "test": set()})
     cells: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0, "test": 0, "control": 0})
+    placed: dict[tuple[str, str], set[tuple[str, str, Path]]] = field(default_factory=dict)
+    """For each line and perturbation the parts that its cells are in: part, data set, file."""
 
 
 def check_split(
@@ -111,6 +113,7 @@ def check_split(
                 _check_readable(file, path, pert_col, cell_type_key, batch_col, embed_key)
                 _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert)
     _check_named(split, tally, control_pert)
+    _refuse_leaks(split, tally)
     for part in require:
         if not tally.cells[part]:
             raise StateRagError(_explain_empty(split, part))
@@ -277,6 +280,8 @@ def _count(
             listed = [key for key, group in (("val", val), ("test", test)) if name in group]
             for target in (listed or ["train"]) if part == "fewshot" else [part]:
                 tally.parts[target].add(name)
+                place = target, dataset, Path(str(file.filename)).resolve()
+                tally.placed.setdefault((line, name), set()).add(place)
                 tally.cells[target] += cells
 
 
@@ -310,6 +315,31 @@ def _check_named(split: Split, tally: _Tally, control_pert: str) -> None:
                 )
 
 
+def _tested_and_used(tally: _Tally, same_file: bool) -> dict[tuple[str, str, str], list[str]]:
+    """Return perturbations that one data set tests in a line and another trains or validates on in that line.
+
+    Keys are the testing data set, the other and the line. `same_file` chooses data sets of one file, or of two.
+    """
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for (line, name), places in sorted(tally.placed.items()):
+        tested = {(dataset, path) for part, dataset, path in places if part == "test"}
+        used = {(dataset, path) for part, dataset, path in places if part != "test"}
+        for one, file in sorted(tested):
+            for other in sorted({dataset for dataset, path in used if dataset != one and (path == file) == same_file}):
+                found.setdefault((one, other, line), []).append(name)
+    return found
+
+
+def _refuse_leaks(split: Split, tally: _Tally) -> None:
+    """Refuse a file under two names, where cells tested under one are trained or validated on under the other."""
+    for (one, other, line), names in _tested_and_used(tally, same_file=True).items():
+        raise StateRagError(
+            f"{split.path}: the data sets {one!r} and {other!r} are the same file, and {len(names)} test perturbations "
+            f"of {line!r} in {one!r} are in training or validation as cells of {other!r} ({shorten(names)}). Name the "
+            "file once."
+        )
+
+
 def _explain_empty(split: Split, part: str) -> str:
     """Return the error for a part without perturbed cells."""
     remedy = {
@@ -339,4 +369,9 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
             warnings.append(
                 f'{split.path}: [fewshot."{dataset}.{line}"] lists the control {control_pert!r}; upstream ignores that.'
             )
+    for (one, other, line), names in _tested_and_used(tally, same_file=False).items():
+        warnings.append(
+            f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} train or validate "
+            f"as cells of {line!r} in data set {other!r} ({shorten(names)}), so the line is not fully held out."
+        )
     return warnings

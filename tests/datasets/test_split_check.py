@@ -196,3 +196,27 @@ def test_a_screen_of_the_replogle_size_is_checked_in_seconds(tmp_path):
     assert len(summary.perturbations) == 2023
     assert len(summary.test_perturbations) == 624
     assert sum(summary.cells.values()) == n
+
+
+def test_one_file_under_two_names_may_not_be_tested_on_and_trained_on(tmp_path):
+    make_adata().write_h5ad(tmp_path / "a.h5ad")
+    (tmp_path / "link.h5ad").symlink_to(tmp_path / "a.h5ad")
+    toml = tmp_path / "s.toml"
+    data = f'[datasets]\none = "{tmp_path}/a.h5ad"\ntwo = "{tmp_path}/link.h5ad"\n'
+    few_shot = '[fewshot."one.k562"]\nval = ["AARS"]\ntest = ["WARS", "KARS"]\n'
+    toml.write_text(f'{data}[training]\none = "train"\ntwo = "train"\n{few_shot}')
+    with pytest.raises(StateRagError, match=r"'one' and 'two' are the same file, and 2 test .*'k562'.*KARS, WARS"):
+        check_split(toml, **NAMES)
+    toml.write_text(f'{data}[training]\none = "train"\n{few_shot}')
+    assert check_split(toml, **NAMES).test_perturbations == ("KARS", "WARS")
+
+
+def test_two_screens_of_one_line_may_share_perturbations(tmp_path):
+    make_adata().write_h5ad(tmp_path / "a.h5ad")
+    make_adata(seed=1).write_h5ad(tmp_path / "b.h5ad")
+    (tmp_path / "s.toml").write_text(
+        f'[datasets]\none = "{tmp_path}/a.h5ad"\ntwo = "{tmp_path}/b.h5ad"\n[training]\none = "train"\n'
+        'two = "train"\n[fewshot."one.k562"]\nval = ["AARS"]\ntest = ["WARS"]\n'
+    )
+    warnings = check_split(tmp_path / "s.toml", **NAMES).warnings
+    assert any("'two'" in warning and "WARS" in warning for warning in warnings)
