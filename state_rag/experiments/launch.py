@@ -6,57 +6,60 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from state_rag.errors import StateRagError
+from state_rag.experiments.overrides import quoted
 from state_rag.experiments.plan import Plan, plan_job
 from state_rag.experiments.run_job import run_job, score
 from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
 
 CONFIG = "sweep_job"
-SERIAL_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+"""The sweeper that runs every combination; any other searches."""
+
+UNNAMED = ("sweep", "experiment", "sweep_dir")
+"""Overrides that say nothing about one job in particular."""
 
 
+@dataclass
 class Listing:
     """What a first pass over the configurations finds.
 
     Attributes
     ----------
+    splits
+        Where split files are written; None for the sweep's own folder.
+    trials
+        Where a search chooses the values: how many jobs it may run. `plans` then only has its first.
     plans
         One for each configuration, in Hydra's order; equal jobs are listed as often as they are asked for.
+    asked
+        The overrides of each plan, as given.
     folder
         The sweep.
     errors
         Why configurations were refused.
-    asked
-        The overrides of each plan, as given.
-    search
-        Whether a search chooses the configurations, so that only some of them are known.
     """
 
-    def __init__(self, splits: Path | None) -> None:
-        self.splits = splits
-        self.plans: list[Plan] = []
-        self.folder: Path | None = None
-        self.errors: list[str] = []
-        self.asked: list[list[str]] = []
-        self.search = False
-        self.trials: int | None = None
+    splits: Path | None
+    trials: int | None
+    plans: list[Plan] = field(default_factory=list)
+    asked: list[list[str]] = field(default_factory=list)
+    folder: Path | None = None
+    errors: list[str] = field(default_factory=list)
 
     def add(self, cfg: DictConfig) -> None:
         """Plan one configuration."""
-        own = HydraConfig.get()
-        self.search = own.mode == RunMode.MULTIRUN and own.sweeper._target_ != SERIAL_SWEEPER
-        self.trials = own.sweeper.get("n_trials") if self.search else None
-        overrides = [
-            text for text in own.overrides.task if not text.startswith(("sweep=", "experiment=", "sweep_dir="))
-        ]
+        overrides = [text for text in HydraConfig.get().overrides.task if text.partition("=")[0] not in UNNAMED]
         try:
             plan, self.folder = read_plan(cfg, self.splits)
         except StateRagError as error:
@@ -82,7 +85,7 @@ def run_one(cfg: DictConfig) -> float:
         _listing.add(cfg)
         return 0.0
     plan, folder = read_plan(cfg)
-    search = HydraConfig.get().sweeper._target_ != SERIAL_SWEEPER
+    search = HydraConfig.get().sweeper._target_ != GRID
     job = run_job(plan, folder, wait=search)
     if search and (job is None or job.status != "finished"):
         raise StateRagError(f"{plan.job.name} failed: {job.error if job else 'another process works on it'}")
@@ -141,17 +144,32 @@ def list_jobs(overrides: Sequence[str], *, multirun: bool, write: bool) -> Listi
         Whether to write the splits into the sweep's folder, too.
     """
     global _listing
+    trials = search_trials(overrides)
     with tempfile.TemporaryDirectory(prefix="state-rag-") as scratch:
-        serial = [text for text in overrides if not text.lstrip("+~").startswith("hydra/launcher")]
-        serial = [text for text in serial if not text.lstrip("+~").startswith("hydra.launcher")]
-        listing = _listing = Listing(None if write else Path(scratch, "splits"))
+        listing = _listing = Listing(None if write else Path(scratch, "splits"), trials)
+        changed = [f"hydra.{mode}.dir={quoted(scratch)}" for mode in ("run", "sweep")]
+        if trials is not None:
+            changed += ["hydra.sweeper.n_trials=1", "hydra.sweeper.storage=null"]
+        serial = [text for text in overrides if not text.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))]
         try:
-            _application(
-                [*serial, "hydra/launcher=basic", f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"], multirun
-            )
+            _application([*serial, "hydra/launcher=basic", *changed], multirun)
         finally:
             _listing = None
     return listing
+
+
+def search_trials(overrides: Sequence[str]) -> int | None:
+    """Return how many jobs a search may run; None where every combination is run."""
+    register_search_path()
+    hydras = ("hydra", "+hydra", "sweep=", "experiment=")
+    with initialize_config_module(STATES_CONFIGS, version_base="1.3"):
+        try:
+            sweeper = compose(
+                CONFIG, [text for text in overrides if text.startswith(hydras)], return_hydra_config=True
+            ).hydra.sweeper
+        except HydraException as error:
+            raise StateRagError(str(error)) from error
+    return None if sweeper._target_ == GRID else int(sweeper.get("n_trials") or 1)
 
 
 def run_jobs(overrides: Sequence[str], *, multirun: bool) -> None:
@@ -161,7 +179,7 @@ def run_jobs(overrides: Sequence[str], *, multirun: bool) -> None:
 
 def _application(overrides: Sequence[str], multirun: bool) -> None:
     register_search_path()
-    for name in ("hydra", "hydra_plugins"):
+    for name in ("hydra", "hydra_plugins", "alembic", "optuna"):
         logging.getLogger(name).setLevel(logging.WARNING)
     application = hydra.main(config_path=f"pkg://{STATES_CONFIGS}", config_name=CONFIG, version_base="1.3")(run_one)
     with _arguments(["state-rag sweep", *(["--multirun"] if multirun else []), *overrides]):

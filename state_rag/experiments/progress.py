@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -12,8 +13,7 @@ from rich.text import Text
 
 from state_rag.errors import StateRagError
 from state_rag.experiments.cost import SecondsOf, duration
-from state_rag.experiments.jobs import Job, read_job, record_path
-from state_rag.experiments.plan import Plan
+from state_rag.experiments.jobs import Job, read_job
 from state_rag.experiments.run_job import score
 
 DONE = ("finished", "failed")
@@ -26,17 +26,30 @@ class Progress:
     ----------
     folder
         The sweep.
-    plans
-        The jobs, by name.
+    jobs
+        The jobs as they stand now.
+    metric
+        What to say of a finished job.
     console
         A terminal also gets a line that is kept up to date.
+    total
+        Number of jobs, where a search makes them one by one; None for the jobs given.
     interval
         Seconds between two looks.
     """
 
-    def __init__(self, folder: Path, plans: Mapping[str, Plan], console: Console, interval: float = 0.5) -> None:
-        self.folder, self.plans, self.console, self.interval = folder, plans, console, interval
-        self.jobs = {name: self._read(name) for name in plans}
+    def __init__(
+        self,
+        folder: Path,
+        jobs: Iterable[Job],
+        metric: str,
+        console: Console,
+        total: int | None = None,
+        interval: float = 0.5,
+    ) -> None:
+        self.folder, self.metric, self.console, self.interval = folder, metric, console, interval
+        self.jobs = {job.name: job for job in jobs}
+        self.total = total
         self.since: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sweep progress", daemon=True)
@@ -65,18 +78,16 @@ class Progress:
 
     def look(self) -> None:
         """Read the records once and report what has changed."""
-        for name, before in self.jobs.items():
-            if before.status in DONE and name not in self.since and before.status == "finished":
-                continue
-            job = self._read(name)
+        for job in self._read():
+            before = self.jobs.get(job.name)
             if job == before:
                 continue
-            self.jobs[name] = job
-            if job.status == "running" and name not in self.since:
-                self.since[name] = time.monotonic()
+            self.jobs[job.name] = job
+            if job.status == "running" and job.name not in self.since:
+                self.since[job.name] = time.monotonic()
                 self._print("started", job)
-            elif job.status in DONE and before.status != job.status:
-                self.since.pop(name, None)
+            elif job.status in DONE and (before is None or before.status != job.status):
+                self.since.pop(job.name, None)
                 self._print(job.status, job)
         if self._live is not None:
             self._live.update(Text(self.line()))
@@ -84,7 +95,8 @@ class Progress:
     def line(self) -> str:
         """Return the counts and the time left."""
         counts = {status: sum(job.status == status for job in self.jobs.values()) for status in (*DONE, "running")}
-        text = f"{counts['finished']} of {len(self.jobs)} done, {counts['running']} running, {counts['failed']} failed"
+        done = f"{counts['finished']} of {self.total or len(self.jobs)} done"
+        text = f"{done}, {counts['running']} running, {counts['failed']} failed"
         left = self.seconds_left()
         return text if left is None else f"{text}, about {duration(left)} left"
 
@@ -97,26 +109,31 @@ class Progress:
         left = [job for job in self.jobs.values() if job.status in ("waiting", "running")]
         expected = [times.like(job) for job in left]
         known = [seconds for seconds in expected if seconds is not None]
+        if not known and self.total is not None:
+            known = [job.seconds for job in self.jobs.values() if job.seconds is not None]
         if not known:
             return None
-        total = sum(known) * len(left) / len(known)
+        coming = len(left) + max(0, (self.total or 0) - len(self.jobs))
+        total = sum(known) * coming / len(known)
         gone = sum(time.monotonic() - self.since[job.name] for job in left if job.name in self.since)
         return max(total - gone, 0.0) / max(1, sum(job.status == "running" for job in left))
 
-    def _read(self, name: str) -> Job:
-        plan = self.plans[name]
-        if not record_path(self.folder, name).is_file():
-            return plan.job
-        try:
-            return read_job(self.folder, name)
-        except StateRagError:
-            return plan.job
+    def _read(self) -> list[Job]:
+        """Read the records of the jobs; of a search, of all that the folder has."""
+        names = list(self.jobs)
+        if self.total is not None:
+            names = sorted(path.stem for path in (self.folder / "jobs").glob("[!.]*.json"))
+        found = []
+        for name in names:
+            # A record that somebody removes meanwhile, or damages, is no reason to end the sweep.
+            with suppress(StateRagError):
+                found.append(read_job(self.folder, name))
+        return found
 
     def _print(self, what: str, job: Job) -> None:
         details = ""
         if what == "finished":
-            metric = self.plans[job.name].objective
-            details = f" in {duration(job.seconds or 0.0)}, {metric} {score(job, metric):.3f}"
+            details = f" in {duration(job.seconds or 0.0)}, {self.metric} {score(job, self.metric):.3f}"
         elif what == "failed":
             details = f": {job.error} Log: {job.log}"
         self.console.print(

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,10 @@ TITLES = {
 }
 SHOWN_ELSEWHERE = ("rag", "held_out", "training.topk_rag", "seed")
 """Keys that have a column of their own."""
+
+
+WIDE = 110
+"""Columns of a terminal that has room for everything."""
 
 
 def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, console: Console | None = None) -> None:
@@ -59,19 +63,17 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
     if dry_run:
         _show_listing(console, listing, plans, folder)
         return
-    if not listing.search:
-        _enter(plans, folder)
-        repeated = len(listing.plans) - len(plans)
-        same = f" ({repeated} more are the same as one of these)" if repeated else ""
-        console.print(f"{len(plans)} jobs{same} in {folder}", markup=False, highlight=False, soft_wrap=True)
+    jobs = [] if listing.trials else _enter(plans, folder)
+    repeated = len(listing.plans) - len(plans)
+    same = f" ({repeated} more are the same as one of these)" if repeated else ""
+    count = f"up to {listing.trials}" if listing.trials else f"{len(plans)}"
+    _say(console, f"{count} jobs{same} in {folder}")
     try:
-        with Progress(folder, {} if listing.search else plans, console):
+        with Progress(folder, jobs, listing.plans[0].objective, console, total=listing.trials):
             run_jobs(overrides, multirun=multirun)
     except KeyboardInterrupt:
         raise StateRagError(f"interrupted. The same command goes on with what is left in {folder}.") from None
-    names = None if listing.search else set(plans)
-    jobs = [job for job in read_jobs(folder) if names is None or job.name in names]
-    _show_result(console, jobs, listing, folder)
+    _show_result(console, [job for job in read_jobs(folder) if listing.trials or job.name in plans], listing, folder)
 
 
 def _refuse(listing: Listing) -> None:
@@ -89,15 +91,17 @@ def _refuse(listing: Listing) -> None:
     raise StateRagError(f"{len(listing.errors)} of {total} configurations cannot run, so none was started:{shown}")
 
 
-def _enter(plans: dict[str, Plan], folder: Path) -> None:
-    """Write a record for each new job, and have those of killed processes wait again."""
+def _enter(plans: dict[str, Plan], folder: Path) -> list[Job]:
+    """Write a record for each new job, have those of killed processes wait again, and return all."""
+    jobs = []
     for name, plan in plans.items():
         with job_lock(folder, name) as lock:
-            if lock is None:
-                continue
             job = current(plan, folder)
-            if not is_finished(job):
-                write_job(folder, replace(job, status="failed" if job.status == "failed" else "waiting"))
+            if lock is not None and not is_finished(job):
+                job = replace(job, status="waiting")
+                write_job(folder, job)
+        jobs.append(job)
+    return jobs
 
 
 def state_of(plan: Plan, folder: Path) -> str:
@@ -118,7 +122,7 @@ def state_of(plan: Plan, folder: Path) -> str:
 
 
 def _show_listing(console: Console, listing: Listing, plans: dict[str, Plan], folder: Path) -> None:
-    table = _table(f"What would run in {folder}", ("#", "job", "method", "line", "K", "seed", "also", "state"))
+    rows = []
     first: dict[str, int] = {}
     left = []
     for number, (plan, asked) in enumerate(zip(listing.plans, listing.asked, strict=True)):
@@ -127,44 +131,42 @@ def _show_listing(console: Console, listing: Listing, plans: dict[str, Plan], fo
         if name not in first and state != "finished":
             left.append(plan)
         first.setdefault(name, number)
-        table.add_row(str(number), *_columns(plan.job), _also(asked, listing.asked), state)
-    console.print(table)
-    if listing.search:
-        count = f"up to {listing.trials}" if listing.trials else "an unknown number of"
-        console.print(f"A search chooses the values: {count} jobs, of which only the first are known.", markup=False)
+        rows.append((plan.job, {"#": str(number), "also": _also(asked, listing.asked), "state": state}))
+    _print_table(console, f"What would run in {folder}", rows)
+    if listing.trials:
+        _say(console, f"A search chooses the values: up to {listing.trials} jobs, of which only the first is known.")
+        left = [*listing.plans] * listing.trials
     records = read_jobs(folder) if (folder / "jobs").is_dir() else []
     for line in estimate(left, records).lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
 
 
 def _show_result(console: Console, jobs: list[Job], listing: Listing, folder: Path) -> None:
     metric = listing.plans[0].objective
-    table = _table("Jobs", ("job", "method", "line", "K", "seed", "status", metric, "time"))
-    elsewhere = []
+    also = {
+        plan.job.name: _also(asked, listing.asked) for plan, asked in zip(listing.plans, listing.asked, strict=True)
+    }
+    rows = []
+    elsewhere = 0
     for job in jobs:
         status = job.status
         if status in ("running", "waiting"):
-            elsewhere.append(job)
+            elsewhere += 1
             status = "running elsewhere" if is_locked(folder, job.name) else "not run"
         value = score(job, metric)
+        shown = "-" if math.isnan(value) else f"{value:.3f}"
         time = duration(job.seconds) if job.seconds is not None else "-"
-        table.add_row(*_columns(job), status, "-" if math.isnan(value) else f"{value:.3f}", time)
-    console.print(table)
-    for label, place in (
-        ("runs and predictions", folder / "runs"),
-        ("records and logs", folder / "jobs"),
-        ("splits", folder / "splits"),
-    ):
-        if place.is_dir():
-            console.print(f"{label:21} {place}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"next: state-rag table1 {folder}", markup=False, highlight=False, soft_wrap=True)
+        rows.append((job, {"also": also.get(job.name, ""), "status": status, metric: shown, "time": time}))
+    _print_table(console, "Jobs", rows)
+    for label, name in (("runs and predictions", "runs"), ("records and logs", "jobs"), ("splits", "splits")):
+        if (folder / name).is_dir():
+            _say(console, f"{label:21} {folder / name}")
+    _say(console, f"next: state-rag table1 {folder}")
     if elsewhere:
-        console.print(
-            f"{len(elsewhere)} of {len(jobs)} jobs have not ended: another process works on them, or did when it was "
-            "their turn. The same command goes on with what is left.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        _say(
+            console,
+            f"{elsewhere} of {len(jobs)} jobs have not ended: another process works on them, or did when it was their "
+            "turn. The same command goes on with what is left.",
         )
     failed = [job for job in jobs if job.status == "failed"]
     if failed:
@@ -172,25 +174,34 @@ def _show_result(console: Console, jobs: list[Job], listing: Listing, folder: Pa
         raise StateRagError(f"{len(failed)} of {len(jobs)} jobs failed; the same command tries them again.{shown}")
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _print_table(console: Console, title: str, rows: Sequence[tuple[Job, dict[str, str]]]) -> None:
+    """Print jobs with further columns; a narrow terminal leaves out what the names say anyway."""
     table = Table(title=title, title_justify="left", box=SIMPLE)
-    for name in columns:
-        table.add_column(
-            name,
-            overflow="fold",
-            no_wrap=name == "job",
-            justify="right" if name in ("#", "K", "seed", "time") else "left",
-        )
-    return table
-
-
-def _columns(job: Job) -> tuple[str, str, str, str, str]:
-    topk = "-" if job.topk is None else str(job.topk)
-    return job.name, TITLES[job.method], job.held_out, topk, str(job.seed)
+    own: dict[str, Callable[[Job], str]] = {
+        "job": lambda job: job.name,
+        "method": lambda job: TITLES[job.method],
+        "line": lambda job: job.held_out,
+        "K": lambda job: "-" if job.topk is None else str(job.topk),
+        "seed": lambda job: str(job.seed),
+    }
+    if console.width < WIDE:
+        own = {"job": own["job"]}
+    further = list(rows[0][1]) if rows else []
+    further = [name for name in further if any(extra[name] for _, extra in rows)]
+    names = [*(name for name in further if name == "#"), *own, *(name for name in further if name != "#")]
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name == "job")
+    for job, extra in rows:
+        table.add_row(*(extra[name] if name in extra else own[name](job) for name in names))
+    console.print(table)
 
 
 def _also(asked: Sequence[str], everything: Sequence[Sequence[str]]) -> str:
     """Return the overrides of one configuration that not all have, less those with a column of their own."""
     shared = set.intersection(*(set(each) for each in everything))
     kept = [text for text in asked if text not in shared and text.partition("=")[0] not in SHOWN_ELSEWHERE]
-    return " ".join(kept)
+    return " ".join(text.partition("=")[0].rpartition(".")[2] + "=" + text.partition("=")[2] for text in kept)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
