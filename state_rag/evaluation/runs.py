@@ -1,6 +1,5 @@
 """Find a run's predictions and what its configuration says about them."""
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
+from state_rag.run_folders import CONFIG, find_run_folder
 
-logger = logging.getLogger(__name__)
 PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
 RESULTS = "gge"
 
@@ -93,20 +92,10 @@ def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Ru
         If there is no run, no prediction, or more than one without `checkpoint`.
     """
     place = Path(place)
-    if not place.is_dir():
-        raise StateRagError(f"{place}: no such folder; expected the folder of a run (it holds config.yaml)")
     if (place / PREDICTED).is_file():
-        folder = place.parent if (place.parent / "config.yaml").is_file() else place
+        folder = place.parent if (place.parent / CONFIG).is_file() else place
         return Run(folder, place, _read_config(folder) if folder != place else {})
-    if not (place / "config.yaml").is_file():
-        inside = sorted(path.parent for path in place.glob("*/config.yaml"))
-        if len(inside) != 1:
-            raise StateRagError(
-                f"{place}: no config.yaml here, and {len(inside)} runs inside"
-                + (f" ({', '.join(path.name for path in inside[:6])}); name one of them" if inside else "")
-            )
-        logger.info("%s holds one run; taking %s", place, inside[0])
-        place = inside[0]
+    place = find_run_folder(place)
     found = sorted(path.parent for path in place.glob(f"eval_*/{PREDICTED}"))
     if checkpoint is not None:
         found = [path for path in found if path.name in (f"eval_{checkpoint}", f"eval_{checkpoint}.ckpt", checkpoint)]
@@ -123,7 +112,7 @@ def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Ru
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         config = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

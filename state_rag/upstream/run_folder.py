@@ -1,6 +1,5 @@
 """Find a run's folder and read what it holds, before STATE does."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ import torch
 import yaml
 
 from state_rag.errors import StateRagError
+from state_rag.run_folders import CONFIG, find_run_folder
 from state_rag.settings import RagSettings
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,27 +56,12 @@ def find_run(folder: str | Path, flag: str = "--output-dir") -> Run:
     StateRagError
         If there is no run, or more than one.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise StateRagError(f"{flag} {folder} is not a folder. Give the folder that `state tx train` wrote.")
-    if not (folder / "config.yaml").is_file():
-        runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
-        if not runs:
-            raise StateRagError(
-                f"{flag} {folder} holds no run: neither it nor a folder in it has a config.yaml. Give the folder "
-                "that `state tx train` wrote (output_dir/name)."
-            )
-        if len(runs) > 1:
-            names = ", ".join(run.name for run in runs)
-            raise StateRagError(f"{flag} {folder} holds {len(runs)} runs ({names}). Name one of them.")
-        folder = runs[0]
-        logger.info("Took the run %s, the only one in %s.", folder, folder.parent)
-    return read_run(folder)
+    return read_run(find_run_folder(folder, flag))
 
 
 def read_run(folder: Path) -> Run:
     """Read ``config.yaml`` in `folder`."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         config = yaml.safe_load(path.read_text())
         data = config["data"]["kwargs"]

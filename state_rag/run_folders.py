@@ -1,0 +1,45 @@
+"""Which folder a user means by a run."""
+
+import logging
+import os
+from pathlib import Path
+
+from state_rag.errors import StateRagError
+
+logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"
+"""The file that makes a folder a run's."""
+
+
+def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
+    """Return the folder of a run: `place` itself, or the only run in a folder right below it.
+
+    Parameters
+    ----------
+    place
+        The folder that was given.
+    flag
+        The option that it was given with, for errors.
+
+    Raises
+    ------
+    StateRagError
+        If there is no run, or more than one.
+    """
+    place = Path(place)
+    given = f"{flag} {place}".lstrip()
+    if not place.is_dir():
+        raise StateRagError(f"{given} is not a folder. Give the folder that `state tx train` wrote.")
+    if (place / CONFIG).is_file():
+        return place
+    runs = sorted(path.parent for path in place.glob(f"*/{CONFIG}"))
+    if not runs:
+        raise StateRagError(
+            f"{given} holds no run: neither it nor a folder in it has a {CONFIG}. Give the folder that "
+            "`state tx train` wrote (output_dir/name)."
+        )
+    if len(runs) > 1:
+        names = ", ".join(run.name for run in runs[:10]) + (", ..." if len(runs) > 10 else "")
+        raise StateRagError(f"{given} holds {len(runs)} runs ({names}). Name one of them.")
+    logger.info("Took the run %s, the only one in %s.", runs[0], place)
+    return runs[0]
