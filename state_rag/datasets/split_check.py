@@ -371,7 +371,7 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
             )
     for (one, other, line), names in _tested_and_used(tally, same_file=False).items():
         warnings.append(
-            f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} train or validate "
-            f"as cells of {line!r} in data set {other!r} ({shorten(names)}), so the line is not fully held out."
+            f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} are trained or validated on "
+            f"in data set {other!r} ({shorten(names)}), so the line is not fully held out."
         )
     return warnings
