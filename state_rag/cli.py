@@ -19,6 +19,7 @@ ROOMS = (
     "state_rag.datasets.commands",
     "state_rag.upstream.commands",
     "state_rag.evaluation.commands",
+    "state_rag.tracking.commands",
     "state_rag.experiments.table_commands",
     "state_rag.experiments.commands",
 )

@@ -72,6 +72,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.results import definitions
     from state_rag.evaluation.tables import legend, terminal_tables
+    from state_rag.evaluation.to_wandb import send_evaluation
 
     console = Console()
     for run, folder in _evaluated(args):
@@ -80,6 +81,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         console.print(*terminal_tables(comparison, console.width), sep="\n")
         console.print(legend(comparison), style="dim", markup=False)
         _print_notes(console, folder)
+        send_evaluation(run, folder)
 
 
 def gather(args: argparse.Namespace):

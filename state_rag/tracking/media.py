@@ -91,6 +91,6 @@ def heat_map_figure(indices: np.ndarray, names: Sequence[str]) -> Any:
         if np.isfinite(value):
             shade = "white" if value < 0.6 else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
-    axes.set_title("selected neighbours shared", fontsize=10)
+    axes.set_title("neighbours shared (blank: none selected)", fontsize=10)
     figure.colorbar(picture, ax=axes, label="Jaccard index", shrink=0.8)
     return figure

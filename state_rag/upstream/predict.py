@@ -93,14 +93,17 @@ def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None)
         return
     from state_rag.evaluation.run_evaluation import evaluate_run
     from state_rag.evaluation.runs import find_run as find_predictions
+    from state_rag.evaluation.to_wandb import send_evaluation
 
+    predictions = find_predictions(results)
     folder = evaluate_run(
-        find_predictions(results),
+        predictions,
         toml=toml_path(found, args.toml),
         embeddings=args.genept_path,
         keep=keep,
     )
     logger.info("Metrics and naive baselines: %s (print them with `state-rag evaluate %s`)", folder, found.folder)
+    send_evaluation(predictions, folder)
 
 
 def _choose(

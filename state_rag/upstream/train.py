@@ -4,7 +4,7 @@ import errno
 import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
@@ -24,6 +25,7 @@ from state_rag.upstream.knowledge_source import (
 )
 from state_rag.upstream.run_folder import read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
+from state_rag.upstream.wandb_run import described_run
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     if settings.mode == "none":
         if "rag" in values:
             logger.info("training.rag=false and training.use_genept=false: plain STATE, not changed by state-rag.")
-        with any_head_count():
+        with any_head_count(), described_run(values, settings):
             return original(without_flags(cfg))
     return _train(original, cfg, values, settings)
 
@@ -66,6 +68,7 @@ def _train(
     missing = sorted(set(split.perturbations) - set(knowledge.names))
     refuse_or_report(missing, settings, len(split.perturbations))
     _check_remaining(split, set(knowledge.names) & set(split.perturbations), settings)
+    check_watched(settings.rag_watch, knowledge.names)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -91,6 +94,7 @@ def _train(
         )
         stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
         stack.enter_context(nothing_half_written(folder))
+        stack.enter_context(described_run(values, settings))
         result = original(cfg)
     logger.info("Run folder: %s", folder)
     logger.info("Next: state tx predict --output-dir %s", folder)
@@ -168,6 +172,17 @@ def _check_remaining(split: SplitSummary, known: set[str], settings: RagSettings
             "No test perturbation of the split has an embedding. Provide embeddings for some of "
             f"{', '.join(sorted(split.test_perturbations)[:10])}, or choose other test perturbations."
         )
+
+
+def check_watched(watched: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse perturbations to watch that the run has no embedding of, with close spellings."""
+    for name in watched:
+        if name not in known:
+            close = close_spellings(name, known, 3)
+            hint = f"Close names: {', '.join(close)}." if close else f"Known are {', '.join(sorted(known)[:5])}, ..."
+            raise StateRagError(
+                f"training.rag_watch names {name!r}, which is no perturbation of the data with an embedding. {hint}"
+            )
 
 
 def without_flags(cfg: DictConfig) -> DictConfig:

@@ -1,0 +1,56 @@
+"""What of an evaluation goes to the W&B run of its training: the table, the conditions and the plots."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from state_rag.evaluation.results import definitions, load_tables
+from state_rag.evaluation.runs import Run
+from state_rag.tracking.evaluation_run import log_evaluation
+
+
+def send_evaluation(run: Run, folder: Path) -> bool:
+    """Log a finished evaluation to the W&B run of a training; see `log_evaluation`.
+
+    Parameters
+    ----------
+    run
+        From `runs.find_run`.
+    folder
+        The evaluation, as `evaluate_run` returns it.
+
+    Returns
+    -------
+    bool
+        Whether it was logged.
+    """
+    model, baselines, _ = load_tables(folder)
+    metrics = [name for name in definitions([folder]) if name in model]
+    predictors = {**{str(name): table for name, table in baselines.groupby("predictor", sort=False)}, run.name: model}
+    rows: list[list[Any]] = [
+        [name, len(table), *(_number(table[metric].mean()) if metric in table else None for metric in metrics)]
+        for name, table in predictors.items()
+    ]
+    means = {metric: value for metric in metrics if (value := _number(model[metric].mean())) is not None}
+    conditions = model[["perturbation", "cell_line", *metrics]]
+    listed = [[_plain(value) for value in row] for row in conditions.itertuples(index=False)]
+    return log_evaluation(
+        run.folder,
+        means=means,
+        tables={
+            "table": (["predictor", "conditions", *metrics], rows),
+            "conditions": (list(conditions.columns), listed),
+        },
+        pictures={path.stem: path for path in sorted((folder / "plots").glob("*.png"))},
+        notes={"checkpoint": run.predictions.name.removeprefix("eval_")},
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if pd.notna(value) and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else _number(value)

@@ -1,0 +1,157 @@
+"""Describe a training's W&B run: group, job type, tags, and a configuration that says where the run comes from.
+
+STATE starts the run itself (`state.tx.utils.get_loggers`). While it does, its placeholder entity is left out, so that
+W&B's own default or ``WANDB_ENTITY`` holds, and group and job type are set; afterwards its configuration is completed.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.split_toml import read_split
+from state_rag.embeddings.find import find_embeddings
+from state_rag.errors import StateRagError
+from state_rag.files import sample_digest
+from state_rag.settings import RagSettings
+from state_rag.tracking.provenance import file_fingerprints, git_revision, package_versions
+from state_rag.tracking.run_record import RunRecord
+from state_rag.upstream.swap import replaced
+
+logger = logging.getLogger(__name__)
+
+PLACEHOLDER_ENTITY = "your_entity_name"
+DEFAULT_PROJECT = "state"
+"""What STATE's configuration says where nobody has set an entity and a project."""
+
+LONGEST_TAG = 64
+
+
+@contextmanager
+def described_run(values: Mapping[str, Any], settings: RagSettings) -> Iterator[None]:
+    """Have the W&B run that STATE starts described, if it starts one.
+
+    Parameters
+    ----------
+    values
+        The resolved configuration of `state tx train`.
+    settings
+        Its flags of retrieval.
+    """
+    if not values.get("use_wandb"):
+        yield
+        return
+    from state.tx import utils
+
+    original = utils.get_loggers
+    folder = Path(values["output_dir"]) / values["name"]
+    labels = labels_of(values, settings)
+    started: list[tuple[Any, RunRecord]] = []
+
+    def get_loggers(**given: Any) -> list[Any]:
+        cfg = given.get("cfg") or {}
+        section = dict(cfg.get("wandb") or {})
+        section["tags"] = [*(section.get("tags") or []), *tags_of(labels)]
+        given["cfg"] = {**cfg, "wandb": section}
+        given["wandb_entity"], given["wandb_project"] = entity_and_project(section, os.environ)
+        with environment(WANDB_RUN_GROUP=section.get("group"), WANDB_JOB_TYPE=section.get("job_type") or "train"):
+            loggers = original(**given)
+        for run in _recorded_runs(loggers):
+            run.config.update({**labels, "state_rag": facts_of(values, settings, folder)}, allow_val_change=True)
+            record = RunRecord.of(run)
+            record.save(folder)
+            started.append((run, record))
+        return loggers
+
+    with replaced(utils, "get_loggers", get_loggers):
+        yield
+    for run, record in started:
+        record.with_progress(run).save(folder)
+
+
+def labels_of(values: Mapping[str, Any], settings: RagSettings) -> dict[str, Any]:
+    """Return `method`, `held_out` (lines joined by ``+``) and `topk` of a run; None where a label does not apply."""
+    return {
+        "method": settings.mode,
+        "held_out": held_out(values),
+        "topk": settings.topk_rag if settings.retrieves else None,
+    }
+
+
+def held_out(values: Mapping[str, Any]) -> str | None:
+    """Return the cell lines of which the split holds perturbations out; None where there is no split to read."""
+    path = values["data"]["kwargs"].get("toml_config_path")
+    if not path:
+        return None
+    try:
+        split = read_split(path)
+    except StateRagError:
+        return None
+    lines = {line for (_, line), lists in split.fewshot.items() if lists.get("test")}
+    lines |= {line for (_, line), part in split.zeroshot.items() if part == "test"}
+    return "+".join(sorted(lines)) or None
+
+
+def tags_of(labels: Mapping[str, Any]) -> list[str]:
+    """Return the labels as tags, such as ``held_out=k562``; W&B takes at most 64 characters."""
+    return [f"{name}={value}"[:LONGEST_TAG] for name, value in labels.items() if value is not None]
+
+
+def entity_and_project(section: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return what to tell W&B: STATE's placeholders give way to ``WANDB_ENTITY`` and ``WANDB_PROJECT``.
+
+    None leaves the choice to W&B (its environment variables, then the login's default).
+    """
+    entity, project = section.get("entity"), section.get("project")
+    if entity == PLACEHOLDER_ENTITY:
+        entity = None
+    if project == DEFAULT_PROJECT and environ.get("WANDB_PROJECT"):
+        project = environ["WANDB_PROJECT"]
+    return entity, project
+
+
+def facts_of(values: Mapping[str, Any], settings: RagSettings, folder: Path) -> dict[str, Any]:
+    """Return what the run's configuration says under `state_rag`: enough to know, and to restore, the run."""
+    data = values["data"]["kwargs"]
+    facts: dict[str, Any] = {
+        "config_yaml": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "settings": settings.to_dict(),
+        "git": git_revision(),
+        "packages": package_versions(),
+        "data": None,
+        "embeddings": None,
+    }
+    try:
+        path = data.get("toml_config_path")
+        if path:
+            split = read_split(path)
+            files = [file for place in split.datasets.values() for file in find_data_files(place, str(path))]
+            facts["data"] = {"split": sample_digest(path), "files": file_fingerprints(files)}
+        if settings.use_genept:
+            facts["embeddings"] = file_fingerprints([find_embeddings(settings.genept_path)])
+    except (StateRagError, OSError) as error:
+        logger.warning("The W&B run has no fingerprint of its data: %s", error)
+    return facts
+
+
+@contextmanager
+def environment(**values: str | None) -> Iterator[None]:
+    """Set environment variables for a while; None, and a variable that is set already, changes nothing."""
+    added = [name for name, value in values.items() if value and name not in os.environ]
+    os.environ.update({name: str(values[name]) for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _recorded_runs(loggers: list[Any]) -> list[Any]:
+    """Return the W&B runs of the loggers that record anything."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    runs = [one.experiment for one in loggers if isinstance(one, WandbLogger)]
+    return [run for run in runs if not getattr(run, "disabled", False)]
