@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
+from state_rag.names import close_spellings
 from state_rag.retrieval.knowledge import Knowledge
 
 

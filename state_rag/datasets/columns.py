@@ -1,6 +1,5 @@
 """Find out which obs columns of an h5ad file hold perturbation, cell type and batch, and what the control is called."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 import h5py
@@ -8,6 +7,7 @@ import numpy as np
 
 from state_rag.datasets.h5ad import obs_columns, read_column
 from state_rag.errors import StateRagError
+from state_rag.names import suggest
 
 PERTURBATION_COLUMNS = ("gene", "perturbation", "condition", "target_gene", "pert", "drug", "drugname_drugconc")
 CELL_TYPE_COLUMNS = ("cell_line", "cell_type", "celltype", "cell_name")
@@ -72,23 +72,6 @@ def find_control(names: Iterable[str], given: str | None, where: str, flag: str)
             f"{flag}."
         )
     return present[0]
-
-
-def suggest(unknown: Sequence[str], known: Sequence[str], limit: int = 5) -> str:
-    """Return `'; close spellings: A -> A1, A2'` for the first unknown names, or an empty string."""
-    by_folded = {name.casefold(): name for name in known}
-    parts = []
-    for name in unknown[:limit]:
-        close = difflib.get_close_matches(name.casefold(), list(by_folded), n=3, cutoff=0.7)
-        if close:
-            parts.append(f"{name} -> {', '.join(by_folded[c] for c in close)}")
-    return f"; close spellings: {'; '.join(parts)}" if parts else ""
-
-
-def shorten(names: Sequence[str], limit: int = 5) -> str:
-    """Return the first names, and how many more there are."""
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _same_groups(file: h5py.File, first: str, second: str, flag: str) -> bool:

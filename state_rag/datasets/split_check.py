@@ -17,12 +17,11 @@ from state_rag.datasets.columns import (
     PERTURBATION_COLUMNS,
     find_column,
     find_control,
-    shorten,
-    suggest,
 )
 from state_rag.datasets.h5ad import is_categorical, open_h5ad, read_column
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
+from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -310,7 +309,7 @@ def _check_named(split: Split, tally: _Tally, control_pert: str) -> None:
             if unknown:
                 raise StateRagError(
                     f'{split.path}: [fewshot."{dataset}.{line}"] {part} names {len(unknown)} perturbations, out of '
-                    f"{len(names)}, that the data lack ({shorten(unknown)}{suggest(unknown, known)}). Correct or "
+                    f"{len(names)}, that the data lack ({listing(unknown)}{suggest(unknown, known)}). Correct or "
                     "remove them; upstream would ignore them without a word."
                 )
 
@@ -335,7 +334,7 @@ def _refuse_leaks(split: Split, tally: _Tally) -> None:
     for (one, other, line), names in _tested_and_used(tally, same_file=True).items():
         raise StateRagError(
             f"{split.path}: the data sets {one!r} and {other!r} are the same file, and {len(names)} test perturbations "
-            f"of {line!r} in {one!r} are in training or validation as cells of {other!r} ({shorten(names)}). Name the "
+            f"of {line!r} in {one!r} are in training or validation as cells of {other!r} ({listing(names)}). Name the "
             "file once."
         )
 
@@ -363,7 +362,7 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
         if both:
             warnings.append(
                 f'{split.path}: [fewshot."{dataset}.{line}"] has {len(both)} perturbations in both lists '
-                f"({shorten(both)})."
+                f"({listing(both)})."
             )
         if control_pert in lists["val"] or control_pert in lists["test"]:
             warnings.append(
@@ -371,7 +370,7 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
             )
     for (one, other, line), names in _tested_and_used(tally, same_file=False).items():
         warnings.append(
-            f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} are trained or validated on "
-            f"in data set {other!r} ({shorten(names)}), so the line is not fully held out."
+            f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} are trained or "
+            f"validated on in data set {other!r} ({listing(names)}), so the line is not fully held out."
         )
     return warnings

@@ -7,8 +7,8 @@ from typing import Any
 
 import toml
 
-from state_rag.datasets.columns import suggest
 from state_rag.errors import StateRagError
+from state_rag.names import suggest
 
 _PARTS = ("train", "val", "test")
 

@@ -15,14 +15,13 @@ from state_rag.datasets.columns import (
     PERTURBATION_COLUMNS,
     find_column,
     find_control,
-    shorten,
-    suggest,
 )
 from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.datasets.split_check import SplitSummary, check_split, find_data_files
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
+from state_rag.names import listing, suggest
 
 __all__ = ["Split", "SplitSummary", "WrittenSplit", "check_split", "read_split", "read_test_list", "write_split"]
 
@@ -176,7 +175,7 @@ def write_split(
             "%d of %d test perturbations occur in no other cell line (%s): no training cell shows them.",
             len(only_here),
             len(test),
-            shorten(only_here),
+            listing(only_here),
         )
     path = Path(output)
     text = _render(dataset, absolute, held_out, val, test, few_shot, seed, test_list)
@@ -251,12 +250,12 @@ def _check_listed(
         raise StateRagError(f"{source}: names the control {control!r}. Remove it; controls are in every part.")
     both = sorted(set(val) & set(test))
     if both:
-        raise StateRagError(f"{source}: {len(both)} names are in both lists ({shorten(both)}). Keep each in one.")
+        raise StateRagError(f"{source}: {len(both)} names are in both lists ({listing(both)}). Keep each in one.")
     present = set(known)
     unknown = [p for p in [*val, *test] if p not in present]
     if unknown:
         raise StateRagError(
-            f"{source}: {len(unknown)} of {len(val) + len(test)} names are not in the data ({shorten(unknown)}"
+            f"{source}: {len(unknown)} of {len(val) + len(test)} names are not in the data ({listing(unknown)}"
             f"{suggest(unknown, known)}). Correct or remove them."
         )
 
@@ -279,7 +278,7 @@ def _from_lists(
     absent = [p for p in [*listed_val, *listed_test] if p not in present]
     if absent:
         logger.warning(
-            "%d listed perturbations have no cells in the line: left out (%s).", len(absent), shorten(absent)
+            "%d listed perturbations have no cells in the line: left out (%s).", len(absent), listing(absent)
         )
     test = [p for p in listed_test if p in present]
     if listed_val:
@@ -302,7 +301,7 @@ def _check_written(
     if lists != {"val": list(val), "test": list(test)}:
         odd = [name for name in [held_out, *val, *test] if not re.fullmatch(r"[\w.+-]+", name)]
         raise StateRagError(
-            f"{path}: upstream's TOML parser misreads some of these names: {shorten(odd)}. Rename them in the data."
+            f"{path}: upstream's TOML parser misreads some of these names: {listing(odd)}. Rename them in the data."
         )
 
 

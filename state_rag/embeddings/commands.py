@@ -48,8 +48,8 @@ def add_commands(subparsers: Any) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     """Read `args.source`, keep what is asked for, write `args.out`."""
     from state_rag.embeddings.readers import read_embeddings
-    from state_rag.embeddings.table import listing
     from state_rag.embeddings.writers import check_target, write_embeddings
+    from state_rag.names import listing
 
     target = check_target(args.out)
     _refuse_same(args.source, target)

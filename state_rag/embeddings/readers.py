@@ -15,7 +15,6 @@ from state_rag.embeddings.table import (
     ZeroRows,
     check_finite,
     check_names,
-    listing,
     stack_rows,
     zero_rows,
 )
@@ -24,6 +23,7 @@ from state_rag.embeddings.tensors import Table, read_npz, read_safetensors, read
 from state_rag.embeddings.text import DEFAULT_WIDTH, embed_texts
 from state_rag.errors import StateRagError
 from state_rag.files import sha256
+from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """The table of perturbation embeddings: names and vectors, checked when it is made."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,30 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from state_rag.errors import StateRagError
+from state_rag.names import close_spellings, listing
 
 ZeroRows = Literal["error", "drop"]
-
-
-def listing(names: Iterable[object], limit: int = 5) -> str:
-    """Return the first few names and, when there are more, how many in all.
-
-    Examples
-    --------
-    >>> listing(["A", "B"]), listing("ABCDEFG", limit=2)
-    ('A, B', 'A, B, ... (7 in all)')
-    """
-    shown = [str(name) for name in names]
-    if len(shown) <= limit:
-        return ", ".join(shown)
-    return f"{', '.join(shown[:limit])}, ... ({len(shown)} in all)"
-
-
-def close_spellings(name: str, known: Iterable[str], count: int = 5) -> list[str]:
-    """Return the known names most like `name`, case ignored, best first."""
-    by_upper: dict[str, str] = {}
-    for candidate in known:
-        by_upper.setdefault(candidate.upper(), candidate)
-    return [by_upper[found] for found in difflib.get_close_matches(name.upper(), list(by_upper), n=count, cutoff=0.6)]
 
 
 @dataclass(frozen=True, eq=False)

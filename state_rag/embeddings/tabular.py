@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from state_rag.embeddings.progress import byte_progress
-from state_rag.embeddings.table import check_names, listing
+from state_rag.embeddings.table import check_names
 from state_rag.errors import StateRagError
+from state_rag.names import listing
 
 Rows = dict[Any, Any]
 

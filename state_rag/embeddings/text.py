@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from state_rag.embeddings.table import listing
 from state_rag.errors import StateRagError
+from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ import torch
 
 from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.readers import read_embeddings
-from state_rag.embeddings.table import Embeddings, close_spellings
+from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
+from state_rag.names import close_spellings
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from state_rag.datasets.splits import SplitSummary, check_split
-from state_rag.embeddings.table import close_spellings
 from state_rag.errors import StateRagError
+from state_rag.names import close_spellings
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.knowledge_source import (

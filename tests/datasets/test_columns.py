@@ -1,7 +1,7 @@
 import h5py
 import pytest
 
-from state_rag.datasets.columns import PERTURBATION_COLUMNS, find_column, find_control, shorten, suggest
+from state_rag.datasets.columns import PERTURBATION_COLUMNS, find_column, find_control
 from state_rag.errors import StateRagError
 
 
@@ -50,14 +50,3 @@ def test_the_control_is_found_only_if_it_is_the_only_candidate():
         find_control(["control", "ctrl"], None, "x.h5ad", "--control")
     with pytest.raises(StateRagError, match="no name usual"):
         find_control(["A", "B"], None, "x.h5ad", "--control")
-
-
-def test_aged_gene_symbols_and_wrong_case_are_suggested():
-    assert "AARS1 -> AARS" in suggest(["AARS1"], ["AARS", "ZZZ"])
-    assert "kars -> KARS" in suggest(["kars"], ["AARS", "KARS"])
-    assert suggest(["XYZ"], ["AARS"]) == ""
-
-
-def test_long_lists_are_cut():
-    assert shorten(["a", "b", "c"], 2) == "a, b and 1 more"
-    assert shorten(["a"], 2) == "a"

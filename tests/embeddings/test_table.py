@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from state_rag.embeddings.table import Embeddings, close_spellings, listing, stack_rows
+from state_rag.embeddings.table import Embeddings, stack_rows
 from state_rag.errors import StateRagError
 
 
@@ -103,11 +103,3 @@ def test_ragged_vectors_are_named_with_their_width():
 def test_values_that_are_no_vectors_are_named_with_their_kind(value, found):
     with pytest.raises(StateRagError, match=f"expected a vector of numbers for each name, found {found}"):
         stack_rows({"A": [1.0, 2.0], "B": value}, "x")
-
-
-def test_a_long_list_of_names_is_cut_with_the_count():
-    assert listing(f"G{i}" for i in range(12)) == "G0, G1, G2, G3, G4, ... (12 in all)"
-
-
-def test_close_spellings_ignore_case():
-    assert close_spellings("copb1", ["HARS", "COPB1"]) == ["COPB1"]
