@@ -117,11 +117,11 @@ def _choose(
 
         knowledge = read_knowledge(checkpoint)
         unknown = wanted - set(knowledge.names)
-        if args.genept_path or (unknown & set(split.test_perturbations) and _has_embeddings(found)):
-            path = args.genept_path or found.settings.genept_path
-            if unknown:
-                embeddings = load_embeddings_or_none(path, unknown, found.settings.genept_text_width)
-                knowledge = with_queries(knowledge, embeddings) if embeddings is not None else knowledge
+        needed = bool(unknown & set(split.test_perturbations))
+        source = _embeddings_file(args.genept_path, found.settings.genept_path, needed)
+        if source is not None and unknown:
+            embeddings = load_embeddings_or_none(str(source), unknown, found.settings.genept_text_width)
+            knowledge = with_queries(knowledge, embeddings) if embeddings is not None else knowledge
         known = wanted & set(knowledge.names)
     elif args.eval_genept_pert:
         known = set(load_embeddings(args.genept_path, wanted, found.settings.genept_text_width).names)
@@ -144,15 +144,18 @@ def _choose(
     return knowledge, known, missing
 
 
-def _has_embeddings(found: Run) -> bool:
-    """Whether embeddings lie where a run would look for them without being told."""
+def _embeddings_file(given: str | None, configured: str | None, needed: bool) -> Path | None:
+    """Return the file that was given; else, if one is needed, that of the run or of a usual place, or None."""
     from state_rag.embeddings.find import find_embeddings
 
+    if given:
+        return find_embeddings(given)
+    if not needed:
+        return None
     try:
-        find_embeddings(found.settings.genept_path)
+        return find_embeddings(configured)
     except StateRagError:
-        return False
-    return True
+        return None
 
 
 def load_embeddings_or_none(path: str | None, names: set[str], text_width: int):
