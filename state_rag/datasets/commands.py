@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-PRESET_NAMES = ("small", "demo", "replogle")
+from state_rag.datasets.screen_sizes import PRESETS
 
-# flag, type, what it sets; the parameters are described in `simulate_screen`
+# flag, type, what it sets; the parameters are described in `screen_sizes.ScreenSizes`
 _SIMULATE_SIZES = (
     ("--perturbations", int, "n_perturbations", "perturbations"),
     ("--modules", int, "n_modules", "modules that the perturbations are spread over"),
@@ -41,7 +41,7 @@ def _add_simulate(commands: Any) -> None:
     parser = commands.add_parser("simulate", help="write a Replogle-shaped screen whose truth is known")
     parser.add_argument("folder", metavar="OUT", help="folder for the files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--preset", choices=PRESET_NAMES, default="demo", help="sizes (default: demo)")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="demo", help="sizes (default: demo)")
     parser.add_argument("--lines", nargs="+", metavar="LINE", help="cell lines (default: k562 rpe1 jurkat hepg2)")
     for flag, kind, name, text in _SIMULATE_SIZES:
         parser.add_argument(flag, type=kind, dest=name, metavar="N" if kind is int else "X", help=text)
@@ -112,7 +112,7 @@ def _add_check(commands: Any) -> None:
 
 def run_simulate(args: argparse.Namespace) -> None:
     """Write a simulated screen."""
-    from state_rag.datasets.simulate import PRESETS, simulate_screen
+    from state_rag.datasets.simulate import simulate_screen
 
     sizes = dict(PRESETS[args.preset])
     sizes.update((name, value) for _, _, name, _ in _SIMULATE_SIZES if (value := getattr(args, name)) is not None)

@@ -90,7 +90,7 @@ def draw_truth(
     flip_fraction: float,
     effect_scale: float,
 ) -> ScreenTruth:
-    """Draw the truth of a screen; see `state_rag.datasets.simulate.simulate_screen` for the parameters.
+    """Draw the truth of a screen; see `screen_sizes.ScreenSizes` for the parameters.
 
     Every part has a random stream of its own, so that for instance another embedding width leaves the effects alone.
     """

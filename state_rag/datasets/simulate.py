@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from state_rag.datasets.h5ad import write_h5ad
+from state_rag.datasets.screen_sizes import ScreenSizes
 from state_rag.datasets.screen_truth import ScreenTruth, draw_truth
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
@@ -23,31 +24,6 @@ _DEPTH_SPREAD = 0.35  # standard deviation of the log sequencing depth between c
 _BATCH_SPREAD = 0.05  # standard deviation of the log expression of a gene between batches
 _BLOCK = 4096  # cells drawn at once
 _HVG_CELLS = 20_000  # cells that highly variable genes are chosen by, at least
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "small": {
-        "n_perturbations": 24,
-        "n_modules": 6,
-        "n_genes": 80,
-        "n_hvgs": 48,
-        "cells_per_condition": 20,
-        "controls_per_line": 80,
-        "embedding_width": 32,
-    },
-    "demo": {},
-    "replogle": {
-        "n_perturbations": 2023,
-        "n_modules": 200,
-        "n_genes": 6642,
-        "n_hvgs": 2000,
-        "cells_per_condition": 10,
-        "controls_per_line": 2500,
-        "gem_groups_per_line": 24,
-        "embedding_width": 1536,
-        "counts_per_gene": 1.5,
-    },
-}
-"""Sizes by name; `demo` is the defaults of `simulate_screen`."""
 
 
 @dataclass(frozen=True)
@@ -72,87 +48,7 @@ class SimulatedScreen:
     truth_effects: Path
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """The parameters of a screen, checked; the fields are described in `simulate_screen`."""
-
-    n_perturbations: int
-    n_modules: int
-    n_genes: int
-    n_hvgs: int
-    cells_per_condition: int
-    controls_per_line: int
-    gem_groups_per_line: int
-    lines: tuple[str, ...]
-    embedding_width: int
-    misleading_fraction: float
-    active_fraction: float
-    flip_fraction: float
-    effect_scale: float
-    counts_per_gene: float
-    missing: int
-    unseen: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that make no screen."""
-        for name, low in (
-            ("n_modules", 2),
-            ("n_perturbations", 2),
-            ("n_genes", 2),
-            ("n_hvgs", 1),
-            ("cells_per_condition", 1),
-            ("controls_per_line", 1),
-            ("gem_groups_per_line", 1),
-            ("embedding_width", 2),
-            ("missing", 0),
-            ("unseen", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < low:
-                raise StateRagError(f"{name}={getattr(self, name)}: expected at least {low}.")
-        for name in ("misleading_fraction", "active_fraction", "flip_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise StateRagError(f"{name}={getattr(self, name)}: expected a fraction between 0 and 1.")
-        if self.n_modules > self.n_perturbations:
-            raise StateRagError(
-                f"n_modules={self.n_modules} is more than n_perturbations={self.n_perturbations}: every module needs a "
-                "perturbation. Lower n_modules."
-            )
-        if self.n_hvgs > self.n_genes:
-            raise StateRagError(f"n_hvgs={self.n_hvgs} is more than n_genes={self.n_genes}. Lower n_hvgs.")
-        if self.missing + self.unseen >= self.n_perturbations:
-            raise StateRagError(
-                f"missing={self.missing} and unseen={self.unseen} together leave no perturbation out of "
-                f"n_perturbations={self.n_perturbations} that has both cells and an embedding. Lower them."
-            )
-        if self.counts_per_gene <= 0:
-            raise StateRagError(f"counts_per_gene={self.counts_per_gene}: expected a positive number.")
-        if not self.lines or len(set(self.lines)) != len(self.lines) or not all(self.lines):
-            raise StateRagError(f"lines={list(self.lines)}: expected one or more different cell line names.")
-
-
-def simulate_screen(
-    folder: str | os.PathLike[str],
-    *,
-    n_perturbations: int = 60,
-    n_modules: int = 12,
-    n_genes: int = 300,
-    n_hvgs: int = 150,
-    cells_per_condition: int = 48,
-    controls_per_line: int = 320,
-    gem_groups_per_line: int = 3,
-    lines: tuple[str, ...] = ("k562", "rpe1", "jurkat", "hepg2"),
-    embedding_width: int = 64,
-    misleading_fraction: float = 0.25,
-    active_fraction: float = 0.75,
-    flip_fraction: float = 0.2,
-    effect_scale: float = 1.0,
-    counts_per_gene: float = 5.0,
-    missing: int = 0,
-    unseen: int = 0,
-    seed: int = 0,
-) -> SimulatedScreen:
+def simulate_screen(folder: str | os.PathLike[str], **parameters: Any) -> SimulatedScreen:
     """Write a simulated screen: `screen.h5ad`, `embeddings.safetensors`, `truth.json`, `truth_effects.npz`.
 
     Counts are negative binomial around a level that a line, a batch and the perturbation's log fold change set; they
@@ -162,32 +58,8 @@ def simulate_screen(
     ----------
     folder
         Where to write; made if missing. Files of an earlier simulation there are replaced.
-    n_perturbations, n_modules
-        Perturbations, and modules that they are spread over evenly.
-    n_genes, n_hvgs
-        Genes of `X` (the first of them are the perturbed genes) and, of those, genes of `X_hvg`.
-    cells_per_condition, controls_per_line, gem_groups_per_line
-        Cells of a perturbation in a line, control cells of a line, batches of a line.
-    lines
-        Cell lines.
-    embedding_width
-        Width of the text embeddings.
-    misleading_fraction
-        Fraction of the perturbations whose text resembles a module they do not belong to.
-    active_fraction
-        Fraction of the lines that a module acts in.
-    flip_fraction
-        Probability that a module acts with the opposite sign in a line.
-    effect_scale
-        Factor on all log fold changes except the knock-down of the perturbed gene itself.
-    counts_per_gene
-        Mean sequencing depth of a cell, divided by the number of genes.
-    missing
-        Number of perturbations that have cells but no embedding.
-    unseen
-        Number of perturbations that have an embedding (and a true effect) but no cells.
-    seed
-        Two calls with the same parameters write the same data.
+    **parameters
+        Those of `ScreenSizes`, by name.
 
     Returns
     -------
@@ -201,7 +73,7 @@ def simulate_screen(
     StateRagError
         If a parameter makes no screen, or a file cannot be written. Parameters are checked before anything is written.
     """
-    sizes = _Sizes(**{name: value for name, value in locals().items() if name != "folder"})
+    sizes = ScreenSizes(**parameters)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise StateRagError(f"{folder}: is a file, expected a folder to write the screen into. Choose another name.")
@@ -227,14 +99,14 @@ def simulate_screen(
     return _write(folder, sizes, truth, adata, effects, missing_names, unseen_names)
 
 
-def _draw_levels(rng: np.random.Generator, sizes: _Sizes) -> np.ndarray:
+def _draw_levels(rng: np.random.Generator, sizes: ScreenSizes) -> np.ndarray:
     """Return the log expression level of each gene in each line, `[L, G]`."""
     shared = rng.normal(0.0, 1.0, sizes.n_genes)
     return shared + rng.normal(0.0, 0.5, (len(sizes.lines), sizes.n_genes))
 
 
 def _draw_cells(
-    rng: np.random.Generator, sizes: _Sizes, truth: ScreenTruth, log_level: np.ndarray, without_cells: set[str]
+    rng: np.random.Generator, sizes: ScreenSizes, truth: ScreenTruth, log_level: np.ndarray, without_cells: set[str]
 ) -> "anndata.AnnData":
     """Draw the cells of every line and condition and return them log-normalised, with `X_hvg`."""
     import anndata
@@ -279,7 +151,7 @@ def _draw_cells(
     return adata
 
 
-def _draw_block(rng: np.random.Generator, sizes: _Sizes, log_level: np.ndarray) -> "csr_matrix":
+def _draw_block(rng: np.random.Generator, sizes: ScreenSizes, log_level: np.ndarray) -> "csr_matrix":
     """Draw counts for `[cells, G]` log levels; return them scaled to the median depth and log1p-transformed."""
     from scipy.sparse import csr_matrix
 
@@ -291,7 +163,7 @@ def _draw_block(rng: np.random.Generator, sizes: _Sizes, log_level: np.ndarray) 
 
 
 def _expected_effects(
-    rng: np.random.Generator, sizes: _Sizes, truth: ScreenTruth, log_level: np.ndarray, draws: int = 40_000
+    rng: np.random.Generator, sizes: ScreenSizes, truth: ScreenTruth, log_level: np.ndarray, draws: int = 40_000
 ) -> np.ndarray:
     """Return the expected shift of log-normalised expression, `[P, L, G]` float32.
 
@@ -323,7 +195,7 @@ def _shares(log_level: np.ndarray) -> np.ndarray:
 
 def _write(
     folder: Path,
-    sizes: _Sizes,
+    sizes: ScreenSizes,
     truth: ScreenTruth,
     adata: "anndata.AnnData",
     effects: np.ndarray,
@@ -369,7 +241,7 @@ def _write(
     return paths
 
 
-def _describe(sizes: _Sizes, truth: ScreenTruth, missing: list[str], unseen: list[str]) -> dict[str, Any]:
+def _describe(sizes: ScreenSizes, truth: ScreenTruth, missing: list[str], unseen: list[str]) -> dict[str, Any]:
     """Return the contents of `truth.json`."""
     names = truth.perturbations
     return {

@@ -4,8 +4,7 @@ import shlex
 
 import pytest
 
-from state_rag.datasets.commands import PRESET_NAMES, add_commands
-from state_rag.datasets.simulate import PRESETS
+from state_rag.datasets.commands import add_commands
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import make_adata
 
@@ -73,7 +72,3 @@ def test_check_counts_the_cells(tmp_path, screen, capsys):
 def test_errors_come_as_one_kind(tmp_path):
     with pytest.raises(StateRagError, match="no such file or folder"):
         call("data", "split", tmp_path / "none.h5ad", "--held-out", "x")
-
-
-def test_the_offered_presets_are_those_there_are():
-    assert set(PRESET_NAMES) == set(PRESETS)

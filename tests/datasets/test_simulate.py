@@ -1,11 +1,13 @@
 import json
+from dataclasses import fields
 
 import anndata
 import h5py
 import numpy as np
 import pytest
 
-from state_rag.datasets.simulate import PRESETS, simulate_screen
+from state_rag.datasets.screen_sizes import PRESETS, ScreenSizes
+from state_rag.datasets.simulate import simulate_screen
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError
@@ -120,7 +122,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_presets_name_parameters_that_exist(tmp_path):
     simulate_screen(tmp_path, **{**PRESETS["small"], "cells_per_condition": 2, "controls_per_line": 5})
-    assert set(PRESETS["replogle"]) <= set(simulate_screen.__kwdefaults__)
+    assert set(PRESETS["replogle"]) <= {field.name for field in fields(ScreenSizes)}
 
 
 def test_upstream_loads_the_screen(screen, tmp_path):
