@@ -9,20 +9,22 @@ from state_rag.embeddings.table import Embeddings
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture(scope="session")
-def genept_path():
-    path = SHARED / "genept_adamson86.csv.gz"
+def shared_file(name):
+    """Return a file of real data, or skip the test that asks for it."""
+    path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path} is absent")
     return path
+
+
+@pytest.fixture(scope="session")
+def genept_path():
+    return shared_file("genept_adamson86.csv.gz")
 
 
 @pytest.fixture(scope="session")
 def summaries_path():
-    path = SHARED / "gene_summaries.json"
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    return path
+    return shared_file("gene_summaries.json")
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,7 @@ import pytest
 from state_rag.settings import RagSettings
 from state_rag.upstream.search_path import StateRagSearchPath, config_dir
 from state_rag.upstream.train import without_flags
-
-PUBLISHED_FLAGS = {
-    "rag",
-    "differentiable_rag",
-    "retrieve_than_predict",
-    "use_genept",
-    "topk_rag",
-    "rag_weight",
-    "gumbel_sparsity_loss",
-    "gumbel_sparsity_weight",
-    "check_gradients",
-    "gradient_check_interval",
-}
+from tests import published
 
 OTHERS = (
     [],
@@ -69,7 +57,7 @@ def test_other_training_configurations_are_composed_exactly_as_upstream_does(ove
 
 def test_every_flag_of_the_settings_is_a_key_under_training(compose):
     training = compose()["training"]
-    assert PUBLISHED_FLAGS <= set(RagSettings.__annotations__) <= set(training)
+    assert published.FLAGS <= set(RagSettings.__annotations__) <= set(training)
 
 
 def test_without_overrides_nothing_is_retrieved(compose):
