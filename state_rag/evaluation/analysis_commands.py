@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from state_rag.evaluation.options import add_comparison_options, add_metric_options, add_run_options
+from state_rag.evaluation.options import DEVICES, add_comparison_options, add_metric_options, add_run_options
 
 
 def add_retrieval(subparsers) -> None:
@@ -17,6 +17,20 @@ def add_retrieval(subparsers) -> None:
     add_run_options(parser)
     parser.add_argument("--truth", help="truth.json of a simulated screen")
     parser.add_argument("--gene", action="append", default=[], help="show the neighbours of this perturbation; repeat")
+    parser.add_argument(
+        "--ablate",
+        action="store_true",
+        help="predict again with each neighbour switched off, and with none; for the perturbations of --gene, or "
+        "for some of the test perturbations",
+    )
+    parser.add_argument(
+        "--ablate-at-most",
+        type=int,
+        default=20,
+        metavar="N",
+        help="without --gene: take N test perturbations, evenly spaced in alphabetical order (%(default)s)",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to predict for --ablate (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to (default: RUN/eval_.../retrieval)")
     parser.set_defaults(run=_retrieval)
 
@@ -61,7 +75,64 @@ def _retrieval(args: argparse.Namespace) -> None:
         console.print(line, markup=False)
     for gene, study in studies.items():
         console.print(_study_table(gene, study))
+    if args.ablate:
+        _ablate(args, runs, analysis.neighbours, output, console)
     console.print(f"Written: {output}", markup=False)
+
+
+def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -> None:
+    """Switch neighbours off, add what is known about each of them, and write and print the result."""
+    from state_rag.evaluation import ablation, plots
+    from state_rag.upstream.ablate import ablate_run
+
+    done = []
+    for run in runs:
+        done += ablate_run(
+            run.folder,
+            args.gene or None,
+            at_most=args.ablate_at_most,
+            checkpoint=run.predictions.name.removeprefix("eval_"),
+            toml=args.toml,
+            embeddings=args.embeddings,
+            device=args.device,
+            progress=not args.quiet,
+        )
+    table = ablation.ablation_table(done)
+    known = [name for name in ("agreement", "relation") if name in neighbours]
+    key = ["cell_line", "perturbation", "neighbour"]
+    table = table.merge(neighbours[[*key, *known]], on=key, how="left")
+    ablation.save_ablation(table, output)
+    plots.save_figure(plots.ablation(table), output / "plots", "ablation")
+    for line in ablation.describe(ablation.summarise(table)):
+        console.print(line, markup=False)
+    for title, rows in ablation.shown_rows(table, whole=bool(args.gene)):
+        console.print(_ablation_table(title, rows))
+    console.print(ablation.LEGEND, style="dim", markup=False)
+
+
+def _ablation_table(title: str, rows):
+    import pandas as pd
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    columns = {
+        "cell_line": ("cell line", "{}"),
+        "perturbation": ("query", "{}"),
+        "neighbour": ("neighbour", "{}"),
+        "rank": ("rank", "{}"),
+        "similarity": ("cosine", "{:.2f}"),
+        "inclusion": ("weight", "{:.2f}"),
+        "relative_change": ("change", "{:.1%}"),
+        "pearson_delta_without": ("without", "{:.3f}"),
+        "help": ("help", "{:+.4f}"),
+    }
+    said = [name for name in ("cell_line", "perturbation") if rows[name].nunique() == 1]
+    columns = {name: column for name, column in columns.items() if name not in said}
+    for label, form in columns.values():
+        table.add_column(label, justify="left" if form == "{}" and label != "rank" else "right")
+    for _, row in rows.iterrows():
+        table.add_row(*("-" if pd.isna(row[name]) else form.format(row[name]) for name, (_, form) in columns.items()))
+    return table
 
 
 def describe(summary: dict) -> list[str]:
@@ -113,6 +184,7 @@ def _study_table(gene: str, study):
 
 
 def _report(args: argparse.Namespace) -> None:
+    from state_rag.evaluation.ablation import load_ablation
     from state_rag.evaluation.commands import gather
     from state_rag.evaluation.report import build_report
     from state_rag.evaluation.run_retrieval import INFO, analyse_runs
@@ -120,12 +192,21 @@ def _report(args: argparse.Namespace) -> None:
     done, names, tables, comparison = gather(args)
     runs = {name: pair for name, pair in zip(names, done, strict=True)}
     with_retrieval = [run for run, _ in done if (run.predictions / INFO).is_file()]
-    retrieval = None
+    retrieval = switched_off = None
     if with_retrieval:
         reference = runs[comparison.reference][0]
         chosen = reference if reference in with_retrieval else with_retrieval[-1]
         retrieval = analyse_runs(
             [chosen], embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet
         )
-    page = build_report(args.output, runs, tables, comparison, retrieval=retrieval, perturbations=args.perturbations)
+        switched_off = load_ablation(chosen.predictions / "retrieval")
+    page = build_report(
+        args.output,
+        runs,
+        tables,
+        comparison,
+        retrieval=retrieval,
+        switched_off=switched_off,
+        perturbations=args.perturbations,
+    )
     print(f"Written: {page}")

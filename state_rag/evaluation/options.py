@@ -2,6 +2,7 @@
 
 import argparse
 
+DEVICES = ("auto", "cpu", "cuda")
 FROM_RUN = "(default: from the run's configuration)"
 
 
@@ -27,7 +28,9 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
     parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
     parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where distances are computed; auto: the GPU if there is one"
+    )
 
 
 def add_comparison_options(parser: argparse.ArgumentParser) -> None:

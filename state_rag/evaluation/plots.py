@@ -199,6 +199,61 @@ def inclusion_against(neighbours: pd.DataFrame, column: str, label: str) -> Figu
     return figure
 
 
+def ablation(table: pd.DataFrame, at_most: int = 30) -> Figure:
+    """Draw an `ablation.ablation_table`: each neighbour's change against its inclusion, and agreement without them.
+
+    Parameters
+    ----------
+    table
+        The table.
+    at_most
+        Conditions in the right panel: those whose agreement hangs most on their neighbours.
+    """
+    single, none = table[table["rank"].notna()], table[table["rank"].isna()]
+    spans = single.groupby(["cell_line", "perturbation"])["pearson_delta_without"].agg(["min", "max"])
+    order = none["help"].abs().sort_values(ascending=False, kind="stable").index[:at_most]
+    rows = none.loc[order].sort_values("pearson_delta", kind="stable")
+    figure = Figure(figsize=(12, max(4.2, 1.6 + 0.24 * len(rows))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for helps, color, marker, label in (
+        (True, BLUE, "o", "nearer to the real effect with it"),
+        (False, ORANGE, "^", "no nearer with it"),
+    ):
+        some = single[(single["help"] > 0) == helps]
+        left.scatter(
+            some["inclusion"],
+            100 * some["relative_change"],
+            s=16,
+            color=color,
+            marker=marker,
+            alpha=0.7,
+            linewidths=0,
+            label=f"{label} ({len(some)})",
+        )
+    left.set(
+        xlabel="mean weight of the neighbour", ylabel="change of the predicted effect without it (% of its length)"
+    )
+    left.set_title(f"{len(single)} single neighbours of {len(none)} conditions", fontsize=10)
+    places = np.arange(len(rows))
+    for place, row in zip(places, rows.itertuples(), strict=True):
+        low, high = spans.loc[(row.cell_line, row.perturbation)]
+        right.plot([low, high], [place, place], color=GREY, linewidth=9, alpha=0.5, solid_capstyle="butt")
+    right.plot([], [], color=GREY, linewidth=9, alpha=0.5, label="without one: from lowest to highest")
+    right.plot(rows["pearson_delta"], places, "o", color=BLUE, markersize=5, label="with all neighbours")
+    right.plot(rows["pearson_delta_without"], places, "^", color=ORANGE, markersize=5, label="with none")
+    lines = table["cell_line"].nunique()
+    names = [row.perturbation if lines == 1 else f"{row.perturbation} in {row.cell_line}" for row in rows.itertuples()]
+    right.set_yticks(places, names, fontsize=8)
+    right.set_ylim(-0.8, len(rows) - 0.2)
+    right.set_xlabel("Pearson correlation of predicted and real effect")
+    which = f"the {len(rows)} conditions that hang most on neighbours" if len(rows) < len(none) else "every condition"
+    right.set_title(which + (f", {table['cell_line'].iloc[0]}" if lines == 1 else ""), fontsize=10)
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8, loc="best")
+    return figure
+
+
 def learning_curves(curves: Mapping[str, pd.DataFrame], column: str) -> Figure:
     """Draw a logged quantity against the training step, one line a run."""
     figure = Figure(figsize=(6, 3.8), layout="constrained")

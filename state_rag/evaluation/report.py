@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation import plots
+from state_rag.evaluation import ablation, plots
 from state_rag.evaluation.compare import Comparison
 from state_rag.evaluation.conditions import Pair, open_pair
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
@@ -106,6 +106,7 @@ def build_report(
     comparison: Comparison,
     *,
     retrieval: RetrievalAnalysis | None = None,
+    switched_off: pd.DataFrame | None = None,
     perturbations: list[str] | None = None,
 ) -> Path:
     """Write the report.
@@ -122,6 +123,8 @@ def build_report(
         Of these tables.
     retrieval
         Analysis of the runs that retrieve, if any.
+    switched_off
+        What `state-rag retrieval --ablate` found for one of them, if it was run.
     perturbations
         Conditions to draw; by default those at the 90th, 50th and 10th percentile of the reference's Pearson delta.
 
@@ -152,6 +155,8 @@ def build_report(
     _curves(report, {name: run for name, (run, _) in runs.items()})
     if retrieval is not None:
         _retrieval(report, retrieval)
+    if switched_off is not None:
+        _ablation(report, switched_off)
     return report.write()
 
 
@@ -312,3 +317,14 @@ def _retrieval(report: Report, retrieval: RetrievalAnalysis) -> None:
             for name, value in summary["inclusion_by_relation"].items()
         ]
         report.table(["relation (simulated truth)", "mean inclusion", "candidates"], rows)
+
+
+def _ablation(report: Report, table: pd.DataFrame) -> None:
+    report.heading("Neighbours switched off")
+    report.text(" ".join(ablation.describe(ablation.summarise(table))))
+    report.picture(
+        "ablation",
+        plots.ablation(table),
+        "Left: how far the predicted mean effect moves when one neighbour's weight is set to zero and nothing else "
+        "changes. Right: agreement with the real effect with all neighbours, with none, and without single ones.",
+    )

@@ -124,14 +124,13 @@ def case_study(analysis: RetrievalAnalysis, gene: str) -> pd.DataFrame:
     StateRagError
         If nothing was retrieved for the gene; the message lists close spellings.
     """
-    import difflib
-
     from state_rag.errors import StateRagError
+    from state_rag.names import close_spellings
 
     chosen = analysis.neighbours[analysis.neighbours["perturbation"] == gene]
     if chosen.empty:
         known = sorted(set(analysis.neighbours["perturbation"]))
-        close = difflib.get_close_matches(gene, known, n=5) or known[:5]
+        close = close_spellings(gene, known) or known[:5]
         raise StateRagError(f"--gene: nothing was retrieved for '{gene}'; predicted are {', '.join(close)}, ...")
     order = chosen.groupby("neighbour")["rank"].mean().sort_values(kind="stable").index
     return chosen.pivot(index="neighbour", columns="cell_line", values="inclusion").loc[order]
@@ -163,15 +162,21 @@ def _summary(table: pd.DataFrame, records: Sequence[Retrieved], jaccard: pd.Data
 
 def _within_queries(table: pd.DataFrame, column: str) -> dict[str, Any]:
     """Correlate inclusion with a column within each condition, so that conditions do not stand in for it."""
-    values = []
-    for _, rows in table.dropna(subset=[column]).groupby(["cell_line", "perturbation"]):
-        if len(rows) >= 3 and rows["inclusion"].nunique() > 1 and rows[column].nunique() > 1:
-            values.append(float(stats.spearmanr(rows["inclusion"], rows[column])[0]))
+    values = spearman_within_conditions(table, "inclusion", column)
     return {
         "mean_spearman_within_conditions": float(np.mean(values)) if values else None,
         "conditions": len(values),
         "p_wilcoxon_against_zero": paired_wilcoxon(np.array(values), np.zeros(len(values))) if values else None,
     }
+
+
+def spearman_within_conditions(table: pd.DataFrame, first: str, second: str) -> list[float]:
+    """Return Spearman's correlation of two columns in each condition where both vary over at least three rows."""
+    return [
+        float(stats.spearmanr(rows[first], rows[second])[0])
+        for _, rows in table.dropna(subset=[first, second]).groupby(["cell_line", "perturbation"])
+        if len(rows) >= 3 and rows[first].nunique() > 1 and rows[second].nunique() > 1
+    ]
 
 
 def _selected_against_not(table: pd.DataFrame) -> dict[str, Any]:

@@ -32,7 +32,9 @@ class CandidateAttention(nn.Module):
         self.key = nn.Linear(hidden_dim, hidden_dim)
         self.value = nn.Linear(hidden_dim, hidden_dim)
 
-    def forward(self, combined: Tensor, candidates: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, combined: Tensor, candidates: Tensor, index: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attend.
 
         Parameters
@@ -43,20 +45,26 @@ class CandidateAttention(nn.Module):
             Distinct candidates [N, D], or [N, H] without a projection.
         index
             Each set's candidates, long [B, K] into `candidates`.
+        keep
+            Factor on each candidate's weight [B, K]; 0 switches a candidate off and leaves the others as they are.
 
         Returns
         -------
         context, weights
-            [B, S, H] and [B, S, K]; the weights of a cell sum to 1.
+            [B, S, H] and [B, S, K]; the weights of a cell sum to 1 unless `keep` takes some away.
         """
-        return self.attend(self.query(combined), candidates, index)
+        return self.attend(self.query(combined), candidates, index, keep)
 
-    def attend(self, query: Tensor, candidates: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(
+        self, query: Tensor, candidates: Tensor, index: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attend with queries [B, S, H] that have passed the query layer already; otherwise as `forward`."""
         hidden = candidates if self.project is None else self.project(candidates)
         keys, values = self.key(hidden)[index], self.value(hidden)[index]
         scores = torch.bmm(query, keys.transpose(1, 2)) / math.sqrt(self.hidden_dim)
         weights = torch.softmax(scores, dim=-1)
+        if keep is not None:
+            weights = weights * keep.to(weights).unsqueeze(1)
         return torch.bmm(weights.to(values.dtype), values), weights
 
     def zero_weight_terms(self) -> Tensor:
@@ -86,7 +94,7 @@ class HiddenSpaceRetrieval(nn.Module):
         self.attention = CandidateAttention(None, hidden_dim)
 
     def forward(
-        self, combined: Tensor, base: Tensor, query: Tensor, own: Tensor
+        self, combined: Tensor, base: Tensor, query: Tensor, own: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Retrieve and attend.
 
@@ -100,6 +108,8 @@ class HiddenSpaceRetrieval(nn.Module):
             Encoded perturbation of each set [B, H].
         own
             Long [B]: each set's own row in the base, which is left out; -1 leaves nothing out.
+        keep
+            As in `CandidateAttention.forward`.
 
         Returns
         -------
@@ -110,7 +120,7 @@ class HiddenSpaceRetrieval(nn.Module):
         index, similarity = top_neighbours(query.detach(), base, self.k, own)
         rows, local = distinct(index)
         asked = self.attention.query(combined)
-        context, weights = self.attention.attend(asked, base[rows], local)
+        context, weights = self.attention.attend(asked, base[rows], local, keep)
         output = asked + self.rag_weight * context if self.rag_weight > 0 else context
         return output, weights, index, similarity
 

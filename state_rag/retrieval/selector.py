@@ -125,7 +125,13 @@ class CandidateSelector(nn.Module):
         self.register_buffer("score_batches", torch.zeros((), dtype=torch.long))
 
     def forward(
-        self, cells: Tensor, query: Tensor, candidates: Tensor, index: Tensor, noise: Tensor | None = None
+        self,
+        cells: Tensor,
+        query: Tensor,
+        candidates: Tensor,
+        index: Tensor,
+        noise: Tensor | None = None,
+        keep: Tensor | None = None,
     ) -> Selection:
         """Choose candidates for each cell.
 
@@ -143,6 +149,8 @@ class CandidateSelector(nn.Module):
             Each set's candidates, long [B, K] into `candidates`.
         noise
             Standard Gumbel noise [B, S, K, 2] to use instead of a draw. Only training and `sample` use noise.
+        keep
+            Factor on each candidate's weight [B, K]; 0 switches a candidate off and leaves the others as they are.
         """
         dtype = torch.promote_types(cells.dtype, torch.float32)
         with torch.autocast(cells.device.type, enabled=False):
@@ -162,6 +170,8 @@ class CandidateSelector(nn.Module):
             )
             scores = logits / self._scale(logits)
             include = self._gate(scores, noise)
+            if keep is not None:
+                include = include * keep.to(dtype).unsqueeze(1)
             u, v, constant = self._affine(self.project, centred, means, index)
             weight = include * inverse
             context = torch.addcmul(torch.bmm(weight, v), weight.sum(-1, keepdim=True), u)

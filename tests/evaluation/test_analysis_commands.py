@@ -8,6 +8,7 @@ import pytest
 
 from state_rag.cli import main
 from tests.evaluation.made_up import HELD_OUT
+from tests.evaluation.test_ablation import ablated
 
 
 @pytest.fixture
@@ -41,6 +42,30 @@ def test_retrieval_prints_headline_numbers_and_a_case_study_and_writes_tables(re
     assert summary["inclusion_against_agreement"]["mean_spearman_within_conditions"] > 0.8
     assert {"similarity", "agreement"} <= set(pd.read_csv(folder / "neighbours.csv").columns)
     assert (folder / "plots/inclusion_by_rank.svg").is_file()
+
+
+def test_neighbours_are_switched_off_on_demand_and_the_report_shows_it(retrieving, capsys, monkeypatch):
+    asked = []
+
+    def ablate_run(folder, perturbations, **options):
+        asked.append((folder.name, perturbations, options["checkpoint"], options["at_most"]))
+        return [ablated(name, HELD_OUT, seed) for seed, name in enumerate(perturbations or ["P00", "P01", "P02"])]
+
+    monkeypatch.setattr("state_rag.upstream.ablate.ablate_run", ablate_run)
+    place = str(retrieving / "good")
+    assert main(["retrieval", place, "--quiet", "--ablate", "--gene", "P03"]) == 0
+    assert "P03 in hepg2: Pearson delta" in capsys.readouterr().out
+    assert main(["retrieval", place, "--quiet", "--ablate", "--ablate-at-most", "3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Neighbours switched off: 12, one by one, in 3 conditions." in shown
+    assert asked == [("good", ["P03"], "last.ckpt", 20), ("good", None, "last.ckpt", 3)]
+    folder = retrieving / "good/eval_last.ckpt/retrieval"
+    assert len(pd.read_csv(folder / "ablation.csv")) == 3 * 5
+    assert (folder / "plots/ablation.svg").is_file()
+    report = retrieving / "report"
+    assert main(["report", place, "-o", str(report), "--no-baselines", "--quiet"]) == 0
+    assert "Neighbours switched off" in (report / "index.html").read_text()
+    assert (report / "plots/ablation.png").is_file()
 
 
 def test_retrieval_refuses_runs_that_predict_the_same_condition_and_runs_without_retrieval(retrieving, capsys):

@@ -99,3 +99,27 @@ def test_hidden_space_retrieval_gives_zero_weight_terms():
     module = HiddenSpaceRetrieval(8, 3)
     module.zero_weight_terms().backward()
     assert all((parameter.grad == 0).all() for parameter in module.parameters())
+
+
+def test_a_candidate_that_is_switched_off_leaves_the_weights_of_the_others():
+    torch.manual_seed(0)
+    module = CandidateAttention(6, 8)
+    combined, candidates, index = torch.randn(2, 4, 8), torch.randn(7, 6), torch.tensor([[0, 6, 2], [2, 3, 4]])
+    keep = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    whole_context, whole = module(combined, candidates, index)
+    context, weights = module(combined, candidates, index, keep)
+    assert torch.equal(weights, whole * keep[:, None, :])
+    value = module.value(module.project(candidates[6]))
+    torch.testing.assert_close(context[0], whole_context[0] - whole[0, :, 1:2] * value)
+    assert not context[1].any()
+
+
+@pytest.mark.parametrize("rag_weight", [0.0, 0.5])
+def test_hidden_space_retrieval_without_neighbours_is_the_query_alone_or_nothing(rag_weight):
+    torch.manual_seed(1)
+    module = HiddenSpaceRetrieval(8, 3, rag_weight)
+    base, combined = torch.randn(9, 8), torch.randn(1, 4, 8)
+    output, weights, _, _ = module(combined, base, base[:1], torch.tensor([0]), torch.zeros(1, 3))
+    assert not weights.any()
+    expected = module.attention.query(combined) if rag_weight else torch.zeros_like(output)
+    torch.testing.assert_close(output, expected)

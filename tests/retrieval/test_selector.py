@@ -295,3 +295,23 @@ def test_drawn_noise_is_standard_gumbel_in_difference():
         torch.manual_seed(0)
         share = selector(*inputs, index).include.mean().item()
     assert share == pytest.approx(1 / (1 + math.exp(-1)), abs=0.02)
+
+
+@pytest.mark.parametrize("score_scale", ["batch", "running"])
+def test_a_candidate_that_is_switched_off_leaves_the_others_as_they_are(score_scale):
+    selector, inputs, index = case(score_scale=score_scale)
+    keep = torch.ones(3, 4)
+    keep[0, 1] = 0
+    keep[2] = 0
+    selection = selector(*inputs, index, keep=keep)
+    whole = selector(*inputs, index)
+    torch.testing.assert_close(selection.include, whole.include * keep[:, None, :].double())
+    assert torch.equal(selection.scores, whole.scores)
+    for b in range(3):
+        for s in range(5):
+            expected = torch.zeros(8, dtype=torch.float64)
+            for k, row in enumerate(index[b].tolist()):
+                if keep[b, k]:
+                    triplet = torch.cat([inputs[0][b, s], inputs[1][b], inputs[2][row]])
+                    expected = expected + whole.include[b, s, k] * selector.project(selector.norm(triplet))
+            torch.testing.assert_close(selection.context[b, s], expected)

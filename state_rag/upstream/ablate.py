@@ -1,0 +1,353 @@
+"""Predict again with single neighbours switched off, everything else as it was."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.datasets.split_check import SplitSummary
+from state_rag.errors import StateRagError
+from state_rag.evaluation.ablation import Ablated
+from state_rag.evaluation.progress import track
+from state_rag.retrieval.trace import RetrievalTrace
+from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
+from state_rag.upstream.predict import check_run_split, load_embeddings_or_none, toml_path
+from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.swap import any_head_count, replaced
+
+logger = logging.getLogger(__name__)
+OUTPUT_ELEMENTS = 2**26
+CLIP = 14.0
+"""Upstream clips gene values to 0 ... 14 before it writes predictions; so are they here."""
+
+
+@dataclass
+class LastTrace:
+    """A trace sink (see `RagStateTransition.bound_to`) that keeps the latest trace."""
+
+    trace: RetrievalTrace | None = None
+
+    def __call__(self, batch: Mapping[str, Any], output: Mapping[str, Any], trace: RetrievalTrace) -> None:
+        """Keep `trace`."""
+        self.trace = trace
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One cell set of S cells predicted K + 2 times; sums over its cells.
+
+    Attributes
+    ----------
+    whole, without_any
+        Sum of the predicted cells with all K candidates and with none, `[G]`.
+    without_one
+        The same without each candidate, `[K, G]`.
+    inclusion
+        Sum of each candidate's weight over the cells, with all candidates, `[K]`.
+    candidates, similarity
+        Names and cosines, most similar first.
+    """
+
+    whole: np.ndarray
+    without_one: np.ndarray
+    without_any: np.ndarray
+    inclusion: np.ndarray
+    candidates: tuple[str, ...]
+    similarity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Space:
+    """Which values of a batch upstream writes as predicted and real cells, and whether it may clip them."""
+
+    predicted: str = "preds"
+    real: str = "pert_cell_emb"
+    clip: bool = True
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Space":
+        """Return the space that a run's data settings lead to."""
+        key, output = data.get("embed_key"), data.get("output_space", "all")
+        if key is not None and (output == "all" or (output == "gene" and key != "X_hvg")):
+            return cls("pert_cell_counts_preds", "pert_cell_counts")
+        return cls(clip=output != "embedding")
+
+    def clipped(self, cells: Tensor) -> Tensor:
+        """Return float32 cells, clipped as upstream clips genes."""
+        return cells.float().clamp(0, CLIP) if self.clip else cells.float()
+
+
+@contextlib.contextmanager
+def weights_times(model: Any, keep: Tensor) -> Iterator[None]:
+    """Multiply the weights of the candidates by `keep` [B, K] in every forward pass of the block.
+
+    Weights that are left are not scaled up: without candidate k, the context lacks `w_k h'_k` (or `w_k v_k`) and
+    nothing else changes, in all three ways of retrieving.
+    """
+    retriever = model.selector or model.attention or model.hidden
+
+    def add(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, {**kwargs, "keep": keep}
+
+    handle = retriever.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def switch_off_each(model: Any, batch: Mapping[str, Any], last: LastTrace, space: Space | None = None) -> Variants:
+    """Predict one cell set with all its candidates, without each, and without any.
+
+    Parameters
+    ----------
+    model
+        A `RagStateTransition` in evaluation mode, bound to `last` as its trace sink.
+    batch
+        One set of S cells of one perturbation, as a test loader yields it.
+    last
+        The sink.
+    space
+        What counts as the predicted cells; by default what the model calls so.
+
+    Returns
+    -------
+    Variants
+        Every variant starts from the same cells. Some go through the model together, the whole prediction with
+        each group, so that a difference is never that of two batch sizes.
+    """
+    count = len(batch["pert_name"])
+    k = model.settings.topk_rag
+    keep = torch.ones(k + 2, k)
+    keep[1 : k + 1] -= torch.eye(k)
+    keep[k + 1] = 0
+    size = max(1, OUTPUT_ELEMENTS // (count * model.output_dim) - 1)
+    sums: list[np.ndarray] = []
+    first: tuple[np.ndarray, RetrievalTrace] | None = None
+    for start in range(1, k + 2, size):
+        chosen = torch.cat((keep[:1], keep[start : start + size])).to(model.device)
+        predicted = _predict(model, batch, chosen, space or Space())
+        assert last.trace is not None
+        if first is None:
+            first = predicted[0], last.trace
+        # Differences against the whole prediction of the same group.
+        sums.extend(first[0] + (predicted[1:] - predicted[0]))
+    assert first is not None
+    whole, trace = first
+    return Variants(
+        whole,
+        np.stack(sums[:k]),
+        sums[k],
+        trace.weights[0].sum(axis=0, dtype=np.float64),
+        tuple(trace.candidates[0]),
+        trace.similarity[0].astype(np.float64),
+    )
+
+
+def _predict(model: Any, batch: Mapping[str, Any], keep: Tensor, space: Space) -> np.ndarray:
+    """Return the sum over cells of each variant's predicted cells, float64 `[len(keep), G]`."""
+    variants, names = len(keep), list(batch["pert_name"])
+    repeated: dict[str, Any] = {"pert_name": names * variants}
+    for key in ("ctrl_cell_emb", "batch"):
+        if torch.is_tensor(batch.get(key)):
+            values = batch[key].to(model.device).reshape(len(names), *batch[key].shape[1:])
+            repeated[key] = values.repeat(variants, *[1] * (values.dim() - 1))
+    with torch.no_grad(), weights_times(model, keep), replaced(model, "cell_sentence_len", len(names)):
+        output = model.predict_step(repeated, 0, padded=True)
+    return (
+        space.clipped(output[space.predicted])
+        .reshape(variants, len(names), -1)
+        .sum(dim=1, dtype=torch.float64)
+        .cpu()
+        .numpy()
+    )
+
+
+def ablate_run(
+    folder: Path,
+    perturbations: Sequence[str] | None = None,
+    *,
+    at_most: int = 20,
+    max_cells: int = 256,
+    checkpoint: str = "last.ckpt",
+    toml: str | None = None,
+    embeddings: str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[Ablated]:
+    """Switch off the neighbours of some test perturbations of a run, one by one.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    perturbations
+        Which; by default `at_most` of the test perturbations, evenly spaced in alphabetical order.
+    at_most
+        See there.
+    max_cells
+        Whole cell sets of a condition are taken until it has so many cells. Real means are over all cells.
+    checkpoint, toml, embeddings
+        As in `state tx predict`.
+    device
+        `cpu`, `cuda`, or `auto`: the GPU where there is one.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    list of Ablated
+        One for each condition (perturbation in a cell line), sorted by cell line and perturbation.
+
+    Raises
+    ------
+    StateRagError
+        If the run does not retrieve, or a perturbation is not among its test perturbations or has no embedding.
+    """
+    from state_rag.upstream import contract
+
+    contract.check()
+    found = find_run(folder)
+    if not found.settings.retrieves:
+        raise StateRagError(
+            f"--ablate: the run {found.folder} does not retrieve (training.rag=false), so it has no neighbours to "
+            "switch off. Name a run trained with rag=ptrag, vanilla or hidden"
+        )
+    split = check_run_split(found, toml)
+    chosen = _choose(split, perturbations, at_most)
+    model, last = _load(found, checkpoint, chosen, embeddings, device)
+    gathered: dict[tuple[str, str], _Gathered] = {}
+    controls: dict[str, _Mean] = {}
+    space = Space.of(found.data)
+    for batch in track(_test_sets(found, chosen, toml), "switching neighbours off, cell sets", disable=not progress):
+        name, line = str(batch["pert_name"][0]), str(batch["cell_type"][0])
+        real = space.clipped(batch[space.real]).reshape(len(batch["pert_name"]), -1).cpu().numpy()
+        if name == found.control:
+            controls.setdefault(line, _Mean()).add(real)
+            continue
+        own = gathered.setdefault((line, name), _Gathered())
+        own.real.add(real)
+        if own.cells < max_cells:
+            own.add(switch_off_each(model, batch, last, space), len(real))
+    if bare := sorted({line for line, _ in gathered} - set(controls)):
+        raise StateRagError(f"--ablate: no control cells ({found.control}) in the test set for {', '.join(bare)}")
+    return [own.finish(line, name, controls[line].mean) for (line, name), own in sorted(gathered.items())]
+
+
+@dataclass
+class _Mean:
+    """A mean over cells that come in sets."""
+
+    total: Any = 0.0
+    count: int = 0
+
+    def add(self, cells: np.ndarray) -> None:
+        self.total = self.total + cells.sum(axis=0, dtype=np.float64)
+        self.count += len(cells)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+
+@dataclass
+class _Gathered:
+    """What the sets of one condition add up to."""
+
+    real: _Mean = field(default_factory=_Mean)
+    sets: list[Variants] = field(default_factory=list)
+    cells: int = 0
+
+    def add(self, variants: Variants, cells: int) -> None:
+        self.sets.append(variants)
+        self.cells += cells
+
+    def finish(self, line: str, name: str, control: np.ndarray) -> Ablated:
+        def mean(attribute: str) -> np.ndarray:
+            return sum(getattr(one, attribute) for one in self.sets) / self.cells
+
+        return Ablated(
+            cell_line=line,
+            perturbation=name,
+            neighbours=self.sets[0].candidates,
+            similarity=self.sets[0].similarity,
+            inclusion=mean("inclusion"),
+            cells=self.cells,
+            whole=mean("whole"),
+            without_one=mean("without_one"),
+            without_any=mean("without_any"),
+            real=self.real.mean,
+            control=control,
+        )
+
+
+def _choose(split: SplitSummary, wanted: Sequence[str] | None, at_most: int) -> list[str]:
+    known = list(split.test_perturbations)
+    if wanted:
+        if unknown := [name for name in wanted if name not in known]:
+            refuse_unknown(unknown, known, "--gene that are no test perturbations")
+        return list(wanted)
+    places = np.linspace(0, len(known) - 1, min(at_most, len(known))).round().astype(int)
+    return [known[place] for place in dict.fromkeys(places.tolist())]
+
+
+def _load(
+    found: Run, checkpoint: str, names: Sequence[str], embeddings: str | None, device: str
+) -> tuple[Any, LastTrace]:
+    """Return the run's model, ready to predict without chance, and the sink of its traces."""
+    from state_rag.checkpoint import read_knowledge
+    from state_rag.model import RagStateTransition
+
+    path = found.folder / "checkpoints" / checkpoint
+    knowledge = read_knowledge(read_checkpoint(path))
+    if unknown := set(names) - set(knowledge.names):
+        table = load_embeddings_or_none(
+            embeddings or found.settings.genept_path, unknown, found.settings.genept_text_width
+        )
+        knowledge = with_queries(knowledge, table) if table is not None else knowledge
+        refuse_unknown(sorted(unknown - set(knowledge.names)), knowledge.names, "those to switch neighbours off for")
+    last = LastTrace()
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    with any_head_count(), _quiet():
+        bound = RagStateTransition.bound_to(knowledge, trace_sink=last)
+        model = bound.load_from_checkpoint(path, map_location=wanted, weights_only=True).eval()
+    if model.selector is not None and model.selector.inference == "sample":
+        logger.info("rag_inference=sample: draws would hide the effect of one neighbour; `expected` is used instead.")
+        model.selector.inference = "expected"
+    return model, last
+
+
+def _test_sets(found: Run, names: Sequence[str], toml: str | None) -> Any:
+    """Return the test loader, limited to the controls and the perturbations that were chosen."""
+    import lightning.pytorch as pl
+
+    from state_rag.upstream.data_module import LimitedDataModule
+
+    limited = LimitedDataModule.limited_to(set(names), toml=toml_path(found, toml))
+    with _quiet():
+        data = limited.load_state(str(found.folder / "data_module.torch"))
+        data.setup(stage="test")
+        pl.seed_everything(int(found.config["training"]["train_seed"]), verbose=False)
+        return data.test_dataloader()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what STATE and cell-load print about models and data; their warnings and errors pass."""
+    noisy = [logging.getLogger(name) for name in ("state", "cell_load")]
+    levels = [one.level for one in noisy]
+    for one in noisy:
+        one.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for one, level in zip(noisy, levels, strict=True):
+            one.setLevel(level)

@@ -1,0 +1,156 @@
+import contextlib
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from state_rag.datasets.split_toml import read_split
+from state_rag.errors import StateRagError
+from state_rag.evaluation.ablation import ALL, ablation_table
+from state_rag.model import RagStateTransition
+from state_rag.upstream import ablate
+from state_rag.upstream.ablate import LastTrace, Space, ablate_run, switch_off_each, weights_times
+from tests import tiny_model as tiny
+
+K = 3
+
+
+def model_of(mode, last, **changes):
+    torch.manual_seed(0)
+    bound = RagStateTransition.bound_to(tiny.knowledge(), trace_sink=last)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = bound(**{**tiny.FLAGS[mode], **tiny.arguments(**changes)}).eval()
+    torch.nn.init.normal_(model.pert_encoder[0].weight)
+    return model
+
+
+def one_set(cells):
+    return tiny.batch(["GENE3"], cells=cells)
+
+
+def explicit(model, batch, keep):
+    """One forward pass of one set, with the retrieval module's output put together by hand."""
+    weights, values = {}, {}
+
+    def selector(module, given, output):
+        cells, query, candidates, index = given[:4]
+        rows = candidates[index[0]]
+        parts = [[module.project(module.norm(torch.cat([cell, query[0], row]))) for row in rows] for cell in cells[0]]
+        values["all"] = torch.stack([torch.stack(part) for part in parts])
+        weights["all"] = output.include[0]
+        context = (weights["all"] * keep)[..., None] * values["all"]
+        return type(output)(context.sum(1)[None], output.include, output.scores)
+
+    def attention(module, given, output):
+        combined, candidates, index = given[:3]
+        value = module.value(module.project(candidates))[index[0]]
+        return ((output[1][0] * keep) @ value)[None], output[1]
+
+    def hidden(module, given, output):
+        combined, base = given[:2]
+        value = module.attention.value(base)[output[2][0]]
+        return ((output[1][0] * keep) @ value)[None], *output[1:]
+
+    hooks = {"selector": selector, "attention": attention, "hidden": hidden}
+    name = next(name for name in hooks if getattr(model, name) is not None)
+    handle = getattr(model, name).register_forward_hook(hooks[name])
+    try:
+        with torch.no_grad():
+            return model(batch, padded=False).double().sum(0).numpy()
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+@pytest.mark.parametrize("cells", [tiny.CELLS, 4])
+def test_every_variant_is_a_forward_pass_with_that_weight_at_zero(mode, cells):
+    last = LastTrace()
+    model, batch = model_of(mode, last), one_set(cells)
+    found = switch_off_each(model, batch, last)
+    assert found.candidates == tuple(last.trace.candidates[0])
+    assert "GENE3" not in found.candidates
+    variants = [(found.whole, [1, 1, 1]), (found.without_any, [0, 0, 0])]
+    variants += [(found.without_one[k], [float(k != other) for other in range(K)]) for k in range(K)]
+    for mine, keep in variants:
+        expected = explicit(model, batch, torch.tensor(keep))
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(found.without_one - found.whole).max() > 1e-2
+
+
+def test_a_neighbour_that_nobody_includes_changes_nothing(monkeypatch):
+    last = LastTrace()
+    model = model_of("differentiable", last)
+    gate = model.selector._gate
+
+    def never_the_second(scores, noise):
+        include = gate(scores, noise).clone()
+        include[..., 1] = 0
+        return include
+
+    monkeypatch.setattr(model.selector, "_gate", never_the_second)
+    found = switch_off_each(model, one_set(tiny.CELLS), last)
+    assert found.inclusion[1] == 0
+    np.testing.assert_array_equal(found.without_one[1], found.whole)
+    assert (found.without_one[0] != found.whole).any()
+
+
+def test_the_size_of_the_groups_that_go_through_the_model_changes_nothing(monkeypatch):
+    last = LastTrace()
+    model, batch = model_of("differentiable", last), one_set(tiny.CELLS)
+    together = switch_off_each(model, batch, last)
+    monkeypatch.setattr(ablate, "OUTPUT_ELEMENTS", 1)
+    singly = switch_off_each(model, batch, last)
+    np.testing.assert_allclose(singly.without_one, together.without_one, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(singly.without_any, together.without_any, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(singly.inclusion, together.inclusion, rtol=1e-5)
+
+
+def test_switching_off_leaves_the_model_as_it_was():
+    last = LastTrace()
+    model, batch = model_of("vanilla", last), one_set(tiny.CELLS)
+    with torch.no_grad():
+        before = model(batch)
+        with contextlib.suppress(KeyboardInterrupt), weights_times(model, torch.zeros(1, K)):
+            assert not torch.equal(model(batch), before)
+            raise KeyboardInterrupt
+        assert torch.equal(model(batch), before)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"embed_key": "X_hvg", "output_space": "gene"}, Space()),
+        ({"embed_key": "X_state", "output_space": "gene"}, Space("pert_cell_counts_preds", "pert_cell_counts")),
+        ({"embed_key": "X_hvg", "output_space": "all"}, Space("pert_cell_counts_preds", "pert_cell_counts")),
+        ({"embed_key": None, "output_space": "all"}, Space()),
+        ({"embed_key": "X_state", "output_space": "embedding"}, Space(clip=False)),
+    ],
+)
+def test_the_values_compared_are_those_that_upstream_writes(data, expected):
+    assert Space.of(data) == expected
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_ablated_from_its_checkpoint(ptrag, project):
+    parts = read_split(project.split).fewshot.values()
+    tested = sorted(name for part in parts for name in part["test"])
+    done = ablate_run(ptrag / "ptrag", tested[:2], progress=False)
+    assert [(one.cell_line, one.perturbation) for one in done] == [("hepg2", name) for name in tested[:2]]
+    table = ablation_table(done)
+    assert len(table) == 2 * (8 + 1)
+    assert set(table["cells"]) == {16}
+    assert (table.loc[table["neighbour"] == ALL, "change"] > 0).all()
+    again = ablation_table(ablate_run(ptrag / "ptrag", tested[:2], progress=False))
+    pd.testing.assert_frame_equal(table, again)
+    few = ablate_run(ptrag / "ptrag", at_most=3, progress=False)
+    assert len(few) == 3
+    with pytest.raises(StateRagError, match="--gene that are no test perturbations.*NOSUCH"):
+        ablate_run(ptrag / "ptrag", ["NOSUCH"], progress=False)
+
+
+def test_a_run_without_retrieval_has_no_neighbours_to_switch_off(tmp_path):
+    (tmp_path / "config.yaml").write_text("data: {kwargs: {}}\ntraining: {use_genept: true}\n")
+    with pytest.raises(StateRagError, match="does not retrieve"):
+        ablate_run(tmp_path)
