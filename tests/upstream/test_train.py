@@ -78,6 +78,17 @@ def test_the_largest_possible_k_is_not_refused(project, tmp_path, monkeypatch, r
     assert "absent.npz" in message
 
 
+def test_a_perturbation_to_watch_that_is_unknown_is_refused_with_close_spellings(train_refused, project):
+    name = project.split.read_text().split("test = [")[1].split('"')[1]
+    message = train_refused(f"training.rag_watch=[{name}x]")
+    assert f"training.rag_watch names '{name}x'" in message
+    assert f"Close names: {name}" in message
+
+
+def test_perturbations_to_watch_are_a_list(train_refused):
+    assert "training.rag_watch='WARS'" in train_refused("training.rag_watch=WARS")
+
+
 def test_without_any_embeddings_the_ways_of_getting_them_are_listed(train_refused, monkeypatch):
     message = train_refused("training.genept_path=null")
     for way in ("training.genept_path", "STATE_RAG_GENEPT", "10833191", "json"):
