@@ -1,0 +1,287 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_rag.errors import StateRagError
+from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
+from state_rag.experiments.finished import read_sweep, shared_places
+from state_rag.experiments.methods import Method
+from state_rag.experiments.tables import PAPER, save_table, table1, table2
+from tests.experiments.made_up import make_job, mean_of
+
+LINES = ("hepg2", "k562")
+
+
+@pytest.fixture
+def full(tmp_path):
+    """Four methods, two lines, two seeds, all finished; returns folder and jobs by method, line, seed."""
+    jobs = {
+        (method, line, seed): make_job(tmp_path, method, line, seed, topk)
+        for method, topk in (("none", None), ("genept", None), ("vanilla", 32), ("differentiable", 32))
+        for line in LINES
+        for seed in (0, 1)
+    }
+    return tmp_path, jobs
+
+
+def cell(table, predictor, metric, held_out="all lines"):
+    rows = table.rows
+    found = rows[(rows["predictor"] == predictor) & (rows["metric"] == metric) & (rows["held_out"] == held_out)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def shown(table, row, column):
+    """Return the text of one cell of the printed table."""
+    place = table.grid.columns.index(column)
+    return next(cells[place] for names, cells in table.grid.rows if names[-1] == row)
+
+
+def test_a_value_is_the_mean_over_seeds_of_the_mean_over_lines_and_conditions(full):
+    folder, jobs = full
+    table = table1(read_sweep(folder))
+    by_seed = [np.mean([mean_of(jobs["vanilla", line, seed], "mse") for line in LINES]) for seed in (0, 1)]
+    row = cell(table, "vanilla RAG", "mse")
+    assert row["mean"] == pytest.approx(np.mean(by_seed))
+    assert row["sd_over_seeds"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert (row["n"], row["n_seeds"], row["status"]) == (40, 2, "shown")
+    assert shown(table, "MSE ↓", "vanilla RAG").plain.endswith(f"± {row['sd_over_seeds']:.4f}".replace("0.", ".", 1))
+
+
+def test_lines_weigh_by_their_conditions(tmp_path):
+    small = make_job(tmp_path, "none", "hepg2", conditions=10)
+    large = make_job(tmp_path, "none", "k562", conditions=30)
+    expected = (10 * mean_of(small, "mae") + 30 * mean_of(large, "mae")) / 40
+    assert cell(table1(read_sweep(tmp_path)), "STATE", "mae")["mean"] == pytest.approx(expected)
+
+
+def test_daggers_are_the_evaluations_tests_with_one_value_a_condition(full):
+    folder, jobs = full
+
+    def averaged(method, metric):
+        tables = [
+            pd.read_csv(jobs[method, line, seed].predictions / "gge/results.csv") for line in LINES for seed in (0, 1)
+        ]
+        return pd.concat(tables).groupby(["cell_line", "perturbation"])[metric].mean().to_numpy()
+
+    p = [mann_whitney(averaged("genept", metric), averaged("differentiable", metric)) for metric in PAPER]
+    table = table1(read_sweep(folder))
+    assert [cell(table, "STATE+GenePT", metric)["p_mann_whitney"] for metric in PAPER] == pytest.approx(p)
+    assert "q_mann_whitney" in table.rows
+    assert shown(table, "MSE ↓", "STATE+GenePT").dagger == "†"
+    assert shown(table, "MSE ↓", "PT-RAG").dagger == ""
+    assert shown(table, "MSE ↓", "PT-RAG").best
+    assert max(benjamini_hochberg(np.array(p))) < 0.01
+
+
+def test_the_reference_can_be_chosen_by_name_mode_or_preset(full):
+    sweep = read_sweep(full[0])
+    for word in ("STATE+GenePT", "genept", "state+genept"):
+        assert "differs from STATE+GenePT;" in table1(sweep, reference=word).grid.notes
+    assert "differs from PT-RAG;" in table1(sweep, reference="ptrag").grid.notes
+    with pytest.raises(StateRagError, match="--reference 'GPT' is none .* STATE, STATE.GenePT, vanilla RAG, PT-RAG"):
+        table1(sweep, reference="GPT")
+
+
+def test_naive_baselines_are_columns_of_their_own_without_a_spread(full):
+    table = table1(read_sweep(full[0]))
+    assert table.grid.columns == ["no effect", "mean effect", "STATE", "STATE+GenePT", "vanilla RAG", "PT-RAG"]
+    assert shown(table, "MSE ↓", "mean effect").spread == ""
+    assert pd.isna(cell(table, "mean effect", "mse")["expected_runs"])
+
+
+def test_one_seed_has_no_spread_and_says_so(tmp_path):
+    for method in ("none", "genept"):
+        make_job(tmp_path, method, "k562")
+    table = table1(read_sweep(tmp_path))
+    assert "seed 0 only, so no standard deviation" in table.grid.notes
+    assert all(not entry.spread for _, cells in table.grid.rows for entry in cells)
+    assert np.isnan(cell(table, "STATE", "mse")["sd_over_seeds"])
+
+
+def test_methods_are_compared_on_the_lines_and_seeds_that_all_have_finished(tmp_path):
+    jobs = {(line, seed): make_job(tmp_path, "none", line, seed) for line in LINES for seed in (0, 1)}
+    statuses = {("hepg2", 0): "finished", ("hepg2", 1): "finished", ("k562", 0): "failed", ("k562", 1): "running"}
+    for (line, seed), status in statuses.items():
+        make_job(tmp_path, "differentiable", line, seed, 32, status=status)
+    table = table1(read_sweep(tmp_path))
+    expected = np.mean([mean_of(jobs["hepg2", seed], "mse") for seed in (0, 1)])
+    assert cell(table, "STATE", "mse")["mean"] == pytest.approx(expected)
+    assert cell(table, "STATE", "mse")["lines"] == "hepg2"
+    assert "Held-out line hepg2" in table.grid.notes
+    assert "Finished but not used, since others lack these lines or seeds: STATE (2)." in table.grid.notes
+    assert "Missing: 2 of 8 runs." in table.grid.notes
+    assert re.search(r"PT-RAG, failed; see .*ptrag_k562_k32_s0.log: k562 seed 0\.", table.grid.notes)
+    assert "PT-RAG, running: k562 seed 1." in table.grid.notes
+    assert shown(table, "finished runs", "PT-RAG").text == "2/4"
+    assert shown(table, "finished runs", "STATE").text == "4/4"
+
+
+def test_a_seed_that_lacks_a_line_is_not_averaged_with_seeds_that_have_it(tmp_path):
+    for line, seed in (("hepg2", 0), ("k562", 0), ("hepg2", 1), ("k562", 1), ("hepg2", 2)):
+        make_job(tmp_path, "none", line, seed)
+    table = table1(read_sweep(tmp_path))
+    assert (cell(table, "STATE", "mse")["lines"], cell(table, "STATE", "mse")["seeds"]) == ("hepg2 k562", "0 1")
+    assert "STATE, not in the sweep: k562 seed 2." in table.grid.notes
+
+
+def test_a_method_without_a_finished_run_is_a_column_of_missing(full):
+    folder, _ = full
+    for line in LINES:
+        make_job(folder, "hidden", line, 0, 32, status="waiting")
+    table = table1(read_sweep(folder))
+    column = table.grid.columns.index("hidden-space RAG")
+    assert {cells[column].text for _, cells in table.grid.rows} == {"missing", "0/4"}
+    assert cell(table, "hidden-space RAG", "mse")["status"] == "missing"
+    assert "hepg2 seed 1 (not in the sweep)" in cell(table, "hidden-space RAG", "mse")["missing_runs"]
+    assert cell(table, "STATE", "mse")["n"] == 40
+
+
+def test_results_that_share_no_line_with_the_reference_are_missing_and_not_mixed_in(tmp_path):
+    make_job(tmp_path, "none", "k562")
+    make_job(tmp_path, "differentiable", "hepg2", 0, 32)
+    table = table1(read_sweep(tmp_path))
+    assert shown(table, "MSE ↓", "STATE").text == "missing"
+    assert shown(table, "finished runs", "STATE").text == "1/2"
+    assert "Finished but not used" in table.grid.notes
+    assert "STATE (1)" in table.grid.notes
+
+
+def test_without_results_of_the_reference_there_are_no_tests(tmp_path):
+    for line in LINES:
+        make_job(tmp_path, "none", line)
+        make_job(tmp_path, "genept", line)
+        make_job(tmp_path, "differentiable", line, 0, 32, status="waiting")
+    table = table1(read_sweep(tmp_path))
+    assert "No tests: PT-RAG" in table.grid.notes
+    assert not shown(table, "MSE ↓", "STATE").dagger
+    assert np.isnan(cell(table, "STATE", "mse")["q_wilcoxon"])
+    assert cell(table, "STATE", "mse")["n"] == 40
+
+
+def test_a_sweep_in_which_nothing_has_finished_is_a_table_of_missing(tmp_path):
+    for method, topk in (("none", None), ("vanilla", 5)):
+        make_job(tmp_path, method, "k562", 0, topk, status="waiting")
+    sweep = read_sweep(tmp_path)
+    for table in (table1(sweep), table1(sweep, by_line=True), table2(sweep)):
+        assert "No run has been evaluated yet." in table.grid.notes
+        assert set(table.rows["status"]) == {"missing"}
+
+
+def test_a_finished_job_whose_evaluation_is_being_written_counts_as_missing(full):
+    folder, jobs = full
+    (jobs["none", "k562", 1].predictions / "gge" / "summary.json").unlink()
+    notes = table1(read_sweep(folder)).grid.notes
+    assert "STATE, not evaluated" in notes
+    assert "Missing: 1 of 16 runs." in notes
+
+
+def test_conditions_that_one_method_lacks_are_left_out_of_all_and_counted(tmp_path):
+    make_job(tmp_path, "none", "k562", conditions=20)
+    make_job(tmp_path, "genept", "k562", conditions=15)
+    table = table1(read_sweep(tmp_path))
+    assert cell(table, "STATE", "mse")["n"] == 15
+    assert "STATE: 5 conditions not shared by all, left out." in table.grid.notes
+
+
+def test_columns_by_line_use_each_lines_own_seeds_and_tests(tmp_path):
+    for line in LINES:
+        for seed in (0, 1):
+            make_job(tmp_path, "none", line, seed)
+            done = (line, seed) != ("k562", 1)
+            make_job(tmp_path, "differentiable", line, seed, 32, status="finished" if done else "waiting")
+    table = table1(read_sweep(tmp_path), by_line=True)
+    assert table.grid.columns == ["hepg2", "k562", "all lines"]
+    assert cell(table, "STATE", "mse", "hepg2")["n_seeds"] == 2
+    assert cell(table, "STATE", "mse", "k562")["n_seeds"] == 1
+    assert (cell(table, "STATE", "mse")["lines"], cell(table, "STATE", "mse")["seeds"]) == ("hepg2 k562", "0")
+    assert {names[0] for names, _ in table.grid.rows} >= {"MSE ↓", "finished runs"}
+    counts = next(cells for names, cells in table.grid.rows if names == ("finished runs", "PT-RAG"))
+    assert [entry.text for entry in counts] == ["2/2", "1/2", "3/4"]
+
+
+def test_table_1_takes_the_largest_k_or_the_one_asked_for(tmp_path):
+    for k in (2, 10):
+        make_job(tmp_path, "differentiable", "k562", 0, k)
+    sweep = read_sweep(tmp_path)
+    assert set(table1(sweep).rows["K"].dropna()) == {10}
+    assert set(table1(sweep, topk=2).rows["K"].dropna()) == {2}
+    assert "K: PT-RAG 2." in table1(sweep, topk=2).grid.notes
+    with pytest.raises(StateRagError, match=r"--topk 3: the sweep has K = 2, 10\."):
+        table1(sweep, topk=3)
+
+
+def test_jobs_that_differ_in_a_setting_are_methods_of_their_own(tmp_path):
+    for fusion in ("replace", "residual"):
+        make_job(tmp_path, "differentiable", "k562", 0, 8, overrides=(f"training.rag_fusion={fusion}",))
+    make_job(tmp_path, "differentiable", "k562", 0, 8, preset="ptrag_paper")
+    table = table1(read_sweep(tmp_path), reference="PT-RAG (rag_fusion=replace)")
+    names = ["PT-RAG (ptrag_paper)", "PT-RAG (rag_fusion=replace)", "PT-RAG (rag_fusion=residual)"]
+    assert table.grid.columns[-3:] == names
+
+
+def test_two_jobs_for_one_cell_of_the_table_are_refused(tmp_path):
+    make_job(tmp_path, "none", "k562")
+    make_job(tmp_path, "none", "k562", overrides=("name=again",))
+    with pytest.raises(StateRagError, match=r"none_k562_name-again_s0 and none_k562_s0 are both STATE.*seed 0"):
+        read_sweep(tmp_path)
+
+
+def test_results_of_another_line_than_the_one_held_out_are_refused(tmp_path):
+    job = make_job(tmp_path, "none", "k562")
+    path = job.predictions / "gge" / "results.csv"
+    path.write_text(path.read_text().replace("k562", "rpe1"))
+    with pytest.raises(StateRagError, match="held out k562, but its results are of rpe1"):
+        read_sweep(tmp_path)
+
+
+def test_table_2_has_a_column_for_each_k_and_one_for_what_retrieves_nothing(tmp_path):
+    make_job(tmp_path, "genept", "k562")
+    jobs = {k: make_job(tmp_path, "differentiable", "k562", 0, k, overrides=("training.lr=1",)) for k in (2, 32)}
+    make_job(tmp_path, "vanilla", "k562", 0, 2)
+    make_job(tmp_path, "vanilla", "k562", 0, 32, status="failed")
+    table = table2(read_sweep(tmp_path), metric="mae")
+    assert table.grid.columns == ["no retrieval", "K = 2", "K = 32"]
+    assert [names[0] for names, _ in table.grid.rows] == [
+        "no effect",
+        "mean effect",
+        "STATE+GenePT",
+        "vanilla RAG",
+        "PT-RAG",
+    ]
+    assert shown(table, "vanilla RAG", "K = 32").text == "missing 0/1"
+    assert shown(table, "STATE+GenePT", "K = 2").text == ""
+    assert cell(table, "PT-RAG, K = 2", "mae")["mean"] == pytest.approx(mean_of(jobs[2], "mae"))
+    best = [(names[0], place) for names, cells in table.grid.rows for place, entry in enumerate(cells) if entry.best]
+    assert best
+    assert {name for name, _ in best} == {"PT-RAG"}
+
+
+def test_table_2_of_a_sweep_without_retrieval_says_what_to_sweep(tmp_path):
+    make_job(tmp_path, "none", "k562")
+    with pytest.raises(StateRagError, match=r"no method of this sweep retrieves.*topk_rag=2,5,10,32"):
+        table2(read_sweep(tmp_path))
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones(full):
+    with pytest.raises(StateRagError, match="no metric 'mze'.*pearson_deg"):
+        table1(read_sweep(full[0]), metrics=["mze"])
+
+
+def test_a_table_is_written_in_three_formats_and_the_csv_holds_every_digit(full, tmp_path):
+    table = table1(read_sweep(full[0]))
+    written = save_table(table, tmp_path / "out")
+    assert [path.name for path in written] == ["table1.csv", "table1.md", "table1.tex"]
+    back = pd.read_csv(written[0])
+    assert back["mean"].to_numpy() == pytest.approx(table.rows["mean"].to_numpy())
+    assert "| MSE ↓ |" in written[1].read_text()
+    assert r"\toprule" in written[2].read_text()
+
+
+def test_the_largest_rectangle_of_lines_and_seeds_is_taken():
+    method = Method("STATE", "none", None)
+    finished = {(line, 0) for line in "abcd"} | {("a", 1), ("b", 1), ("a", 2), ("b", 2)}
+    assert shared_places({method: finished}) == ([method], {"a", "b"}, {0, 1, 2})
+    assert shared_places({method: finished - {("b", 2)}}) == ([method], {"a", "b", "c", "d"}, {0})
