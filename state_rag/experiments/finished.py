@@ -169,6 +169,7 @@ def compare_shared(
     sweep: Sweep,
     names: Mapping[Method, str],
     reference: Method | None,
+    metrics: Sequence[str],
     lines: Sequence[str] | None = None,
 ) -> Shared | None:
     """Compare methods on what all of them have finished; None where nothing has.
@@ -185,8 +186,15 @@ def compare_shared(
         The methods to compare, and what to call them.
     reference
         The method that others are tested against; where it is left out, there are no tests.
+    metrics
+        Names of metrics; the tests are corrected over them.
     lines
         Only these held-out lines.
+
+    Raises
+    ------
+    StateRagError
+        If an evaluation lacks one of the metrics, or methods have no condition in common.
     """
     finished = {method: sweep.finished(method, lines) for method in names}
     included, some_lines, some_seeds = shared_places(finished, reference)
@@ -201,9 +209,11 @@ def compare_shared(
     tables, left_out = _same_conditions(tables, places)
     known = definitions([found.folder for by in chosen.values() for found in by.values()])
     first = names[reference] if reference in included else next(iter(chosen))
-    metrics = [name for name in known if all(name in table.columns for by in tables.values() for table in by.values())]
+    common = [name for name in known if all(name in table.columns for by in tables.values() for table in by.values())]
+    if unknown := [name for name in metrics if name not in common]:
+        raise StateRagError(f"no metric {unknown[0]!r} in all of the evaluations; choose from {', '.join(common)}.")
     averaged = {
-        name: pd.concat(by.values()).groupby(KEY, sort=False)[metrics].mean().reset_index()
+        name: pd.concat(by.values()).groupby(KEY, sort=False)[list(metrics)].mean().reset_index()
         for name, by in tables.items()
     }
     comparison = compare(averaged, first, metrics, known)

@@ -44,8 +44,8 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
         absent = [str(k) for k in points.index[points["mean"].isna()]]
         ax.errorbar(
             every_k,
-            points["mean"],
-            yerr=points["sd_over_seeds"].fillna(0),
+            points["mean"].to_numpy(dtype=float),
+            yerr=points["sd_over_seeds"].fillna(0).to_numpy(dtype=float),
             color=_color(name, place),
             marker=MARKERS[place % len(MARKERS)],
             capsize=3,

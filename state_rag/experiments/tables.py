@@ -24,6 +24,21 @@ ALL_LINES = "all lines"
 SHOWN_MISSING = 8
 """Missing runs that a table's notes name for one method and reason; the CSV names all."""
 
+NUMBERS = (
+    "mean",
+    "sd",
+    "n",
+    "n_missing",
+    "difference",
+    "p_mann_whitney",
+    "p_wilcoxon",
+    "q_mann_whitney",
+    "q_wilcoxon",
+    "sd_over_seeds",
+    "n_seeds",
+)
+"""Columns of the CSV that only predictors with results fill."""
+
 PAPER = tuple(metric.name for metric in METRICS if metric.in_paper)
 
 
@@ -86,13 +101,14 @@ def table1(
     names = {method: method.name for method in chosen}
     tested = choose_reference(chosen, reference)
     against = next(method for method in chosen if method.name == tested)
-    overall = compare_shared(sweep, names, against)
+    _refuse_unknown(sweep, metrics)
+    overall = compare_shared(sweep, names, against, metrics)
     shown = _metrics(metrics, overall)
     notes = _notes(sweep, names, overall, tested)
     whole = _long(sweep, names, overall, ALL_LINES, sweep.lines, metrics)
     if not by_line:
         return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole)
-    columns = {line: compare_shared(sweep, names, against, [line]) for line in sweep.lines}
+    columns = {line: compare_shared(sweep, names, against, metrics, [line]) for line in sweep.lines}
     notes = "\n".join(
         [notes, *(f"{line}: {_compared(shared)}" for line, shared in columns.items() if shared is not None)]
     )
@@ -121,7 +137,8 @@ def table2(sweep: Sweep, *, metric: str = "pearson_deg", methods: Sequence[str] 
         )
     full = dict.fromkeys(at for method in chosen for at in ([method.at(k) for k in every_k] or [method]))
     names = {method: f"{method.name}, K = {method.topk}" if method.retrieves else method.name for method in full}
-    shared = compare_shared(sweep, names, None)
+    _refuse_unknown(sweep, [metric])
+    shared = compare_shared(sweep, names, None, [metric])
     (chosen_metric,) = _metrics([metric], shared)
     rows: list[tuple[tuple[str, ...], list[Cell]]] = []
     empty = [Cell("")] * len(every_k)
@@ -165,14 +182,15 @@ def _at_one_k(methods: Sequence[Method], topk: int | None) -> list[Method]:
     return list(chosen.values())
 
 
+def _refuse_unknown(sweep: Sweep, metrics: Sequence[str]) -> None:
+    """Refuse metrics of no known name; results may hold others, so these are not refused once there are some."""
+    if unknown := [name for name in metrics if name not in BY_NAME and not sweep.results]:
+        raise StateRagError(f"no metric {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+
+
 def _metrics(names: Sequence[str], shared: Shared | None) -> list[Metric]:
-    """Return the metrics to show; those that results lack are refused once there are results."""
+    """Return the metrics of these names, as the results define them where there are some."""
     known = {metric.name: metric for metric in shared.comparison.metrics} if shared else BY_NAME
-    if unknown := [name for name in names if name not in known]:
-        raise StateRagError(
-            f"no metric {unknown[0]!r} in {'all of the evaluations' if shared else 'the registry'}; choose from "
-            f"{', '.join(known)}."
-        )
     return [known[name] for name in names]
 
 
@@ -352,6 +370,7 @@ def _long(
                 row.update(found.to_dict())
             rows.append(row)
     table = pd.DataFrame(rows)
-    for column in ("K", "finished_runs", "expected_runs"):
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *NUMBERS]))).infer_objects()
+    for column in ("K", "finished_runs", "expected_runs", "n", "n_missing", "n_seeds"):
         table[column] = table[column].astype("Int64")
     return table
