@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from state_rag.evaluation.metrics.registry import Metric
-from state_rag.evaluation.spaces import PcaSpace
 from state_rag.files import atomic_path
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
@@ -114,36 +113,33 @@ def effect_scatter(
 
 
 def cell_map(
-    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], control: np.ndarray, space: PcaSpace, share: np.ndarray
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], control: np.ndarray, axis_labels: tuple[str, str]
 ) -> Figure:
-    """Draw cells on the first two principal components: controls, real and predicted cells of each condition.
+    """Draw cells in two dimensions: controls, real and predicted cells of each condition.
 
     Parameters
     ----------
     panels
-        Title, real cells, predicted cells (`[n, G]`).
+        Title, real cells, predicted cells (coordinates `[n, 2]`).
     control
-        Control cells `[n, G]`.
-    space
-        Where to project to.
-    share
-        Share of the variance that each component explains, in percent.
+        Control cells `[n, 2]`.
+    axis_labels
+        What the two coordinates are.
     """
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)
-    shown = space.project(control)
     for ax, (title, real, predicted) in zip(axes.flat, panels, strict=True):
         for cells, color, marker, label in (
-            (shown, "#C8C8C8", "o", "control"),
-            (space.project(real), BLUE, "o", "real"),
-            (space.project(predicted), ORANGE, "^", "predicted"),
+            (control, "#C8C8C8", "o", "control"),
+            (real, BLUE, "o", "real"),
+            (predicted, ORANGE, "^", "predicted"),
         ):
             ax.scatter(
                 cells[:, 0], cells[:, 1], s=14, color=color, marker=marker, alpha=0.75, linewidths=0, label=label
             )
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel(f"PC1 ({share[0]:.1f} % of variance)", fontsize=9)
-    axes[0, 0].set_ylabel(f"PC2 ({share[1]:.1f} % of variance)", fontsize=9)
+        ax.set_xlabel(axis_labels[0], fontsize=9)
+    axes[0, 0].set_ylabel(axis_labels[1], fontsize=9)
     axes[0, 0].legend(fontsize=8)
     return figure
 

@@ -14,20 +14,19 @@ from matplotlib.figure import Figure
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation import ablation, plots
+from state_rag.evaluation.cell_maps import cell_maps
 from state_rag.evaluation.compare import Comparison
-from state_rag.evaluation.conditions import Pair, open_pair
+from state_rag.evaluation.conditions import open_pair
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.evaluation.results import load_profiles
 from state_rag.evaluation.retrieval_analysis import RetrievalAnalysis
 from state_rag.evaluation.runs import PREDICTED, REAL, Run
-from state_rag.evaluation.spaces import fit_pca
 from state_rag.evaluation.tables import legend, marks, number
 from state_rag.files import atomic_path
 
 logger = logging.getLogger(__name__)
 CURVES = ("train_loss", "val_loss", "train/gumbel_active_ratio")
 CHOSEN_AT = (0.9, 0.5, 0.1)
-MAP_CELLS = 300
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
@@ -220,13 +219,8 @@ def _effects_and_cells(report: Report, name: str, run: Run, results: Path, wante
     pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns)
     of = str(chosen.iloc[0]["cell_line"])
     same_line = chosen[chosen["cell_line"] == of]
-    figure = _cell_map(pair, of, [str(value) for value in same_line["perturbation"]])
-    if figure is not None:
-        report.picture(
-            f"cells_{safe}",
-            figure,
-            f"Cells of {of} on the first principal components of the real cells shown; at most {MAP_CELLS} of a kind.",
-        )
+    for drawn in cell_maps(pair, of, [str(value) for value in same_line["perturbation"]]):
+        report.picture(f"{drawn.name}_{safe}", drawn.figure, drawn.caption)
 
 
 def choose_conditions(table: pd.DataFrame, wanted: list[str] | None) -> pd.DataFrame:
@@ -250,21 +244,6 @@ def choose_conditions(table: pd.DataFrame, wanted: list[str] | None) -> pd.DataF
         return ranked
     places = [round(share * (len(ranked) - 1)) for share in CHOSEN_AT]
     return ranked.iloc[list(dict.fromkeys(places))]
-
-
-def _cell_map(pair: Pair, line: str, names: list[str]) -> Figure | None:
-    by_name = {condition.perturbation: condition for condition in pair.lines[line]}
-    control = pair.read_real(pair.controls[line][0][:MAP_CELLS])
-    chosen = [
-        (name, pair.read_real(by_name[name].real[:MAP_CELLS]), pair.read_predicted(by_name[name].predicted[:MAP_CELLS]))
-        for name in names
-    ]
-    real = np.concatenate([control, *(cells for _, cells, _ in chosen)])
-    if len(real) < 4 or not np.isfinite(real).all() or pair.real.rows.shape[1] < 2:
-        return None
-    space = fit_pca([real], 2)
-    share = 100 * space.variance / real.var(axis=0, ddof=1, dtype=np.float64).sum()
-    return plots.cell_map(chosen, control, space, share)
 
 
 def _curves(report: Report, runs: Mapping[str, Run]) -> None:

@@ -88,7 +88,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(retrieving, capsys):
         assert section in page
     pictures = {path.stem for path in (output / "plots").glob("*.png")}
     assert pictures == {path.stem for path in (output / "plots").glob("*.svg")}
-    wanted = {"distributions", "effects_good", "cells_poor", "inclusion_by_rank", "inclusion_by_agreement"}
+    wanted = {"distributions", "effects_good", "cells_poor", "umap_good", "inclusion_by_rank", "inclusion_by_agreement"}
     assert wanted | {"curve_train_loss"} <= pictures
 
 
