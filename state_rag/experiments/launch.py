@@ -104,7 +104,8 @@ def read_plan(cfg: DictConfig, splits: Path | None = None) -> tuple[Plan, Path]:
     assert isinstance(values, dict)
     config: dict[str, Any] = {str(key): value for key, value in values.items()}
     folder = Path(hydra.utils.to_absolute_path(str(config["sweep_dir"])))
-    config["job"]["threads"] = config["job"]["threads"] or shared_threads()
+    if config["job"]["threads"] is None:
+        config["job"]["threads"] = shared_threads()
     choices = HydraConfig.get().runtime.choices
     return plan_job(config, {str(key): choices[key] for key in choices}, folder, splits), folder
 
@@ -160,13 +161,13 @@ def list_jobs(overrides: Sequence[str], *, multirun: bool, write: bool) -> Listi
 
 def search_trials(overrides: Sequence[str]) -> int | None:
     """Return how many jobs a search may run; None where every combination is run."""
+    hydras = [text for text in overrides if text.startswith(("hydra", "+hydra", "sweep=", "experiment="))]
+    if not hydras:
+        return None
     register_search_path()
-    hydras = ("hydra", "+hydra", "sweep=", "experiment=")
     with initialize_config_module(STATES_CONFIGS, version_base="1.3"):
         try:
-            sweeper = compose(
-                CONFIG, [text for text in overrides if text.startswith(hydras)], return_hydra_config=True
-            ).hydra.sweeper
+            sweeper = compose(CONFIG, hydras, return_hydra_config=True).hydra.sweeper
         except HydraException as error:
             raise StateRagError(str(error)) from error
     return None if sweeper._target_ == GRID else int(sweeper.get("n_trials") or 1)

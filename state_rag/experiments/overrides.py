@@ -15,7 +15,7 @@ from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
 
 NOT_COMPARED = ("rag", "output_dir", "name", "overwrite")
 
-_PLAIN = re.compile(r"[A-Za-z_/.][\w/.-]*")
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
 _RESERVED = re.compile(r"(?i)true|false|null|inf|nan")
 _ABSENT = object()
 

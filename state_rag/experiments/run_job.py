@@ -147,7 +147,7 @@ class Steps:
             f"name={_text(self.job.name)}", "overwrite=false",
         )  # fmt: skip
         if not is_whole(final):
-            raise StateRagError(f"train ended without {final}. See {self.job.log}.")
+            raise StateRagError(f"train ended without {final}.")
         self._one_last()
 
     def predict(self) -> Job:
@@ -175,7 +175,7 @@ class Steps:
             toml = ["--toml", str(self.plan.split)]
             self._command("evaluate", *OURS, "evaluate", str(predictions), "--quiet", *toml, *embeddings)
         if not (predictions / SUMMARY).is_file():
-            raise StateRagError(f"evaluate ended without {predictions / SUMMARY}. See {self.job.log}.")
+            raise StateRagError(f"evaluate ended without {predictions / SUMMARY}.")
 
     def _mend_last(self) -> None:
         """Have training start from a checkpoint that is whole, or anew."""

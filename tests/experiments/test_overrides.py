@@ -1,0 +1,47 @@
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from state_rag.experiments.overrides import NOT_COMPARED, overrides_of, quoted
+
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+VALUES = (
+    SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), SCALARS)
+)
+
+
+@given(VALUES)
+@example("${x}")
+@example("\\'")
+def test_hydra_reads_a_quoted_value_back(value):
+    (override,) = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
+    config = OmegaConf.create({"key": override.value()})
+
+    assert OmegaConf.to_container(config, resolve=True) == {"key": value}
+
+
+@pytest.mark.parametrize(
+    ("groups", "given"),
+    [
+        ({"model": "rag", "data": "replogle", "rag": "none"}, []),
+        ({"model": "rag", "data": "replogle", "rag": "ptrag"}, ["training.topk_rag=7", "training.lr=1e-3"]),
+        ({"model": "rag_paper", "rag": "hidden"}, ["training.rag_weight=0.5", "+training.log_every_n_steps=2"]),
+        ({"model": "state_sm"}, ["training.rag=true", "data.kwargs.additional_obs=[a,'b c']", "wandb.project=x y"]),
+        ({"training": "cpa", "model": "cpa"}, ["~wandb.tags", r"wandb.entity='it\'s \${x}'"]),
+    ],
+)
+def test_the_overrides_compose_to_the_same_configuration(compose, groups, given):
+    chosen = [f"{group}={option}" for group, option in groups.items()]
+    wanted = compose(*chosen, *given)
+
+    found = overrides_of(wanted, groups)
+
+    again = compose(*found)
+    for values in (wanted, again):
+        for key in NOT_COMPARED:
+            values.pop(key, None)
+    assert again == wanted
+    assert len(found) <= len(chosen) + 4 * len(given)
