@@ -91,9 +91,14 @@ def comparison_grid(comparison: Comparison) -> Grid:
 
 
 def value_cell(row: Mapping[str, float] | pd.Series, best: bool = False, spread: float = math.nan) -> Cell:
-    """Return the cell of one row of `Comparison.rows`; `spread` is a standard deviation, NaN for none."""
-    dagger, star = marks(row["q_mann_whitney"], row["q_wilcoxon"])
-    return Cell(number(float(row["mean"])), best, dagger, star, number(spread) if math.isfinite(spread) else "")
+    """Return the cell of one row of `Comparison.rows`.
+
+    `spread` is a standard deviation, written with the mean's decimals; NaN for none.
+    """
+    text = number(float(row["mean"]))
+    decimals = len(text.partition(".")[2])
+    spread_text = f"{spread:.{decimals}f}".removeprefix("0") if math.isfinite(spread) else ""
+    return Cell(text, best, *marks(row["q_mann_whitney"], row["q_wilcoxon"]), spread_text)
 
 
 def head(metric: Metric) -> str:

@@ -68,3 +68,12 @@ def test_the_legend_says_which_metric_is_undefined_how_often():
     gaps = table(seed=2)
     gaps.loc[:4, "mse"] = float("nan")
     assert "mse: undefined for 5 conditions" in tables.legend(compare({"a": table(), "b": gaps}, "a"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "text"),
+    [(0.6331, 0.0042, ".633 ± .004"), (48.487, 0.612, "48.49 ± .61"), (0.5, float("nan"), ".500")],
+)
+def test_a_standard_deviation_has_the_decimals_of_its_mean(mean, spread, text):
+    row = {"mean": mean, "q_mann_whitney": 1.0, "q_wilcoxon": 1.0}
+    assert tables.value_cell(row, spread=spread).plain == text

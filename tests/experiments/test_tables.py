@@ -47,7 +47,7 @@ def test_a_value_is_the_mean_over_seeds_of_the_mean_over_lines_and_conditions(fu
     assert row["mean"] == pytest.approx(np.mean(by_seed))
     assert row["sd_over_seeds"] == pytest.approx(np.std(by_seed, ddof=1))
     assert (row["n"], row["n_seeds"], row["status"]) == (40, 2, "shown")
-    assert shown(table, "MSE ↓", "vanilla RAG").plain.endswith(f"± {row['sd_over_seeds']:.4f}".replace("0.", ".", 1))
+    assert shown(table, "MSE ↓", "vanilla RAG").plain.endswith(f"± {row['sd_over_seeds']:.3f}".replace("0.", ".", 1))
 
 
 def test_lines_weigh_by_their_conditions(tmp_path):
