@@ -111,6 +111,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         self._active: Tensor | None = None
         self._trace: RetrievalTrace | None = None
         self.observer: Callable[[Observation], None] | None = None
+        self.quiet = False
         if knowledge is not None:
             self.set_knowledge(knowledge)
 
@@ -290,8 +291,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """STATE's loss plus lambda times the mean inclusion (PT-RAG, loss)."""
         loss = super().training_step(batch, batch_idx, padded=padded)
         if self._sparsity is not None:
-            self.log("train/gumbel_sparsity", self._sparsity.detach())
-            self.log("train/gumbel_active_ratio", self._active)
+            if not self.quiet:
+                self.log("train/gumbel_sparsity", self._sparsity.detach())
+                self.log("train/gumbel_active_ratio", self._active)
             if self.settings.gumbel_sparsity_loss:
                 loss = loss + self.settings.gumbel_sparsity_weight * self._sparsity
             self._sparsity = None

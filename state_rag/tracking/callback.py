@@ -48,11 +48,12 @@ class RetrievalTracker(Callback):
             self.watched.continue_in(trainer.log_dir, before_step=trainer.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Ask the model to show what it retrieves, if this step will be logged."""
+        """Ask the model to show what it retrieves, if this step will be logged, and to log nothing otherwise."""
         self._step = trainer.global_step
         self._due = bool(trainer.loggers) and (self._step + 1) % trainer.log_every_n_steps == 0
         self._seen = None
         pl_module.observer = self._observe if self._due else None
+        pl_module.quiet = not self._due
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Compare the selector's gradient with the backbone's."""
@@ -81,6 +82,10 @@ class RetrievalTracker(Callback):
             kind = "inclusion" if selector is not None else "attention"
             histogram = media.rank_histogram(inclusion_by_rank(seen))
             run.log_metrics({f"{TRAIN}/{kind}_by_rank": histogram}, step=self._step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model as it was."""
+        pl_module.quiet = False
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

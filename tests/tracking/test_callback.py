@@ -98,6 +98,15 @@ def test_between_logging_steps_the_model_is_not_asked_to_show_anything(monkeypat
     assert asked == [2, 5]
 
 
+def test_between_logging_steps_the_model_logs_nothing_of_its_own(monkeypatch, tmp_path):
+    model, logged = tiny.build(), []
+    monkeypatch.setattr(type(model), "log", lambda self, name, *_, **__: logged.append((self.global_step, name)))
+    train(model, tmp_path, steps=6, every=3)
+    ours = ("train/gumbel", "retrieval/", "train/gradient_norm_")
+    assert {step for step, name in logged if name.startswith(ours)} == {2, 3, 5, 6}  # 3 and 6: after the step
+    assert {step for step, name in logged if name.startswith("train/gumbel")} == {2, 5}
+
+
 def test_gradient_checks_are_logged_at_their_own_interval(tmp_path):
     train(tiny.build(check_gradients=True, gradient_check_interval=2), tmp_path, steps=6, every=5)
     assert [int(row["step"]) for row in metrics(tmp_path) if "gradients/selector" in row] == [0, 2, 4]
