@@ -26,6 +26,8 @@ PER_GENE = {
     "delta_predicted": lambda profiles: profiles.predicted - profiles.control,
 }
 SPLIT = "test"
+SUMMARY = "summary.json"
+"""The file that makes a results folder complete."""
 
 
 def save_evaluation(
@@ -53,7 +55,7 @@ def save_evaluation(
     """
     check_per_gene(per_gene)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)
     table = _gge_columns(evaluation.table, columns, len(evaluation.features))
     is_model = table["predictor"] == MODEL
     with atomic_path(folder / "results.csv") as path:
@@ -64,7 +66,7 @@ def save_evaluation(
         _save_per_gene(evaluation, name, folder)
     _save_profiles(evaluation, folder)
     summary = _summary(evaluation, table[is_model], columns, metadata or {})
-    with atomic_path(folder / "summary.json") as path:
+    with atomic_path(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -76,21 +78,21 @@ def check_per_gene(names: tuple[str, ...]) -> None:
 
 def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Read back the model's rows, the baselines' rows and the summary."""
-    if not (folder / "summary.json").is_file():
+    if not (folder / SUMMARY).is_file():
         raise StateRagError(f"{folder}: no finished evaluation here; make one with `state-rag evaluate`")
     text = {"perturbation": str, "cell_line": str, "condition_key": str}
     read = [
         pd.read_csv(folder / name, dtype=text, keep_default_na=True, na_values=[""])
         for name in ("results.csv", "baselines.csv")
     ]
-    return read[0], read[1], json.loads((folder / "summary.json").read_text())
+    return read[0], read[1], json.loads((folder / SUMMARY).read_text())
 
 
 def definitions(folders: list[Path]) -> dict[str, Metric]:
     """Return the metrics that all of the evaluations have, by name, those that are not in the registry included."""
     found: dict[str, Metric] | None = None
     for folder in folders:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / SUMMARY).read_text())
         here = {
             name: BY_NAME.get(name) or Metric(name, entry["label"], entry["higher_is_better"], "raw", "genes", _stored)
             for name, entry in summary["metadata"]["definitions"].items()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.compare import KEY, Comparison, compare
-from state_rag.evaluation.results import definitions, load_tables
+from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import RESULTS
 from state_rag.experiments.jobs import Job, read_jobs
 from state_rag.experiments.methods import Method, in_order, methods_of
@@ -69,10 +70,6 @@ class Sweep:
                     found[line, seed] = "not in the sweep" if job is None else _why_missing(job)
         return found
 
-    def state(self) -> list[tuple[str, str, bool]]:
-        """Return each job's name, status and whether it has results: what tables change with."""
-        return [(job.name, job.status, key in self.results) for key, job in self.jobs.items()]
-
     @property
     def is_done(self) -> bool:
         """Whether no job waits or runs."""
@@ -111,21 +108,43 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, in_order(methods.values()), lines, seeds, grid, results)
 
 
-def _results(job: Job) -> Results | None:
+def sweep_state(folder: Path) -> list[tuple[str, str, int]]:
+    """Return what tables change with, quickly: each job's name and status, and when its evaluation was written."""
+    return [(job.name, job.status, _stamp(job)) for job in read_jobs(folder)]
+
+
+def _stamp(job: Job) -> int:
+    """Return the time of a finished job's evaluation in nanoseconds, 0 where there is none."""
     if job.status != "finished" or job.predictions is None:
-        return None
-    folder = job.predictions / RESULTS
+        return 0
+    try:
+        return (job.predictions / RESULTS / SUMMARY).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=512)
+def _load(folder: Path, stamp: int) -> Results | None:
+    """Read an evaluation; a watched sweep's are read again only when `stamp`, their time, has changed."""
     try:
         model, baselines, _ = load_tables(folder)
-    except StateRagError:
+    except (StateRagError, FileNotFoundError):
+        return None  # it is being written again
+    return Results(folder, model, {str(name): rows for name, rows in baselines.groupby("predictor", sort=False)})
+
+
+def _results(job: Job) -> Results | None:
+    stamp = _stamp(job)
+    found = _load(job.predictions / RESULTS, stamp) if stamp and job.predictions is not None else None
+    if found is None:
         return None
-    other = sorted(set(model["cell_line"]) - {job.held_out})
+    other = sorted(set(found.model["cell_line"]) - {job.held_out})
     if other:
         raise StateRagError(
-            f"{folder}: job {job.name} held out {job.held_out}, but its results are of {', '.join(other)}. Let the job "
-            "run again, or remove its record."
+            f"{found.folder}: job {job.name} held out {job.held_out}, but its results are of {', '.join(other)}. Let "
+            "the job run again, or remove its record."
         )
-    return Results(folder, model, {str(name): rows for name, rows in baselines.groupby("predictor", sort=False)})
+    return found
 
 
 def _why_missing(job: Job) -> str:

@@ -96,19 +96,18 @@ def _show(args: argparse.Namespace, make: Callable) -> None:
     from rich.console import Console
 
     from state_rag.evaluation.grid import terminal
-    from state_rag.experiments.finished import read_sweep
+    from state_rag.experiments.finished import read_sweep, sweep_state
 
     if args.watch is not None and not args.watch > 0:
         raise StateRagError(f"--watch {args.watch:g}: expected a number of seconds above 0.")
     console = Console()
     folder = args.output or args.sweep / "tables"
-    seen = None
+    seen, sweep = None, None
     try:
         while True:
-            sweep = read_sweep(args.sweep)
-            state = sweep.state()
-            if state != seen:
-                seen = state
+            state = sweep_state(args.sweep)
+            if sweep is None or state != seen:
+                seen, sweep = state, read_sweep(args.sweep)
                 tables, save = make(sweep)
                 if args.watch:
                     console.clear()

@@ -109,9 +109,8 @@ def table1(
     if not by_line:
         return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole)
     columns = {line: compare_shared(sweep, names, against, metrics, [line]) for line in sweep.lines}
-    notes = "\n".join(
-        [notes, *(f"{line}: {_compared(shared)}" for line, shared in columns.items() if shared is not None)]
-    )
+    notes = notes.replace("Best value of a row", "Best value of each metric and column")
+    notes = "\n".join([notes, *(_of_line(line, shared) for line, shared in columns.items())])
     parts = [_long(sweep, names, shared, line, [line], metrics) for line, shared in columns.items()]
     return Table(
         "table1_by_line",
@@ -330,6 +329,14 @@ def _compared(shared: Shared) -> str:
         f"Held-out {'lines' if len(shared.lines) > 1 else 'line'} {', '.join(shared.lines)}, every condition of equal "
         f"weight ({shared.comparison.n_conditions}); {spread}."
     )
+
+
+def _of_line(line: str, shared: Shared | None) -> str:
+    """Return what the column of a line is over."""
+    if shared is None:
+        return f"{line}: no run has been evaluated yet."
+    seeds = ", ".join(map(str, shared.seeds))
+    return f"{line}: {shared.comparison.n_conditions} conditions, seed{'s' * (len(shared.seeds) > 1)} {seeds}."
 
 
 def _long(
