@@ -104,11 +104,11 @@ def terminal(grid: Grid, width: int = 80) -> list:
 def markdown(grid: Grid) -> str:
     """Return the table and its notes as Markdown."""
     lines = [
-        "| " + " | ".join([*grid.heads, *grid.columns]) + " |",
+        "| " + " | ".join(map(_escape, [*grid.heads, *grid.columns])) + " |",
         "|" + "---|" * len(grid.heads) + "---:|" * len(grid.columns),
     ]
     for number, (_, cells) in enumerate(grid.rows):
-        lines.append("| " + " | ".join([*_told_once(grid, number), *map(_in_markdown, cells)]) + " |")
+        lines.append("| " + " | ".join([*map(_escape, _told_once(grid, number)), *map(_in_markdown, cells)]) + " |")
     return "\n".join(lines) + "\n\n" + _escape(grid.notes).replace("\n", "  \n") + "\n"
 
 
@@ -158,7 +158,7 @@ def _in_latex(cell: Cell) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("*", "\\*")
+    return text.replace("*", "\\*").replace("|", "\\|")
 
 
 _LATEX = {
@@ -169,8 +169,11 @@ _LATEX = {
     "\u2020": r"$\dagger$",
     "\u2021": r"$\ddagger$",
     "<": "$<$",
+    ">": "$>$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
     "×": r"$\times$",
-    **{sign: "\\" + sign for sign in "&%_#"},
+    **{sign: "\\" + sign for sign in "&%_#{}$"},
 }
 
 

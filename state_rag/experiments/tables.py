@@ -293,7 +293,7 @@ def _notes(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tes
             notes.append(
                 "Finished but not used, since others lack these lines or seeds: "
                 + ", ".join(f"{name} ({count})" for name, count in shared.unused.items())
-                + "."
+                + ". Fewer methods (--methods) may share more."
             )
     if tested is not None and (retrieving := [method for method in names if method.retrieves]):
         notes.append("K: " + ", ".join(f"{method.name} {method.topk}" for method in retrieving) + ".")

@@ -49,3 +49,11 @@ def test_latex_sets_minus_spread_marks_and_arrows_as_mathematics(by_method):
     assert r"MSE $\downarrow$ & a\_b [x] & \textbf{.210}$^{\dagger\ast}$ $\pm$ .002 & missing \\" in text
     assert r" & ours & $-$.300 $\pm$ .004 & \textbf{.211} \\" in text
     assert not set("±†↓") & set(text)
+
+
+def test_signs_of_markdown_and_latex_in_a_name_are_escaped():
+    odd = Grid(("metric",), ["a|b {c} 50%"], [(("x^2 > y",), [Cell("1")])])
+    assert r"| metric | a\|b {c} 50% |" in grid.markdown(odd)
+    text = grid.latex(odd)
+    assert r"a|b \{c\} 50\%" in text
+    assert r"x\textasciicircum{}2 $>$ y & 1 \\" in text

@@ -1,14 +1,19 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from state_rag.errors import StateRagError
+from state_rag.evaluation.run_evaluation import evaluate_run
+from state_rag.evaluation.runs import find_run
 from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
 from state_rag.experiments.finished import read_sweep, shared_places
+from state_rag.experiments.jobs import write_job
 from state_rag.experiments.methods import Method
 from state_rag.experiments.tables import PAPER, save_table, table1, table2
+from tests.evaluation.made_up import HELD_OUT, make_run, make_screen
 from tests.experiments.made_up import make_job, mean_of
 
 LINES = ("hepg2", "k562")
@@ -286,3 +291,19 @@ def test_the_largest_rectangle_of_lines_and_seeds_is_taken():
     finished = {(line, 0) for line in "abcd"} | {("a", 1), ("b", 1), ("a", 2), ("b", 2)}
     assert shared_places({method: finished}) == ([method], {"a", "b"}, {0, 1, 2})
     assert shared_places({method: finished - {("b", 2)}}) == ([method], {"a", "b", "c", "d"}, {0})
+
+
+def test_what_the_evaluation_writes_is_what_the_tables_read(tmp_path):
+    screen = make_screen(tmp_path / "screen", perturbations=20, genes=30, cells=10)
+    for method, accuracy, topk in (("genept", 0.3, None), ("differentiable", 0.9, 32)):
+        job = make_job(tmp_path / "sweep", method, HELD_OUT, 0, topk, status="waiting")
+        run = find_run(make_run(job.run_folder, screen, accuracy=accuracy))
+        evaluate_run(run, embeddings=screen.embeddings, progress=False)
+        write_job(tmp_path / "sweep", replace(job, status="finished", predictions=run.predictions))
+    table = table1(read_sweep(tmp_path / "sweep"), metrics=["pearson_delta"])
+    naive = ["no effect", "mean effect", "same pert., other lines", "embedding ridge"]
+    assert table.grid.columns == [*naive, "STATE+GenePT", "PT-RAG"]
+    assert shown(table, "Pearson delta ↑", "PT-RAG").best
+    expected = mean_of(replace(job, predictions=run.predictions), "pearson_delta")
+    assert cell(table, "PT-RAG", "pearson_delta")["mean"] == pytest.approx(expected)
+    assert cell(table, "PT-RAG", "pearson_delta")["n"] == len(screen.test)
