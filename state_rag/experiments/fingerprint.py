@@ -55,8 +55,9 @@ SELECTOR = (
     "gumbel_temperature",
     "rag_inference",
     "rag_score_scale",
+    "rag_score_similarity",
 )
-RETRIEVAL = ("retrieve_than_predict", "topk_rag", "rag_fusion")
+RETRIEVAL = ("retrieve_than_predict", "topk_rag", "rag_fusion", "rag_query_dropout")
 UNUSED: dict[str, tuple[str, ...]] = {
     "none": (*RETRIEVAL, *SELECTOR, "rag_weight", "rag_attention", "genept_missing"),
     "genept": (*RETRIEVAL, *SELECTOR, "rag_weight"),

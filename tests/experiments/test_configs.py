@@ -7,6 +7,12 @@ from state_rag.settings import RagSettings
 from state_rag.upstream.search_path import config_dir
 
 MODES = {"state": "none", "genept": "genept", "vanilla": "vanilla", "ptrag": "differentiable"}
+AS_PUBLISHED = {
+    "rag_fusion": "replace",
+    "rag_inference": "sample",
+    "rag_score_scale": "batch",
+    "rag_attention": "causal",
+}
 SIZES = {"paper": (50001, 64 * 64, 32), "quick": (2000, 16 * 16, 10)}
 
 
@@ -20,8 +26,9 @@ def test_an_experiment_is_the_run_that_its_name_says(job_config, name):
 
     size, _, method = name.partition("_")
     settings = RagSettings.from_mapping(config["training"])
-    assert settings.mode == MODES[method.removesuffix("_residual")]
-    assert settings.rag_fusion == ("residual" if name.endswith("residual") else "replace")
+    assert settings.mode == MODES[method.removesuffix("_paper")]
+    if name in ("paper_ptrag", "quick_ptrag_paper"):
+        assert {key: getattr(settings, key) for key in AS_PUBLISHED} == AS_PUBLISHED
     cells = config["training"]["batch_size"] * config["model"]["kwargs"]["cell_set_len"]
     assert (config["training"]["max_steps"], cells, settings.topk_rag) == SIZES[size]
     assert config["data"]["kwargs"]["control_pert"] == "non-targeting"
@@ -58,8 +65,8 @@ def test_the_command_line_has_the_last_word(job_config):
 @pytest.mark.parametrize(
     ("name", "methods", "varied"),
     [
-        ("table1", "none,genept,vanilla,ptrag", {}),
-        ("table2_topk", "vanilla,ptrag", {"training.topk_rag": "2,5,10,32"}),
+        ("table1", "none,genept,vanilla,ptrag_paper", {}),
+        ("table2_topk", "vanilla,ptrag_paper", {"training.topk_rag": "2,5,10,32"}),
         ("sparsity", "ptrag", {"training.gumbel_sparsity_loss": "true,false"}),
         ("fusion", "ptrag", {"training.rag_fusion": "replace,residual"}),
         ("inference", "ptrag", {"training.rag_inference": "expected,sample,argmax"}),

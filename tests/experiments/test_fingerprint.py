@@ -60,10 +60,7 @@ def test_the_sparsity_weight_counts_only_with_the_sparsity_term(digest):
 def test_every_method_is_a_job_of_its_own_however_it_is_spelled(digest):
     presets = [digest(preset) for preset in ("none", "genept", "vanilla", "hidden", "ptrag")]
     assert len(set(presets)) == 5
-    spelled = {
-        f"training__{flag}": True for flag in ("rag", "use_genept", "retrieve_than_predict", "differentiable_rag")
-    }
-    assert digest("none", **spelled, training__gumbel_sparsity_loss=True) == digest("ptrag")
+    assert digest("none", training__use_genept=True) == digest("genept")
 
 
 def test_files_count_by_content(digest, small_screen, tmp_path):
