@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from state_rag.tracking.login import is_logged_in
 from state_rag.tracking.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,15 @@ def log_evaluation(
             shown.update({name: wandb.Image(str(path)) for name, path in pictures.items()})
             step = None if record.step is None or run.step > record.step else record.step + 1
             run.log({f"{SECTION}/{name}": value for name, value in shown.items()}, step=step)
-            run.summary.update({f"{SECTION}/{name}": value for name, value in {**means, **(notes or {})}.items()})
+            found = {f"{SECTION}/{name}": value for name, value in {**means, **(notes or {})}.items()}
+            # Online the server has the training's summary; offline it would be lost when both folders are synchronised.
+            run.summary.update({**record.summary, **found} if run.offline else found)
+            if run.offline:
+                record.with_progress(run).save(run_folder)
             where = f"in {run.dir}" if run.offline else f"at {run.url}"
         logger.info("Evaluation logged to the W&B run %s %s", record.run_id, where)
         if record.offline:
-            logger.info("Synchronise the training's offline folder first, then this one: wandb sync FOLDER")
+            logger.info("Synchronise the training's offline folder first, then this one, with `wandb sync FOLDER`.")
     except Exception as error:  # noqa: BLE001  predictions and tables are written; W&B may fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         logger.warning("The evaluation was not logged to W&B (%s). It lies in the run's folder.", reason)
@@ -82,8 +87,10 @@ def _resumed(record: RunRecord, run_folder: Path) -> Iterator[Any]:
     if wandb.run is not None and wandb.run.id == record.run_id:
         yield wandb.run
         return
+    mode = os.environ.get("WANDB_MODE") or ("offline" if record.offline else "online")
+    if mode == "online" and not is_logged_in():
+        raise RuntimeError("nobody is logged in; run `wandb login`, or set WANDB_MODE=offline")
     folder = Path(record.folder) if record.folder and Path(record.folder).is_dir() else run_folder
-    mode = os.environ.get("WANDB_MODE") or ("offline" if record.offline else None)
     run = wandb.init(
         entity=record.entity,
         project=record.project,
@@ -97,7 +104,7 @@ def _resumed(record: RunRecord, run_folder: Path) -> Iterator[Any]:
         mode=mode,  # type: ignore[arg-type]
         resume="allow",
         reinit="create_new",
-        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=True, init_timeout=60),
+        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=True, init_timeout=30),
     )
     try:
         yield run

@@ -1,8 +1,8 @@
 """What a run folder remembers of its W&B run, so that an evaluation can go there later: `wandb_run.json`.
 
 STATE itself writes `wandb_path.txt` (entity, project and id). That is enough where W&B's server knows the rest. An
-offline run is resumed by a second offline folder with the same id; when both are synchronised the later one wins, so
-that it must carry the same name, tags and configuration.
+offline run is resumed by a second offline folder with the same id. When both are synchronised, W&B appends the second
+one's history and lets its configuration, tags and summary replace the first one's, so that it must carry those as well.
 """
 
 import json
@@ -27,10 +27,10 @@ class RunRecord:
     offline
         Whether it was recorded offline.
     step
-        W&B's own step count when training ended; None where it did not end.
+        W&B's own step count after what was logged last; None where training did not end.
     folder
         W&B's local folder.
-    name, group, job_type, tags, config
+    name, group, job_type, tags, config, summary
         As the run has them.
     """
 
@@ -45,6 +45,7 @@ class RunRecord:
     job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Any) -> "RunRecord":
@@ -63,8 +64,9 @@ class RunRecord:
         )
 
     def with_progress(self, run: Any) -> "RunRecord":
-        """Return the record at the end of training."""
-        return replace(self, step=int(run.step), config=_plain(run.config))
+        """Return the record after something was logged."""
+        summary = {key: value for key, value in _plain(run.summary).items() if not key.startswith("_")}
+        return replace(self, step=int(run.step), config=_plain(run.config), summary=summary)
 
     def save(self, folder: Path) -> None:
         """Write the record into a run folder."""
@@ -94,6 +96,6 @@ class RunRecord:
         return cls(entity=entity or None, project=project or None, run_id=parts[-1])
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """Return a W&B configuration as plain types."""
-    return json.loads(json.dumps(dict(config), default=str))
+def _plain(values: Any) -> dict[str, Any]:
+    """Return a W&B configuration or summary as plain types."""
+    return json.loads(json.dumps(dict(values), default=lambda one: dict(one) if hasattr(one, "keys") else str(one)))

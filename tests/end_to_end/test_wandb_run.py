@@ -156,6 +156,11 @@ def test_the_evaluation_is_in_the_same_run_after_the_training(logs, tracked):
     own = {key: value for key, value in training.config.items() if key != "_wandb"}
     assert {key: value for key, value in evaluation.config.items() if key != "_wandb"} == own
     assert min(evaluation.history) > max(training.history)
+    # When both folders are synchronised, the later summary replaces the first.
+    assert evaluation.summary["val_loss"] == training.summary["val_loss"]
+    latest = max(step for step, row in training.history.items() if "val_retrieval/watched.path" in row)
+    path = training.history[latest]["val_retrieval/watched.path"]
+    assert evaluation.summary["val_retrieval/watched"]["path"] == path
     assert (tracked / "runs" / "tracked" / "wandb_path.txt").read_text().endswith(training.run["run_id"])
 
 

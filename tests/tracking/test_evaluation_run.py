@@ -3,6 +3,7 @@ import logging
 import pytest
 import wandb
 
+from state_rag.tracking import evaluation_run
 from state_rag.tracking.evaluation_run import log_evaluation
 from state_rag.tracking.run_record import PATH_FILE
 
@@ -14,6 +15,7 @@ def run_folder(tmp_path, monkeypatch):
     """A run that was tracked."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    monkeypatch.setattr(evaluation_run, "is_logged_in", lambda: True)
     (tmp_path / PATH_FILE).write_text("team/state/abc")
     return tmp_path
 
@@ -45,6 +47,12 @@ def test_whatever_goes_wrong_in_wandb_is_one_line_of_warning(run_folder, monkeyp
     assert record.levelno == logging.WARNING
     assert "no route to host" in record.getMessage()
     assert "\n" not in record.getMessage()
+
+
+def test_without_a_login_nobody_is_asked_for_one(run_folder, monkeypatch, caplog, forbidden):
+    monkeypatch.setattr(evaluation_run, "is_logged_in", lambda: False)
+    assert log_evaluation(run_folder, **WHAT) is False
+    assert "wandb login" in caplog.text
 
 
 def test_a_damaged_record_is_a_warning_too(run_folder, caplog, forbidden):
