@@ -14,6 +14,7 @@ from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import RESULTS
 from state_rag.experiments.jobs import Job, read_jobs
+from state_rag.experiments.lock import is_locked
 from state_rag.experiments.methods import Method, in_order, methods_of
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Sweep:
             for seed in self.seeds:
                 if (method, (line, seed)) not in self.results:
                     job = self.jobs.get((method, (line, seed)))
-                    found[line, seed] = "not in the sweep" if job is None else _why_missing(job)
+                    found[line, seed] = "not in the sweep" if job is None else _why_missing(self.folder, job)
         return found
 
     @property
@@ -147,10 +148,20 @@ def _results(job: Job) -> Results | None:
     return found
 
 
-def _why_missing(job: Job) -> str:
+def _why_missing(folder: Path, job: Job) -> str:
+    if job.status == "running" and not _is_worked_on(folder, job):
+        return "stopped, or running on another machine"
     if job.status == "finished":
         return f"not evaluated; see {job.log}"
     return f"failed; see {job.log}" if job.status == "failed" else job.status
+
+
+def _is_worked_on(folder: Path, job: Job) -> bool:
+    """Whether a process holds the job; taken for granted where that cannot be told."""
+    try:
+        return is_locked(folder, job.name)
+    except OSError:
+        return True
 
 
 @dataclass

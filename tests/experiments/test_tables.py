@@ -11,6 +11,7 @@ from state_rag.evaluation.runs import find_run
 from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
 from state_rag.experiments.finished import read_sweep, shared_places
 from state_rag.experiments.jobs import write_job
+from state_rag.experiments.lock import job_lock
 from state_rag.experiments.methods import Method
 from state_rag.experiments.tables import PAPER, save_table, table1, table2
 from tests.evaluation.made_up import HELD_OUT, make_run, make_screen
@@ -112,7 +113,8 @@ def test_methods_are_compared_on_the_lines_and_seeds_that_all_have_finished(tmp_
     statuses = {("hepg2", 0): "finished", ("hepg2", 1): "finished", ("k562", 0): "failed", ("k562", 1): "running"}
     for (line, seed), status in statuses.items():
         make_job(tmp_path, "differentiable", line, seed, 32, status=status)
-    table = table1(read_sweep(tmp_path))
+    with job_lock(tmp_path, "ptrag_k562_k32_s1"):
+        table = table1(read_sweep(tmp_path))
     expected = np.mean([mean_of(jobs["hepg2", seed], "mse") for seed in (0, 1)])
     assert cell(table, "STATE", "mse")["mean"] == pytest.approx(expected)
     assert cell(table, "STATE", "mse")["lines"] == "hepg2"
@@ -121,6 +123,7 @@ def test_methods_are_compared_on_the_lines_and_seeds_that_all_have_finished(tmp_
     assert "Missing: 2 of 8 runs." in table.grid.notes
     assert re.search(r"PT-RAG, failed; see .*ptrag_k562_k32_s0.log: k562 seed 0\.", table.grid.notes)
     assert "PT-RAG, running: k562 seed 1." in table.grid.notes
+    assert "PT-RAG, stopped, or running on another machine: k562 seed 1." in table1(read_sweep(tmp_path)).grid.notes
     assert shown(table, "finished runs", "PT-RAG").text == "2/4"
     assert shown(table, "finished runs", "STATE").text == "4/4"
 
