@@ -121,11 +121,21 @@ def loaded(screen, tmp_path, monkeypatch):
     return load
 
 
+def held_out(screen: Screen, split: Path, part: str) -> set[int]:
+    """Return the rows that a split keeps for validation or test, told from its lists and not by the loader."""
+    said = read_split(split)
+    rows: set[int] = set()
+    for (_, line), lists in said.fewshot.items():
+        rows |= screen.rows(line, lists[part])
+    for (_, line), whole in said.zeroshot.items():
+        if whole == part:
+            rows |= screen.rows(line, set(screen.gene) - {CONTROL})
+    return rows
+
+
 def leaks(screen: Screen, split: Path, seen: dict[str, Yielded]) -> dict[str, set[int]]:
     """Return the rows of test conditions that a part other than the test set yielded, on either side of a pair."""
-    forbidden: set[int] = set()
-    for (_, line), lists in read_split(split).fewshot.items():
-        forbidden |= screen.rows(line, lists["test"])
+    forbidden = held_out(screen, split, "test")
     assert forbidden, "a split without test conditions proves nothing"
     return {part: (seen[part].rows | seen[part].basal) & forbidden for part in ("train", "val")}
 
@@ -133,11 +143,8 @@ def leaks(screen: Screen, split: Path, seen: dict[str, Yielded]) -> dict[str, se
 def assert_sound(screen: Screen, split: Path, seen: dict[str, Yielded]) -> None:
     """Check every part: no leak, true labels, controls as basal cells, and each condition where it belongs."""
     assert leaks(screen, split, seen) == {"train": set(), "val": set()}
-    wanted = {"train": set(range(len(screen.gene))) - screen.controls, "val": set(), "test": set()}
-    for (_, line), lists in read_split(split).fewshot.items():
-        for part in ("val", "test"):
-            wanted[part] |= screen.rows(line, lists[part])
-            wanted["train"] -= screen.rows(line, lists[part])
+    wanted = {part: held_out(screen, split, part) for part in ("val", "test")}
+    wanted["train"] = set(range(len(screen.gene))) - screen.controls - wanted["val"] - wanted["test"]
     for part, yielded in seen.items():
         assert not yielded.mislabelled
         assert yielded.basal <= screen.controls
@@ -189,6 +196,13 @@ def test_two_lines_held_out_at_once_are_both_kept_back(screen, loaded, tmp_path,
         for line, start in (("hepg2", 1), ("rpe1", 4))
     )
     split = toml(screen, tmp_path, body)
+    assert_sound(screen, split, loaded(split))
+
+
+def test_whole_lines_for_validation_and_test_are_kept_back(screen, loaded, tmp_path):
+    split = tmp_path / "split.toml"
+    lines = '"s.hepg2" = "test"\n"s.rpe1" = "val"'
+    split.write_text(f'[datasets]\ns = "{screen.h5ad}"\n[training]\ns = "train"\n[zeroshot]\n{lines}\n[fewshot]\n')
     assert_sound(screen, split, loaded(split))
 
 
