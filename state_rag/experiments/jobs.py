@@ -42,7 +42,7 @@ class Job:
     topk
         Number of candidates K; None where nothing is retrieved.
     seed
-        Seed of the training (and of the split, where the sweep writes it).
+        Seed of the training; the split has one of its own.
     status
         One of `STATUSES`. A record that says "running" may be of a process that was killed.
     run_folder
@@ -56,7 +56,7 @@ class Job:
     log
         What the job's commands printed.
     seconds
-        Wall-clock seconds that the job has taken in all; None until it has ended once.
+        Wall-clock seconds that the job has taken, without attempts that were killed; None until it has ended once.
     error
         Why a failed job failed, in one line.
     """

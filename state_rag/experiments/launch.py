@@ -47,7 +47,7 @@ class Listing:
     folder
         The sweep.
     errors
-        Why configurations were refused.
+        Configurations that were refused, and why.
     """
 
     splits: Path | None
@@ -55,7 +55,7 @@ class Listing:
     plans: list[Plan] = field(default_factory=list)
     asked: list[list[str]] = field(default_factory=list)
     folder: Path | None = None
-    errors: list[str] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, cfg: DictConfig) -> None:
         """Plan one configuration."""
@@ -63,7 +63,7 @@ class Listing:
         try:
             plan, self.folder = read_plan(cfg, self.splits)
         except StateRagError as error:
-            self.errors.append(f"{' '.join(overrides)}: {error}" if overrides else str(error))
+            self.errors.append((" ".join(overrides), str(error)))
             return
         self.plans.append(plan)
         self.asked.append(overrides)

@@ -32,6 +32,18 @@ OWN_KEYS = (
 )
 """Keys of a sweep, which `state tx train` does not know."""
 
+KEY_OF_FLAG = {
+    "--held-out": "held_out",
+    "--few-shot": "few_shot",
+    "--val-fraction": "val_fraction",
+    "--test-list": "test_list",
+    "--pert-col": "data.kwargs.pert_col",
+    "--cell-type-col": "data.kwargs.cell_type_key",
+    "--control": "data.kwargs.control_pert",
+    "--output": "sweep_dir",
+}
+"""What says in a sweep what a flag of `state-rag data split` says there."""
+
 CHECKPOINTS = ("last.ckpt", "best.ckpt", "final.ckpt")
 CELL_EVAL = (None, "minimal", "de", "full")
 WORDS = {"differentiable": "ptrag"}
@@ -230,11 +242,15 @@ def _written_split(config: Mapping[str, Any], source: Path, held_out: str, folde
         try:
             write_split(source, held_out, output=path, test_list=listed, **drawn, **columns)
         except StateRagError as error:
-            raise StateRagError(
-                f"held_out={held_out}, data_file={source}: {error} (In a sweep, columns and control are "
-                "data.kwargs.pert_col, data.kwargs.cell_type_key and data.kwargs.control_pert.)"
-            ) from error
+            raise StateRagError(_in_terms_of_keys(str(error))) from error
     return path
+
+
+def _in_terms_of_keys(message: str) -> str:
+    """Return a message of `state-rag data split` with a sweep's keys in place of that command's flags."""
+    for flag, key in KEY_OF_FLAG.items():
+        message = message.replace(flag, key)
+    return message
 
 
 def _in_file_names(line: str) -> str:

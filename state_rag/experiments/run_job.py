@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,7 +191,7 @@ class Steps:
         best = max(whole, key=lambda path: path.stat().st_mtime)
         self._say(f"{last} is damaged: training goes on from {best.name}")
         with atomic_path(last) as temporary:
-            temporary.write_bytes(best.read_bytes())
+            shutil.copyfile(best, temporary)
 
     def _one_last(self) -> None:
         """Give the newest of several last checkpoints the usual name.

@@ -59,7 +59,10 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
     if dry_run:
         _show_listing(console, listing, plans, folder)
         return
-    jobs = [] if listing.trials else _enter(plans, folder)
+    try:
+        jobs = [] if listing.trials else _enter(plans, folder)
+    except OSError as error:
+        raise StateRagError(f"sweep_dir={folder} cannot be written to ({error}). Choose another folder.") from error
     repeated = len(listing.plans) - len(plans)
     same = f" ({repeated} more are the same as one of these)" if repeated else ""
     count = f"up to {listing.trials}" if listing.trials else f"{len(plans)}"
@@ -77,12 +80,12 @@ def _refuse(listing: Listing) -> None:
         return
     total = len(listing.errors) + len(listing.plans)
     if total == 1:
-        raise StateRagError(listing.errors[0])
-    causes = Counter(error.partition(": ")[2] for error in listing.errors)
+        raise StateRagError(listing.errors[0][1])
+    first = {cause: overrides for overrides, cause in reversed(listing.errors)}
+    counts = Counter(cause for _, cause in listing.errors)
     shown = "".join(
-        f"\n  {next(error for error in listing.errors if error.endswith(cause))}"
-        + (f" (and {count - 1} more like it)" if count > 1 else "")
-        for cause, count in causes.items()
+        f"\n  {first[cause]}: {cause}" + (f" (and {count - 1} more like it)" if count > 1 else "")
+        for cause, count in counts.items()
     )
     raise StateRagError(f"{len(listing.errors)} of {total} configurations cannot run, so none was started:{shown}")
 

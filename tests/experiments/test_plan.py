@@ -74,7 +74,7 @@ def test_own_splits_are_found_by_the_line_and_not_copied(in_screen, tmp_path, li
     assert plan.split == tmp_path / "splits" / "hepg2.toml"
     assert f"data.kwargs.toml_config_path={plan.split}" in plan.job.overrides
     assert not (tmp_path / "x" / "splits").exists()
-    assert "k562.toml: no such split" in listing.errors[0]
+    assert "k562.toml: no such split" in listing.errors[0][1]
 
 
 def test_the_line_of_an_own_split_is_read_from_it_and_must_be_the_one_asked_for(plan):
@@ -102,7 +102,7 @@ def test_the_test_set_can_be_left_whole(plan):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"held_out": "mars"}, "no cell line 'mars'"),
+        ({"held_out": "mars"}, r"no cell line 'mars' \(from held_out\)"),
         ({"held_out": None}, "no cell line to hold out"),
         ({"data__kwargs__toml_config_path": "split.toml"}, "Leave one out"),
         ({"data__kwargs__pert_col": "guide"}, "data.kwargs.pert_col"),
