@@ -83,8 +83,7 @@ def read_sweep(folder: Path) -> Sweep:
     Raises
     ------
     StateRagError
-        If the folder is no sweep or has no job, two jobs stand for the same cell of a table, or an evaluation is of
-        another cell line than the one that its job held out.
+        If the folder is no sweep or has no job, or two jobs stand for the same cell of a table.
     """
     jobs = read_jobs(folder)
     if not jobs:
@@ -95,11 +94,7 @@ def read_sweep(folder: Path) -> Sweep:
     for job in jobs:
         key = methods[job.name], (job.held_out, job.seed)
         if key in grid:
-            raise StateRagError(
-                f"{folder}: the jobs {grid[key].name} and {job.name} are both {key[0].name}, K {job.topk}, held-out "
-                f"line {job.held_out}, seed {job.seed}, and differ in no override. Remove the outdated one's "
-                f"record from {folder / 'jobs'}."
-            )
+            raise StateRagError(_same_cell(folder, key[0], grid[key], job))
         grid[key] = job
         found = _results(job)
         if found is not None:
@@ -136,16 +131,18 @@ def _load(folder: Path, stamp: int) -> Results | None:
 
 def _results(job: Job) -> Results | None:
     stamp = _stamp(job)
-    found = _load(job.predictions / RESULTS, stamp) if stamp and job.predictions is not None else None
-    if found is None:
-        return None
-    other = sorted(set(found.model["cell_line"]) - {job.held_out})
-    if other:
-        raise StateRagError(
-            f"{found.folder}: job {job.name} held out {job.held_out}, but its results are of {', '.join(other)}. Let "
-            "the job run again, or remove its record."
-        )
-    return found
+    return _load(job.predictions / RESULTS, stamp) if stamp and job.predictions is not None else None
+
+
+def _same_cell(folder: Path, method: Method, first: Job, second: Job) -> str:
+    """Return the error for two jobs that stand for one cell of a table."""
+    differing = sorted(set(first.overrides) ^ set(second.overrides))
+    what = f"They differ in {', '.join(differing)}" if differing else "They differ in their data or software only"
+    return (
+        f"{folder}: the jobs {first.name} and {second.name} are both {method.name}, K {first.topk}, held-out line "
+        f"{first.held_out}, seed {first.seed}. {what}, which tables do not tell apart. Sweep them into folders of "
+        f"their own (sweep_dir), or remove the outdated one's record, NAME.json, from {folder / 'jobs'}."
+    )
 
 
 def _why_missing(folder: Path, job: Job) -> str:
@@ -330,10 +327,23 @@ def _same_conditions(
                 "were predicted with different splits; run them again with one split for each line and seed."
             )
         for name, table in indexed.items():
+            _refuse_overlap(place, common, limited[name])
             limited[name][place] = table.loc[common].reset_index()
             if len(table) > len(common):
                 left_out[name] = left_out.get(name, 0) + len(table) - len(common)
     return limited, left_out
+
+
+def _refuse_overlap(place: Place, conditions: Sequence[tuple], others: Mapping[Place, pd.DataFrame]) -> None:
+    """Refuse a condition that was tested with two lines held out, which would count twice."""
+    for (line, seed), table in others.items():
+        twice = set(conditions) & set(table[KEY].itertuples(index=False, name=None)) if seed == place[1] else set()
+        if twice:
+            where, name = min(twice)
+            raise StateRagError(
+                f"{name} in {where} was tested both with {line} and with {place[0]} held out (seed {seed}), so it "
+                "would count twice. Sweep splits of which each tests its own line."
+            )
 
 
 def _over_seeds(

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from state_rag.errors import StateRagError
+from state_rag.experiments.fingerprint import NO_EFFECT, UNUSED
 from state_rag.experiments.jobs import Job
 from state_rag.settings import Mode
 
@@ -18,21 +20,10 @@ TITLES: dict[Mode, str] = {
 """Names of the methods, in the order of the paper's tables."""
 
 _USUAL_PRESETS = {"none", "genept", "vanilla", "hidden", "ptrag"}
-_NOT_SETTINGS = {
-    "rag",
-    "held_out",
-    "seed",
-    "training.topk_rag",
-    "training.train_seed",
-    "data.kwargs.toml_config_path",
-    "name",
-    "output_dir",
-    "sweep_name",
-    "sweep_dir",
-    "overwrite",
-    "use_wandb",
-}
-"""Keys whose values name a job, its line, seed or K, and do not make it another method."""
+_NAMED_APART = ("held_out", "seed", "training.topk_rag", "training.train_seed", "sweep_name", "sweep_dir")
+"""Keys that name a job's line, seed or K."""
+
+_EMBEDDINGS = "training.genept_path"
 
 
 @dataclass(frozen=True)
@@ -70,12 +61,12 @@ def methods_of(jobs: Iterable[Job]) -> dict[str, Method]:
     setting, that setting is named in brackets.
     """
     jobs = list(jobs)
-    values = {job.name: _settings(job.overrides) for job in jobs}
+    values = {job.name: _settings(job) for job in jobs}
     presets: dict[str, set[str]] = defaultdict(set)
     seen: dict[str, dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
     for job in jobs:
         presets[job.method].add(job.preset)
-    every_key = {key for settings in values.values() for key in settings} - _NOT_SETTINGS
+    every_key = {key for settings in values.values() for key in settings}
     for job in jobs:
         for key in every_key:
             seen[job.preset][key].add(values[job.name].get(key))
@@ -116,7 +107,16 @@ def find_method(word: str, methods: Iterable[Method], flag: str) -> str:
     raise StateRagError(f"{flag} {word!r} is none of the sweep's methods. Choose from: {', '.join(names)}.")
 
 
-def _settings(overrides: Iterable[str]) -> dict[str, str]:
-    """Return overrides as key and value, without Hydra's leading signs."""
-    pairs = (override.partition("=") for override in overrides)
-    return {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
+def _settings(job: Job) -> dict[str, str]:
+    """Return the overrides that say what a job learns, by key without Hydra's leading signs."""
+    left_out = (*_NAMED_APART, *NO_EFFECT, *(f"training.{flag}" for flag in UNUSED[job.method]))
+    pairs = (override.partition("=") for override in job.overrides)
+    settings = {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
+    told = {
+        key: value
+        for key, value in settings.items()
+        if not any(key == other or key.startswith(f"{other}.") for other in left_out)
+    }
+    if job.method != "none" and _EMBEDDINGS in settings:
+        told[_EMBEDDINGS] = PurePath(settings[_EMBEDDINGS]).name
+    return told

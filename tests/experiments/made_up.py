@@ -28,7 +28,12 @@ def make_job(
 ) -> Job:
     """Write one job's record and, if it is finished, its evaluation."""
     preset = preset or PRESETS[method]
-    words = [preset, line, *([f"k{topk}"] if topk else []), *(text.replace("=", "-") for text in overrides)]
+    words = [
+        preset,
+        line,
+        *([f"k{topk}"] if topk else []),
+        *(text.replace("=", "-").replace("/", "-") for text in overrides),
+    ]
     name = "_".join([*words, f"s{seed}"])
     done = status == "finished"
     job = Job(

@@ -234,16 +234,45 @@ def test_jobs_that_differ_in_a_setting_are_methods_of_their_own(tmp_path):
 def test_two_jobs_for_one_cell_of_the_table_are_refused(tmp_path):
     make_job(tmp_path, "none", "k562")
     make_job(tmp_path, "none", "k562", overrides=("name=again",))
-    with pytest.raises(StateRagError, match=r"none_k562_name-again_s0 and none_k562_s0 are both STATE.*seed 0"):
+    with pytest.raises(
+        StateRagError, match=r"none_k562_name-again_s0 and none_k562_s0 are both STATE.*differ in name=a"
+    ):
         read_sweep(tmp_path)
 
 
-def test_results_of_another_line_than_the_one_held_out_are_refused(tmp_path):
-    job = make_job(tmp_path, "none", "k562")
-    path = job.predictions / "gge" / "results.csv"
-    path.write_text(path.read_text().replace("k562", "rpe1"))
-    with pytest.raises(StateRagError, match="held out k562, but its results are of rpe1"):
-        read_sweep(tmp_path)
+def test_a_condition_that_was_tested_with_two_lines_held_out_is_refused(tmp_path):
+    make_job(tmp_path, "none", "k562")
+    job = make_job(tmp_path, "none", "rpe1")
+    for name in ("results.csv", "baselines.csv"):
+        path = job.predictions / "gge" / name
+        path.write_text(path.read_text().replace("rpe1", "k562"))
+    with pytest.raises(StateRagError, match="P00 in k562 was tested both with k562 and with rpe1 held out .seed 0."):
+        table1(read_sweep(tmp_path))
+
+
+def test_a_split_that_holds_out_two_lines_at_once_is_a_line_of_its_own(tmp_path):
+    job = make_job(tmp_path, "none", "k562+rpe1")
+    for name in ("results.csv", "baselines.csv"):
+        path = job.predictions / "gge" / name
+        path.write_text(path.read_text().replace("k562+rpe1", "k562", 10))
+    assert cell(table1(read_sweep(tmp_path)), "STATE", "mse")["lines"] == "k562+rpe1"
+
+
+def test_runs_with_other_embeddings_are_methods_of_their_own_unless_they_use_none(tmp_path):
+    for place in ("/a/text.npz", "/a/protein.npz"):
+        make_job(tmp_path, "genept", "k562", overrides=(f"training.genept_path={place}",))
+    for line, place in (("k562", "/a/text.npz"), ("rpe1", "/a/protein.npz")):
+        make_job(tmp_path, "none", line, overrides=(f"training.genept_path={place}",))
+    names = ["STATE", "STATE+GenePT (genept_path=protein.npz)", "STATE+GenePT (genept_path=text.npz)"]
+    assert [method.name for method in read_sweep(tmp_path).methods] == names
+
+
+def test_flags_that_a_method_does_not_look_at_make_no_column(tmp_path):
+    for line, fusion in (("k562", "training.rag_fusion=residual"), ("rpe1", "wandb.project=x")):
+        make_job(tmp_path, "none", line, overrides=(fusion, f"data.kwargs.num_workers={len(fusion)}"))
+    table = table1(read_sweep(tmp_path))
+    assert table.grid.columns[-1] == "STATE"
+    assert cell(table, "STATE", "mse")["n"] == 40
 
 
 def test_table_2_has_a_column_for_each_k_and_one_for_what_retrieves_nothing(tmp_path):
