@@ -112,6 +112,15 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
+def validation_loss(checkpoint: Path) -> float:
+    """Return the validation loss that a best checkpoint was kept for; infinity where it does not say."""
+    from state_rag.upstream.run_folder import read_checkpoint
+
+    states = read_checkpoint(checkpoint).get("callbacks", {}).values()
+    scores = [state["current_score"] for state in states if state.get("current_score") is not None]
+    return float(scores[0]) if scores else float("inf")
+
+
 class Steps:
     """The steps of a job, each of which does only what is left of it.
 
@@ -149,7 +158,7 @@ class Steps:
         )  # fmt: skip
         if not is_whole(final):
             raise StateRagError(f"train ended without {final}.")
-        self._one_last()
+        self._usual_names()
 
     def predict(self) -> Job:
         """Predict with the chosen checkpoint and return the record, which now names the predictions."""
@@ -193,15 +202,18 @@ class Steps:
         with atomic_path(last) as temporary:
             shutil.copyfile(best, temporary)
 
-    def _one_last(self) -> None:
-        """Give the newest of several last checkpoints the usual name.
+    def _usual_names(self) -> None:
+        """Give the newest of several last checkpoints, and the best of several best ones, the usual name.
 
-        Lightning counts up (``last-v1.ckpt``) where training went on from a checkpoint that did not know of
-        ``last.ckpt``.
+        Lightning counts up (``last-v1.ckpt``) where training went on from a checkpoint that did not know of the others.
         """
-        lasts = sorted(self.checkpoints.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
-        if lasts and lasts[-1].name != "last.ckpt":
-            lasts[-1].replace(self.checkpoints / "last.ckpt")
+        for name, rank in (("last", lambda path: -path.stat().st_mtime), ("best", validation_loss)):
+            found = list(self.checkpoints.glob(f"{name}*.ckpt"))
+            if len(found) > 1:
+                chosen = min(found, key=rank)
+                if chosen.name != f"{name}.ckpt":
+                    self._say(f"{chosen.name} takes the place of {name}.ckpt")
+                    chosen.replace(self.checkpoints / f"{name}.ckpt")
 
     def _checkpoint(self) -> str:
         wanted = self.checkpoints / self.plan.checkpoint

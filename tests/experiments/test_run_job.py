@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from state_rag.errors import StateRagError
 from state_rag.experiments import lock, run_job
@@ -146,6 +147,20 @@ def test_a_truncated_last_checkpoint_is_replaced_by_the_best_or_a_new_start(stan
     assert job.status == "finished"
     assert read_checkpoint(checkpoints / "last.ckpt") == text
     assert f"{checkpoints / 'last.ckpt'} is damaged" in job.log.read_text()
+
+
+@pytest.mark.parametrize(("losses", "kept"), [((0.5, 0.7), 6), ((0.7, 0.5), 24)])
+def test_of_two_best_checkpoints_the_better_one_keeps_the_name(stand_in, plan, tmp_path, losses, kept):
+    checkpoints = plan.job.run_folder / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name, step, loss in (("best", 6, losses[0]), ("best-v1", 24, losses[1])):
+        states = {"BatchSpeed": {}, "ModelCheckpoint": {"current_score": torch.tensor(loss)}}
+        torch.save({"state_dict": {}, "global_step": step, "callbacks": states}, checkpoints / f"{name}.ckpt")
+
+    job = run(replace(plan, checkpoint="best.ckpt"), tmp_path)
+
+    assert job.predictions == job.run_folder / "eval_best.ckpt"
+    assert torch.load(checkpoints / "best.ckpt", weights_only=True)["global_step"] == kept
 
 
 def test_training_that_has_ended_goes_on_to_predict(stand_in, plan, tmp_path):
