@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from state_rag.errors import StateRagError
@@ -38,11 +38,14 @@ class Method:
         As in `Job.method`.
     topk
         K; None where nothing is retrieved.
+    preset
+        As in `Job.preset`.
     """
 
     name: str
     mode: Mode
     topk: int | None
+    preset: str = field(default="", compare=False)
 
     @property
     def retrieves(self) -> bool:
@@ -80,7 +83,7 @@ def methods_of(jobs: Iterable[Job]) -> dict[str, Method]:
         ]
         mode: Mode = job.method  # type: ignore[assignment]
         name = TITLES[mode] + (f" ({', '.join(told)})" if told else "")
-        found[job.name] = Method(name, mode, job.topk)
+        found[job.name] = Method(name, mode, job.topk, job.preset)
     return found
 
 
@@ -90,20 +93,26 @@ def in_order(methods: Iterable[Method]) -> list[Method]:
     return sorted(set(methods), key=lambda method: (places.index(method.mode), method.name, method.topk or 0))
 
 
-def find_method(word: str, methods: Iterable[Method], flag: str) -> str:
-    """Return the name of the method that a word means: a name, a mode, or a preset of the usual ones.
+def find_methods(word: str, methods: Iterable[Method], flag: str) -> list[str]:
+    """Return the names of the methods that a word means: as a name, else a title, else a mode, else a preset.
 
     Raises
     ------
     StateRagError
         If it means none of them; the message lists them.
     """
+    methods = list(methods)
     names = list(dict.fromkeys(method.name for method in methods))
-    titles: dict[str, str] = {"ptrag": TITLES["differentiable"], **{str(mode): title for mode, title in TITLES.items()}}
-    for candidate in (word, titles.get(word)):
-        for name in names:
-            if candidate is not None and candidate.lower() == name.lower():
-                return name
+    meanings = (
+        lambda method: method.name,
+        lambda method: TITLES[method.mode],
+        lambda method: method.mode,
+        lambda method: method.preset,
+    )
+    for meaning in meanings:
+        found = [method.name for method in methods if meaning(method).lower() == word.lower()]
+        if found:
+            return list(dict.fromkeys(found))
     raise StateRagError(f"{flag} {word!r} is none of the sweep's methods. Choose from: {', '.join(names)}.")
 
 

@@ -16,7 +16,7 @@ from state_rag.evaluation.grid import Cell, Grid, mark_best
 from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric
 from state_rag.evaluation.tables import head, legend, number, value_cell
 from state_rag.experiments.finished import Shared, Sweep, compare_shared
-from state_rag.experiments.methods import Method, find_method
+from state_rag.experiments.methods import Method, find_methods
 from state_rag.files import atomic_path
 
 MISSING = "missing"
@@ -56,14 +56,17 @@ def choose_methods(sweep: Sweep, words: Sequence[str] | None) -> list[Method]:
     """Return the sweep's methods, or those that `--methods` names, at every K they have."""
     if not words:
         return sweep.methods
-    names = [find_method(word, sweep.methods, "--methods") for word in words]
+    names = {name for word in words for name in find_methods(word, sweep.methods, "--methods")}
     return [method for method in sweep.methods if method.name in names]
 
 
 def choose_reference(methods: Sequence[Method], word: str | None) -> str:
     """Return the name of the method to test against: the named one, else PT-RAG, else the last."""
     if word is not None:
-        return find_method(word, methods, "--reference")
+        names = find_methods(word, methods, "--reference")
+        if len(names) > 1:
+            raise StateRagError(f"--reference {word!r} could be any of: {', '.join(names)}. Name one of them.")
+        return names[0]
     ours = [method.name for method in methods if method.mode == "differentiable"]
     return ours[0] if ours else methods[-1].name
 

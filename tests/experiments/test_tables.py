@@ -227,6 +227,7 @@ def test_jobs_that_differ_in_a_setting_are_methods_of_their_own(tmp_path):
         make_job(tmp_path, "differentiable", "k562", 0, 8, overrides=(f"training.rag_fusion={fusion}",))
     make_job(tmp_path, "differentiable", "k562", 0, 8, preset="ptrag_paper")
     table = table1(read_sweep(tmp_path), reference="PT-RAG (rag_fusion=replace)")
+    assert "differs from PT-RAG (ptrag_paper);" in table1(read_sweep(tmp_path), reference="ptrag_paper").grid.notes
     names = ["PT-RAG (ptrag_paper)", "PT-RAG (rag_fusion=replace)", "PT-RAG (rag_fusion=residual)"]
     assert table.grid.columns[-3:] == names
 
@@ -264,7 +265,11 @@ def test_runs_with_other_embeddings_are_methods_of_their_own_unless_they_use_non
     for line, place in (("k562", "/a/text.npz"), ("rpe1", "/a/protein.npz")):
         make_job(tmp_path, "none", line, overrides=(f"training.genept_path={place}",))
     names = ["STATE", "STATE+GenePT (genept_path=protein.npz)", "STATE+GenePT (genept_path=text.npz)"]
-    assert [method.name for method in read_sweep(tmp_path).methods] == names
+    sweep = read_sweep(tmp_path)
+    assert [method.name for method in sweep.methods] == names
+    assert table1(sweep, methods=["genept"]).grid.columns[-2:] == names[1:]
+    with pytest.raises(StateRagError, match="--reference 'genept' could be any of: .*protein.npz"):
+        table1(sweep, reference="genept")
 
 
 def test_flags_that_a_method_does_not_look_at_make_no_column(tmp_path):
