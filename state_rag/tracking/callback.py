@@ -44,8 +44,9 @@ class RetrievalTracker(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the table of watched perturbations that an interrupted run has written."""
-        if trainer.is_global_zero and pl_module.settings.rag_watch and trainer.log_dir:
-            self.watched.continue_in(trainer.log_dir, before_step=trainer.global_step)
+        folder = trainer.log_dir  # asked for by every process: Lightning tells it to all of them
+        if trainer.is_global_zero and pl_module.settings.rag_watch and folder:
+            self.watched.continue_in(folder, before_step=trainer.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ask the model to show what it retrieves, if this step will be logged, and to log nothing otherwise."""

@@ -25,14 +25,19 @@ def loader(batches: list[dict]) -> torch.utils.data.DataLoader:
 
 
 def train(
-    model: RagStateTransition, folder: Path | None, steps: int = 6, every: int = 2, loggers=(), accumulate: int = 1
+    model: RagStateTransition,
+    folder: Path | str | None,
+    steps: int = 6,
+    every: int = 2,
+    accumulate: int = 1,
+    **more: object,
 ) -> pl.Trainer:
     """Train; every third step is followed by a validation with sets of one cell line only."""
     torch.manual_seed(0)
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
-        logger=[*([CSVLogger(folder, name="", version=0)] if folder else []), *loggers] or False,
+        logger=[CSVLogger(folder, name="", version=0)] if folder else False,
         log_every_n_steps=every,
         check_val_every_n_epoch=None,
         val_check_interval=3 * accumulate,
@@ -40,6 +45,8 @@ def train(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,
+        **more,  # type: ignore[arg-type]
     )
     batches = [batch(seed, first=seed) for seed in range(steps * accumulate)]
     validation = [batch(100, ("GENE1", "GENE2", "GENE4"))]
