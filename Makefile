@@ -14,6 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt state_rag.pth
 	# torch first and by its exact version, so that an index with a CPU build can serve it
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# W&B's schema of sweep definitions, for a test; the package asks for an old NumPy that it is not used with
+	$(BIN)/python -m pip install --quiet --no-deps sweeps==0.3.0
 	touch $@
 
 demo: $(VENV)/.installed  ## train and compare on a simulated screen
