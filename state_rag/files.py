@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PIECE, PLACES = 1 << 20, 10
+"""Bytes that `sample_digest` reads at each place of a file, and the number of places, the two ends included."""
+
 
 @contextmanager
 def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
@@ -58,16 +61,15 @@ def sample_digest(path: str | os.PathLike[str]) -> str:
     Read are 1 MiB at the beginning, at the end and at eight places between, or all of a file of at most 10 MiB: a
     screen has tens of gigabytes. A change elsewhere that keeps the size goes unnoticed; a copy or a move is no change.
     """
-    piece, places = 1 << 20, 10
     size = os.path.getsize(path)
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as stream:
-        if size <= piece * places:
+        if size <= PIECE * PLACES:
             digest.update(stream.read())
         else:
-            for place in range(places):
-                stream.seek((size - piece) * place // (places - 1))
-                digest.update(stream.read(piece))
+            for place in range(PLACES):
+                stream.seek((size - PIECE) * place // (PLACES - 1))
+                digest.update(stream.read(PIECE))
     return digest.hexdigest()
 
 

@@ -10,13 +10,9 @@ from typing import Any
 
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
+from state_rag.files import PIECE as PIECE
+from state_rag.files import sample_digest as digest_of_samples
 from state_rag.settings import RagSettings
-
-PIECE = 1 << 20
-"""Bytes read at each place of a sampled file."""
-
-PLACES = 10
-"""Number of places, the two ends included."""
 
 NO_EFFECT = (
     "output_dir",
@@ -154,16 +150,8 @@ def sample_digest(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _sample_digest(path: str, size: int, _mtime: int) -> str:
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as stream:
-        if size <= PIECE * PLACES:
-            digest.update(stream.read())
-        else:
-            for place in range(PLACES):
-                stream.seek((size - PIECE) * place // (PLACES - 1))
-                digest.update(stream.read(PIECE))
-    return digest.hexdigest()
+def _sample_digest(path: str, _size: int, _mtime: int) -> str:
+    return digest_of_samples(path)
 
 
 def _drop(values: dict[str, Any], key: str) -> Any:
