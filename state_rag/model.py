@@ -99,6 +99,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
                 temperature=settings.gumbel_temperature,
                 score_scale=settings.rag_score_scale,
                 inference=settings.rag_inference,
+                similarity=settings.rag_score_similarity,
             )
         elif settings.mode == "vanilla":
             self.attention = CandidateAttention(pert_dim, hidden_dim)
@@ -221,12 +222,23 @@ class RagStateTransition(StateTransitionPerturbationModel):
         def take(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[chosen]
 
-        context = self._context(take(cells), take(query), take(combined), take(sets.rows))
+        told = self._draw_told(len(chosen), cells)
+        context = self._context(take(cells), take(query), take(combined), take(sets.rows), told)
         if self.settings.rag_fusion == "residual":
-            context = context + take(combined)
+            shown = take(query) if told is None else take(query) * told[:, None]
+            context = context + take(cells) + shown[:, None, :]
         return context if whole else combined.index_copy(0, chosen, context.to(combined.dtype))
 
-    def _context(self, cells: Tensor, query: Tensor, combined: Tensor, rows: Tensor) -> Tensor:
+    def _draw_told(self, count: int, like: Tensor) -> Tensor | None:
+        """Return [count], 0 for sets whose own perturbation the transformer shall not see; None: it sees all."""
+        dropout = self.settings.rag_query_dropout
+        if not self.training or not dropout:
+            return None
+        return (torch.rand(count, device=like.device) >= dropout).to(like.dtype)
+
+    def _context(
+        self, cells: Tensor, query: Tensor, combined: Tensor, rows: Tensor, told: Tensor | None = None
+    ) -> Tensor:
         """Retrieve for R sets and return their context [R, S, H]."""
         assert self.knowledge is not None
         if self.settings.mode == "hidden":
@@ -240,7 +252,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
             self._record(candidates, similarity, weights)
             return context
         assert self.selector is not None
-        selection = self.selector(cells, query, self.pert_encoder(embeddings).float(), local)
+        selection = self.selector(cells, query, self.pert_encoder(embeddings).float(), local, told=told)
         self._sparsity = selection.sparsity
         self._active = selection.active_ratio
         self._record(candidates, similarity, selection.include, selection.scores)

@@ -49,6 +49,11 @@ class RagSettings:
     rag_score_scale
         What the selector's logits are divided by: their standard deviation in the batch, its running
         average, or nothing.
+    rag_score_similarity
+        Add the cosine of encoded query and candidate, with a learned weight, to the selector's score.
+    rag_query_dropout
+        Probability, in training, that a set's own perturbation is left out of the transformer's input (of the
+        selector's context and of what residual fusion adds), so that the candidates have to tell it.
     rag_attention
         Attention of the transformer, where it shall differ from the model's own configuration.
     rag_watch
@@ -75,6 +80,8 @@ class RagSettings:
     rag_fusion: str = "replace"
     rag_inference: str = "expected"
     rag_score_scale: str = "running"
+    rag_score_similarity: bool = False
+    rag_query_dropout: float = 0.0
     rag_attention: str | None = None
     rag_watch: tuple[str, ...] = ()
     genept_path: str | None = None
@@ -143,6 +150,15 @@ class RagSettings:
             raise StateRagError(
                 "training.gumbel_sparsity_loss=true penalises the selector, but training.differentiable_rag=false "
                 "has none. Set training.gumbel_sparsity_loss=false, or training.differentiable_rag=true."
+            )
+        if self.rag_score_similarity and not self.differentiable_rag:
+            raise StateRagError(
+                "training.rag_score_similarity=true is about the selector's score, but with "
+                "training.differentiable_rag=false there is no selector. Set training.rag_score_similarity=false, or training.differentiable_rag=true."
+            )
+        if not 0 <= self.rag_query_dropout < 1:
+            raise StateRagError(
+                f"training.rag_query_dropout={self.rag_query_dropout} is out of range. Use a number from 0 to below 1."
             )
         if self.rag and self.topk_rag < 1:
             raise StateRagError(f"training.topk_rag={self.topk_rag} retrieves nothing. Use a value of at least 1.")

@@ -150,3 +150,32 @@ def test_the_selector_follows_the_flags_and_states_dropout():
     selector = tiny.build(dropout=0.3, gumbel_temperature=0.7, rag_score_scale="none", rag_inference="argmax").selector
     assert (selector.dropout, selector.temperature) == (0.3, 0.7)
     assert (selector.score_scale, selector.inference) == ("none", "argmax")
+
+
+@pytest.mark.parametrize(("mode", "name"), [("vanilla", "attention"), ("differentiable", "selector")])
+def test_query_dropout_leaves_the_perturbation_out_of_some_sets_of_a_training_step(mode, name):
+    """What is added to the context shows which sets still see their own perturbation; some do, some do not."""
+    model, calls, seen = tiny.build(mode, rag_query_dropout=0.5, rag_fusion="residual"), [], {}
+    model.get_submodule(name).register_forward_hook(
+        lambda module, inputs, kwargs, output: calls.append((kwargs, output)), with_kwargs=True
+    )
+    tiny.watch_transformer_input(model, seen)
+    batch = tiny.batch([f"GENE{number}" for number in range(8)])
+    cells = model.basal_encoder(batch["ctrl_cell_emb"]).view(8, tiny.CELLS, -1)
+    query = model.pert_encoder(model.knowledge.rows(torch.arange(8)))[:, None]
+
+    def shows_its_perturbation() -> list[bool]:
+        model(batch)
+        kwargs, output = calls[-1]
+        added = seen["input"] - (output.context if name == "selector" else output[0])
+        with_it = [torch.allclose(added[k], (cells + query)[k], atol=1e-5) for k in range(8)]
+        without = [torch.allclose(added[k], cells[k], atol=1e-5) for k in range(8)]
+        assert with_it == [not left_out for left_out in without]
+        if kwargs.get("told") is not None:
+            assert kwargs["told"].bool().tolist() == with_it
+        return with_it
+
+    torch.manual_seed(1)
+    assert 0 < sum(shows_its_perturbation()) < 8
+    model.eval()
+    assert all(shows_its_perturbation())

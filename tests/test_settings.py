@@ -76,6 +76,10 @@ def test_settings_survive_a_trip_through_plain_types():
             ["training.gumbel_sparsity_loss=true", "training.differentiable_rag=false", "Set "],
         ),
         (
+            {"rag": True, "use_genept": True, "retrieve_than_predict": True, "rag_score_similarity": True},
+            ["training.rag_score_similarity=true", "training.differentiable_rag=false", "Set "],
+        ),
+        (
             {"gumbel_sparsity_loss": True},
             ["training.gumbel_sparsity_loss=true", "training.gumbel_sparsity_loss=false"],
         ),
@@ -112,6 +116,9 @@ def test_every_choice_is_accepted(name):
         ("gumbel_temperature", float("inf")),
         ("gumbel_sparsity_weight", -0.1),
         ("gumbel_sparsity_weight", float("nan")),
+        ("rag_query_dropout", -0.1),
+        ("rag_query_dropout", 1.0),
+        ("rag_query_dropout", float("nan")),
         ("rag_weight", -1.0),
         ("rag_weight", float("inf")),
     ],
@@ -119,7 +126,7 @@ def test_every_choice_is_accepted(name):
 def test_a_number_out_of_range_is_refused_with_its_key_value_and_range(name, value):
     message = refusal(**PTRAG, **{name: value})
     assert f"training.{name}={value}" in message
-    assert any(words in message for words in ("at least", "above 0")), message
+    assert any(words in message for words in ("at least", "above 0", "from 0 to below 1")), message
 
 
 @pytest.mark.parametrize(

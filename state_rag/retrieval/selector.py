@@ -13,6 +13,11 @@ W'x, W'p, W'k, and s = W' 1,
 so that one product for each cell, set and distinct candidate replaces one for each (cell, candidate), and
 
     z = (sum_k w_k r_k) u + sum_k (w_k r_k) v_k + (sum_k w_k) c0.
+
+Two additions of ours, off by default. A layer on a concatenation learns products of its parts poorly (Rendle et al.
+2020, arXiv 2005.09683), so it hardly tells how alike p and k are; `similarity` gives the scores their cosine with a
+learned weight. And as long as p itself is in every h'_k, no candidate is needed to know what p does; `told` leaves p
+out of the context of some sets, which then depends on the right candidates.
 """
 
 from __future__ import annotations
@@ -87,6 +92,9 @@ class CandidateSelector(nn.Module):
         Weight of a new batch in the running average.
     block_elements
         Elements of the scorer's hidden layer [B, S, K, H] that may exist at a time, in forward and backward.
+    similarity
+        Whether a learned weight (1 at first) times the cosine of query and candidate is added to the difference of
+        the two logits.
     """
 
     score_std: Tensor
@@ -102,6 +110,7 @@ class CandidateSelector(nn.Module):
         inference: str = "expected",
         momentum: float = 0.01,
         block_elements: int = 2**22,
+        similarity: bool = False,
     ) -> None:
         super().__init__()
         if score_scale not in SCORE_SCALES:
@@ -121,6 +130,7 @@ class CandidateSelector(nn.Module):
         self.scorer_in = nn.Linear(3 * hidden_dim, hidden_dim)
         self.scorer_out = nn.Linear(hidden_dim, 2)
         self.project = nn.Linear(3 * hidden_dim, hidden_dim)
+        self.similarity_weight = nn.Parameter(torch.ones(())) if similarity else None
         self.register_buffer("score_std", torch.ones(()))
         self.register_buffer("score_batches", torch.zeros((), dtype=torch.long))
 
@@ -132,6 +142,7 @@ class CandidateSelector(nn.Module):
         index: Tensor,
         noise: Tensor | None = None,
         keep: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> Selection:
         """Choose candidates for each cell.
 
@@ -151,12 +162,13 @@ class CandidateSelector(nn.Module):
             Standard Gumbel noise [B, S, K, 2] to use instead of a draw. Only training and `sample` use noise.
         keep
             Factor on each candidate's weight [B, K]; 0 switches a candidate off and leaves the others as they are.
+        told
+            [B], 0 for a set whose context is made as if its query were the zero vector; the scores still see it.
         """
         dtype = torch.promote_types(cells.dtype, torch.float32)
         with torch.autocast(cells.device.type, enabled=False):
             parts = (cells.to(dtype), query.to(dtype), candidates.to(dtype))
-            centred, means, variances = zip(*(_moments(part) for part in parts), strict=True)
-            inverse = self._inverse_deviation(means, variances, index)
+            centred, means, inverse = self._normalise(parts, index)
             u, v, constant = self._affine(self.scorer_in, centred, means, index)
             logits = score_in_blocks(
                 u,
@@ -168,10 +180,15 @@ class CandidateSelector(nn.Module):
                 dropout=self.dropout if self.training else 0.0,
                 block_elements=self.block_elements,
             )
+            if self.similarity_weight is not None:
+                logits = logits + self._similarity_logits(parts[1], parts[2], index)
             scores = logits / self._scale(logits)
             include = self._gate(scores, noise)
             if keep is not None:
                 include = include * keep.to(dtype).unsqueeze(1)
+            if told is not None:
+                parts = (parts[0], parts[1] * told.to(dtype).unsqueeze(-1), parts[2])
+                centred, means, inverse = self._normalise(parts, index)
             u, v, constant = self._affine(self.project, centred, means, index)
             weight = include * inverse
             context = torch.addcmul(torch.bmm(weight, v), weight.sum(-1, keepdim=True), u)
@@ -184,6 +201,20 @@ class CandidateSelector(nn.Module):
         Added to the loss it gives each parameter a zero gradient, which distributed training needs.
         """
         return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+
+    def _normalise(
+        self, parts: tuple[Tensor, ...], index: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+        """Return the parts less their means, the means, and the inverse deviation of every triplet."""
+        centred, means, variances = zip(*(_moments(part) for part in parts), strict=True)
+        return centred, means, self._inverse_deviation(means, variances, index)
+
+    def _similarity_logits(self, query: Tensor, candidates: Tensor, index: Tensor) -> Tensor:
+        """Return the weighted cosine of query and candidate as logits [B, 1, K, 2] of opposite sign."""
+        assert self.similarity_weight is not None
+        query, candidates = F.normalize(query, dim=-1), F.normalize(candidates, dim=-1)
+        half = (candidates[index] * query.unsqueeze(1)).sum(-1) * self.similarity_weight.to(query.dtype) / 2
+        return torch.stack((-half, half), -1).unsqueeze(1)
 
     def _inverse_deviation(self, means: tuple[Tensor, ...], variances: tuple[Tensor, ...], index: Tensor) -> Tensor:
         """Return 1 / sqrt(variance + eps) of every triplet, [B, S, K], from the moments of its parts."""

@@ -8,16 +8,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from state_rag.retrieval.selector import CandidateSelector
 
 
-def literal(selector, cells, query, candidates, index, noise=None):
-    """The method as published: one explicit triplet for each cell and candidate; no dropout."""
+def literal_triplets(selector, cells, query, candidates, index):
     n_sets, n_cells, _ = cells.shape
     rows = []
     for b in range(n_sets):
         for s in range(n_cells):
             for row in index[b].tolist():
                 rows.append(torch.cat([cells[b, s], query[b], candidates[row]]))
-    triplets = selector.norm(torch.stack(rows)).view(n_sets, n_cells, index.shape[1], -1)
+    return selector.norm(torch.stack(rows)).view(n_sets, n_cells, index.shape[1], -1)
+
+
+def literal(selector, cells, query, candidates, index, noise=None, told=None):
+    """The method as published: one explicit triplet for each cell and candidate; no dropout."""
+    triplets = literal_triplets(selector, cells, query, candidates, index)
     logits = selector.scorer_out(functional.gelu(selector.scorer_in(triplets)))
+    if selector.similarity_weight is not None:
+        raised = torch.zeros_like(logits)
+        for b in range(len(index)):
+            for place, row in enumerate(index[b].tolist()):
+                cosine = functional.cosine_similarity(query[b], candidates[row], dim=0)
+                raised[b, :, place, 0] = -selector.similarity_weight * cosine / 2
+                raised[b, :, place, 1] = selector.similarity_weight * cosine / 2
+        logits = logits + raised
     scale = {"batch": logits.std(), "running": selector.score_std, "none": torch.ones(())}[selector.score_scale]
     scores = logits / scale
     if selector.inference == "expected":
@@ -26,6 +38,8 @@ def literal(selector, cells, query, candidates, index, noise=None):
         soft = torch.softmax((scores + (0 if noise is None else noise)) / selector.temperature, -1)
         hard = functional.one_hot(soft.argmax(-1), 2).to(soft.dtype)
         include = (hard - soft.detach() + soft)[..., 1]
+    if told is not None:
+        triplets = literal_triplets(selector, cells, query * told[:, None], candidates, index)
     context = (include.unsqueeze(-1) * selector.project(triplets)).sum(2)
     return context, include, scores
 
@@ -63,6 +77,41 @@ def test_the_factorised_form_equals_the_published_one_in_value_and_gradient(scor
     gradients = torch.autograd.grad(ours, wanted, directions)
     for mine, theirs in zip(gradients, torch.autograd.grad(expected, wanted, directions), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("told", [None, (1, 0, 1)])
+@pytest.mark.parametrize("similarity", [False, True])
+def test_similarity_in_the_score_and_untold_queries_equal_their_literal_form(similarity, told):
+    selector, inputs, index = case(score_scale="batch", similarity=similarity)
+    told = None if told is None else torch.tensor(told, dtype=torch.float64)
+    selection = selector(*inputs, index, told=told)
+    ours = (selection.context, selection.include, selection.scores)
+    expected = literal(selector, *inputs, index, told=told)
+    directions = [torch.randn_like(part) for part in expected]
+    wanted = [*inputs, *selector.parameters()]
+    gradients = torch.autograd.grad(ours, wanted, directions)
+    for mine, theirs in zip(
+        (*ours, *gradients), (*expected, *torch.autograd.grad(expected, wanted, directions)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_context_of_an_untold_query_depends_on_it_only_through_the_weights():
+    selector, (cells, query, candidates), index = case(score_scale="none")
+    torch.nn.init.zeros_(selector.scorer_out.weight)  # all weights are equal, whatever the query
+    untold = torch.zeros(len(query))
+    first, second = (selector(cells, given, candidates, index, told=untold).context for given in (query, query + 1))
+    torch.testing.assert_close(first, second)
+    assert not torch.allclose(selector(cells, query, candidates, index).context, first)
+
+
+def test_a_similarity_weight_of_one_includes_the_alike_more_often():
+    selector, (cells, query, _), _ = case(score_scale="none", similarity=True)
+    torch.nn.init.zeros_(selector.scorer_out.weight)
+    torch.nn.init.zeros_(selector.scorer_out.bias)
+    candidates, index = torch.cat([query[:1], -query[:1]]), torch.tensor([[0, 1]])
+    include = selector(cells[:1], query[:1], candidates, index).include
+    torch.testing.assert_close(include[0, 0], torch.sigmoid(torch.tensor([1.0, -1.0], dtype=torch.float64)))
 
 
 def test_parts_of_very_different_level_and_spread_lose_no_precision():

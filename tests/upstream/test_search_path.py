@@ -72,6 +72,18 @@ def test_rag_alone_means_the_published_method(compose):
     assert (settings.use_genept, settings.retrieve_than_predict, settings.gumbel_sparsity_loss) == (True, True, True)
     assert (settings.topk_rag, settings.gumbel_sparsity_weight, settings.gumbel_temperature) == (32, 0.1, 0.5)
     assert (settings.rag_fusion, settings.rag_inference, settings.rag_score_scale) == ("replace", "expected", "running")
+    assert (settings.rag_score_similarity, settings.rag_query_dropout) == (False, 0.0)
+
+
+def test_the_preset_of_the_method_differs_from_the_published_flags_in_three(compose):
+    preset, published = (
+        RagSettings.from_mapping(compose(word)["training"]).to_dict() for word in ("rag=ptrag", "training.rag=true")
+    )
+    assert {name: value for name, value in preset.items() if value != published[name]} == {
+        "rag_fusion": "residual",
+        "rag_score_similarity": True,
+        "rag_query_dropout": 0.1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,11 @@ def test_the_paper_preset_carries_every_quirk_of_the_released_models(compose):
     assert training["rag_attention"] == "causal"
     assert training["rag_score_scale"] == "batch"
     assert training["rag_inference"] == "sample"
+    assert (training["rag_fusion"], training["rag_score_similarity"], training["rag_query_dropout"]) == (
+        "replace",
+        False,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,6 +130,7 @@ def test_the_paper_preset_carries_every_quirk_of_the_released_models(compose):
         (["training.rag=true", "training.gumbel_sparsity_loss=false"], "differentiable", False),
         (["training.use_genept=true"], "genept", False),
         (["rag=ptrag", "training.rag=false", "training.use_genept=true"], "genept", False),
+        (["rag=ptrag", "training.differentiable_rag=false"], "vanilla", False),
         (["rag=vanilla", "training.differentiable_rag=true"], "differentiable", True),
     ],
 )  # fmt: skip
