@@ -129,7 +129,7 @@ def plan_job(
         groups["rag"] = str(choices["rag"])
     overrides = overrides_of({**values, "data": data, "training": training}, groups)
     topk = settings.topk_rag if settings.retrieves else None
-    seed = int(config["seed"])
+    seed = int(training["train_seed"])
     parts = [
         WORDS.get(settings.mode, settings.mode),
         _in_file_names(held_out),
@@ -175,8 +175,9 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
             raise StateRagError(f"job.{key}={how[key]} is not a choice. Use one of: {names}.")
     if how["threads"] is not None and (not isinstance(how["threads"], int) or how["threads"] < 1):
         raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
-    if not isinstance(config["seed"], int):
-        raise StateRagError(f"seed={config['seed']!r} is not a whole number.")
+    seed = config["training"]["train_seed"]
+    if not isinstance(seed, int):
+        raise StateRagError(f"seed={seed!r} (training.train_seed) is not a whole number.")
     steps, every = config["training"]["max_steps"], config["training"]["val_freq"]
     if how["checkpoint"] == "best.ckpt" and steps < every:
         raise StateRagError(

@@ -142,9 +142,9 @@ def _show_listing(console: Console, listing: Listing, plans: dict[str, Plan], fo
 
 def _show_result(console: Console, jobs: list[Job], listing: Listing, folder: Path) -> None:
     metric = listing.plans[0].objective
-    also = {
-        plan.job.name: _also(asked, listing.asked) for plan, asked in zip(listing.plans, listing.asked, strict=True)
-    }
+    also: dict[str, set[str]] = {}
+    for plan, asked in zip(listing.plans, listing.asked, strict=True):
+        also.setdefault(plan.job.name, set()).add(_also(asked, listing.asked))
     rows = []
     elsewhere = 0
     for job in jobs:
@@ -155,7 +155,19 @@ def _show_result(console: Console, jobs: list[Job], listing: Listing, folder: Pa
         value = score(job, metric)
         shown = "-" if math.isnan(value) else f"{value:.3f}"
         time = duration(job.seconds) if job.seconds is not None else "-"
-        rows.append((job, {"also": also.get(job.name, ""), "status": status, metric: shown, "time": time}))
+        # What a job was asked for with in several ways makes no difference to it.
+        differs = also.get(job.name, {""})
+        rows.append(
+            (
+                job,
+                {
+                    "also": next(iter(differs)) if len(differs) == 1 else "",
+                    "status": status,
+                    metric: shown,
+                    "time": time,
+                },
+            )
+        )
     _print_table(console, "Jobs", rows)
     for label, name in (("runs and predictions", "runs"), ("records and logs", "jobs"), ("splits", "splits")):
         if (folder / name).is_dir():

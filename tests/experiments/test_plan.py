@@ -29,7 +29,7 @@ def plan(in_screen, job_config, tmp_path):
 
 
 def test_a_job_is_named_by_method_line_candidates_seed_and_content(plan):
-    names = [plan(preset, seed=3).job.name for preset in ("genept", "ptrag")]
+    names = [plan(preset, training__train_seed=3).job.name for preset in ("genept", "ptrag")]
     assert [re.sub(r"[0-9a-f]{8}$", "#", name) for name in names] == ["genept-k562-seed3-#", "ptrag-k562-k32-seed3-#"]
 
 
@@ -45,7 +45,11 @@ def test_the_record_says_what_the_configuration_comes_to(in_screen):
 
 
 def test_splits_are_written_once_and_hold_the_line_out(plan, tmp_path):
-    found = {plan(held_out=line, seed=seed, few_shot=0.5).split for line in ("k562", "rpe1") for seed in (0, 1)}
+    found = {
+        plan(held_out=line, training__train_seed=seed, few_shot=0.5).split
+        for line in ("k562", "rpe1")
+        for seed in (0, 1)
+    }
 
     assert sorted(found) == sorted((tmp_path / "x" / "splits").iterdir())
     lists = {line: parts for path in found for (_, line), parts in read_split(path).fewshot.items()}
@@ -112,7 +116,7 @@ def test_the_test_set_can_be_left_whole(plan):
         ({"job__cell_eval": "all"}, "null, minimal, de, full"),
         ({"job__objective": "pearsson"}, "job.objective=pearsson"),
         ({"job__threads": 0}, "job.threads=0"),
-        ({"seed": "one"}, "seed='one'"),
+        ({"training__train_seed": "one"}, "seed='one'"),
         ({"training__differentiable_rag": True}, "training.rag=false"),
         ({"training__genept_path": "nowhere.npz"}, "nowhere.npz"),
     ],

@@ -49,6 +49,7 @@ def test_every_combination_is_run_and_equal_jobs_once(start, tmp_path):
         ("differentiable", 2, "finished"),
         ("differentiable", 4, "finished"),
     ]
+    assert "topk_rag=" not in printed
     assert "3 jobs (1 more are the same as one of these)" in printed
     assert "3 of 3 done, 0 running, 0 failed" in printed
     assert all(f"{job.name} in 0 s, pearson_delta 0.250" in printed for job in jobs)
