@@ -154,7 +154,8 @@ class RagSettings:
         if self.rag_score_similarity and not self.differentiable_rag:
             raise StateRagError(
                 "training.rag_score_similarity=true is about the selector's score, but with "
-                "training.differentiable_rag=false there is no selector. Set training.rag_score_similarity=false, or training.differentiable_rag=true."
+                "training.differentiable_rag=false there is no selector. Set training.rag_score_similarity=false, or "
+                "training.differentiable_rag=true."
             )
         if not 0 <= self.rag_query_dropout < 1:
             raise StateRagError(
