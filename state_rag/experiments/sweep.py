@@ -50,7 +50,8 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
         If a configuration is refused, before any job starts; or, at the end, if jobs failed.
     """
     console = console or Console()
-    listing = list_jobs(overrides, multirun=multirun, write=not dry_run)
+    with console.status("composing the configurations"):
+        listing = list_jobs(overrides, multirun=multirun, write=not dry_run)
     _refuse(listing)
     folder = listing.folder
     assert folder is not None
