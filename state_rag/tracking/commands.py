@@ -1,4 +1,4 @@
-"""`state-rag wandb-config` and `state-rag dashboard`."""
+"""`state-rag dashboard`."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -7,19 +7,6 @@ from typing import Any
 
 def add_commands(subparsers: Any) -> None:
     """Add the commands of this room."""
-    parser = subparsers.add_parser(
-        "wandb-config",
-        help="the config.yaml of a run, restored from its W&B run",
-        description="Writes the configuration that a run was started with, from the W&B run alone.",
-    )
-    parser.add_argument(
-        "source",
-        metavar="RUN",
-        help="ENTITY/PROJECT/RUN_ID, the folder of an offline run, or a config file that W&B wrote",
-    )
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
-    parser.set_defaults(run=wandb_config)
-
     parser = subparsers.add_parser(
         "dashboard",
         help="create a W&B workspace with panels for retrieval",
@@ -33,20 +20,6 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the view's specification and send nothing")
     parser.add_argument("-o", "--output", type=Path, help="with --dry-run: write the specification to this file")
     parser.set_defaults(run=dashboard)
-
-
-def wandb_config(args: Namespace) -> None:
-    """Run `state-rag wandb-config`."""
-    from state_rag.files import atomic_path
-    from state_rag.tracking.restore import config_yaml, read_config
-
-    text = config_yaml(read_config(args.source), args.source)
-    if args.output is None:
-        print(text, end="")
-        return
-    with atomic_path(args.output) as path:
-        path.write_text(text, encoding="utf-8")
-    print(f"Written: {args.output}")
 
 
 def dashboard(args: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`state-rag import-checkpoint`."""
+"""`state-rag import-checkpoint` and `state-rag wandb-config`."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -18,6 +18,22 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, default=None, help="run folder to write (default: DIR-state-rag)")
     parser.set_defaults(run=import_checkpoint)
 
+    parser = subparsers.add_parser(
+        "wandb-config",
+        help="the config.yaml of a run, or its overrides, restored from its W&B run",
+        description="Writes the configuration that a run was started with, from the W&B run alone.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN",
+        help="ENTITY/PROJECT/RUN_ID, the folder of an offline run, or a config file that W&B wrote",
+    )
+    parser.add_argument(
+        "--overrides", action="store_true", help="overrides for `state tx train`, one on a line, instead of the file"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
+    parser.set_defaults(run=wandb_config)
+
 
 def import_checkpoint(args: Namespace) -> None:
     """Run `state-rag import-checkpoint`."""
@@ -26,3 +42,21 @@ def import_checkpoint(args: Namespace) -> None:
     target = args.output or args.folder.with_name(args.folder.resolve().name + "-state-rag")
     print(f"Run folder: {import_release(args.folder, target)}")
     print(f"Next: state tx predict --output-dir {target} --toml SPLIT.toml")
+
+
+def wandb_config(args: Namespace) -> None:
+    """Run `state-rag wandb-config`."""
+    from state_rag.files import atomic_path
+    from state_rag.tracking.restore import config_yaml, read_config
+
+    text = config_yaml(read_config(args.source), args.source)
+    if args.overrides:
+        from state_rag.upstream.overrides import overrides_of
+
+        text = "".join(f"{line}\n" for line in overrides_of(text))
+    if args.output is None:
+        print(text, end="")
+        return
+    with atomic_path(args.output) as path:
+        path.write_text(text, encoding="utf-8")
+    print(f"Written: {args.output}")

@@ -139,12 +139,15 @@ def test_the_configuration_says_where_the_run_comes_from(logs, project):
     assert facts["git"] is None
 
 
-def test_the_configuration_restores_the_runs_own(logs, tracked, tmp_path):
+def test_the_configuration_restores_the_runs_own(logs, tracked, tmp_path, compose):
     command = [sys.executable, "-m", "state_rag.cli", "wandb-config", str(logs[0].folder), "-o", "config.yaml"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     original = tracked / "runs" / "tracked" / "config.yaml"
     assert (tmp_path / "config.yaml").read_bytes() == original.read_bytes()
-    assert yaml.safe_load(original.read_text())["wandb"]["notes"] == "kept"
+    config = yaml.safe_load(original.read_text())
+    assert config["wandb"]["notes"] == "kept"
+    printed = subprocess.run([*command[:-2], "--overrides"], check=True, capture_output=True, text=True).stdout
+    assert compose(*printed.splitlines()) == config
 
 
 def test_the_evaluation_is_in_the_same_run_after_the_training(logs, tracked):
