@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from state_rag.datasets.h5ad import open_h5ad
+from state_rag.datasets.h5ad import obs_columns, open_h5ad
 from state_rag.errors import StateRagError
 from state_rag.evaluation.matrices import ArrayRows, Rows, open_rows
 
@@ -151,17 +151,19 @@ def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
         file, name = open_h5ad(source), str(source)
         rows: Rows = open_rows(file, matrix)
         try:
-            obs, var = read_elem(file["obs"]), read_elem(file["var"])
+            named = (columns.perturbation, columns.cell_line)
+            # Not the whole of obs: barcodes of a million cells take more memory than a block of them.
+            obs = pd.DataFrame({name: read_elem(file["obs"][name]) for name in named if name in file["obs"]})
+            have, var = obs_columns(file), read_elem(file["var"])
         except (KeyError, OSError) as error:
             raise StateRagError(f"{source}: obs or var cannot be read ({error}); expected an h5ad file") from error
     else:
         name = f"{role} AnnData"
         values = source.X if matrix == "X" else source.obsm[matrix.removeprefix("obsm/")]
-        rows, obs, var = ArrayRows(values), source.obs, source.var
+        rows, obs, var, have = ArrayRows(values), source.obs, source.var, list(map(str, source.obs.columns))
     for column in (columns.perturbation, columns.cell_line):
         if column not in obs.columns:
-            have = ", ".join(map(str, obs.columns))
-            raise StateRagError(f"{name}: obs has no column '{column}'; it has {have}")
+            raise StateRagError(f"{name}: obs has no column '{column}'; it has {', '.join(have)}")
     if rows.shape[0] != len(obs):
         raise StateRagError(f"{name}: '{matrix}' has {rows.shape[0]} rows, obs has {len(obs)}")
     names = [str(value) for value in var.index] if matrix == "X" else None
@@ -201,7 +203,8 @@ def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarra
     if labels.isna().any().any():
         count = int(labels.isna().any(axis=1).sum())
         raise StateRagError(f"{side.name}: {count} cells have no {columns.perturbation} or {columns.cell_line}")
-    found = labels.astype(str).groupby(list(labels.columns), observed=True).indices
+    labels = labels.apply(lambda column: column.astype("category").cat.rename_categories(str))
+    found = labels.groupby(list(labels.columns), observed=True).indices
     return {(str(key[0]), str(key[1])): np.asarray(rows) for key, rows in found.items()}
 
 

@@ -1,12 +1,13 @@
 """All metrics for all conditions of one pair of predicted and real cells, in bounded memory.
 
-Cells are read twice: once per cell line to fit its PCA, once per condition for everything else. What is kept per
-condition is its mean profiles and its mask of differential genes (about 18 bytes a gene), never its cells.
+Cells are read twice: once per cell line to fit its PCA, once per condition for everything else. Mean profiles and
+masks of differential genes go to temporary files (9 bytes a gene and condition); what stays in memory of a condition
+is its row of the results.
 """
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from state_rag.evaluation.degs import WelchMoments, differential_genes
 from state_rag.evaluation.metrics.clouds import one_thread, pad
 from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles, RawCells
 from state_rag.evaluation.progress import track
+from state_rag.evaluation.row_store import RowBlocks, RowStore, row_blocks
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
 
 logger = logging.getLogger(__name__)
@@ -60,12 +62,12 @@ class Settings:
 
 @dataclass
 class LineProfiles:
-    """Mean profiles of one cell line: arrays `[C, G]`, controls `[G]`."""
+    """Mean profiles of one cell line: `[C, G]`, arrays or read from a file in slices of rows; controls `[G]`."""
 
     perturbations: list[str]
-    real: np.ndarray
-    predicted: np.ndarray
-    degs: np.ndarray
+    real: RowBlocks
+    predicted: RowBlocks
+    degs: RowBlocks
     control: np.ndarray
     own_control: np.ndarray
 
@@ -183,9 +185,9 @@ class _Run:
         genes = len(pair.features)
         profiles = LineProfiles(
             [condition.perturbation for condition in conditions],
-            np.empty((len(conditions), genes), dtype=np.float32),
-            np.empty((len(conditions), genes), dtype=np.float32),
-            np.zeros((len(conditions), genes), dtype=bool),
+            real_means := RowStore(len(conditions), genes, np.float32),
+            predicted_means := RowStore(len(conditions), genes, np.float32),
+            degs := RowStore(len(conditions), genes, np.bool_),
             control.mean,
             own.mean,
         )
@@ -198,11 +200,11 @@ class _Run:
             real, predicted = pair.read_real(condition.real), pair.read_predicted(condition.predicted)
             moments = WelchMoments(genes)
             moments.add(real)
-            profiles.real[number] = moments.mean
-            profiles.predicted[number] = predicted.mean(axis=0, dtype=np.float64)
+            real_means[number] = moments.mean
+            predicted_means[number] = predicted.mean(axis=0, dtype=np.float64)
             if not self._usable(real, predicted):
                 continue
-            profiles.degs[number] = differential_genes(
+            degs[number] = differential_genes(
                 moments,
                 control,
                 p_below=self.settings.deg_p,
@@ -304,26 +306,24 @@ class _Run:
 
     def _finish_line(self, line, profiles: LineProfiles, space, distances, conditions: list[Condition]) -> None:
         self.profiles[line] = profiles
-        real = profiles.real.astype(np.float64)
-        finite = np.isfinite(real).all(axis=1)
-        centre = real[finite].mean(axis=0) if finite.any() else profiles.control
+        finite, centre = _finite_mean(profiles.real)
+        if centre is None:
+            centre = profiles.control
+        n_degs = np.concatenate([profiles.degs[rows].sum(axis=1) for rows in row_blocks(len(conditions))])
         for name in self._names():
+            predicted: RowBlocks
             if name == MODEL:
-                predicted, own = profiles.predicted.astype(np.float64), profiles.own_control
+                predicted, own = profiles.predicted, profiles.own_control
             else:
-                effects = [self.baselines[name].effect(c.perturbation, line) for c in conditions]
-                predicted, own = profiles.control + np.stack(effects), profiles.control
+                predicted, own = _Moved(self.baselines[name], conditions, profiles.control), profiles.control
                 self.count(
                     f"fallbacks of {name}",
                     sum(not self.baselines[name].knows(c.perturbation, line) for c in conditions),
                 )
-            inputs = Profiles(real, predicted, profiles.control, own, centre, profiles.degs, space)
-            bad = ~finite | ~np.isfinite(predicted).all(axis=1)
-            columns: dict[str, np.ndarray] = {}
-            for metric in self.on_profiles:
-                values = _in_blocks(metric, inputs)
+            columns = self._on_profiles(profiles, predicted, own, centre, space)
+            bad = ~(finite & columns.pop(""))
+            for values in columns.values():
                 values[bad] = np.nan
-                columns[metric.name] = values
             for number, metric in enumerate([*self.on_cells, *self.on_raw]):
                 columns[metric.name] = distances[name][:, number]
             head = {
@@ -332,10 +332,36 @@ class _Run:
                 "cell_line": line,
                 "n_real": [len(condition.real) for condition in conditions],
                 "n_predicted": [len(condition.predicted) for condition in conditions],
-                "n_degs": profiles.degs.sum(axis=1),
+                "n_degs": n_degs,
             }
             ordered = {metric.name: columns[metric.name] for metric in self.metrics}
             self.tables.append(pd.DataFrame({**head, **ordered}))
+
+    def _on_profiles(
+        self, profiles: LineProfiles, predicted: RowBlocks, own: np.ndarray, centre: np.ndarray, space: PcaSpace | None
+    ) -> dict[str, np.ndarray]:
+        """Return each profile metric's values `[C]`, and under an empty name which predictions are finite."""
+        parts: dict[str, list[np.ndarray]] = {"": []}
+        for rows in row_blocks(len(predicted), PROFILE_ROWS):
+            block = Profiles(
+                profiles.real[rows].astype(np.float64),
+                predicted[rows].astype(np.float64),
+                profiles.control,
+                own,
+                centre,
+                profiles.degs[rows],
+                space,
+            )
+            parts[""].append(np.isfinite(block.predicted).all(axis=1))
+            for metric in self.on_profiles:
+                if not metric.compares_conditions:
+                    parts.setdefault(metric.name, []).append(np.array(metric.compute(block), dtype=np.float64))
+        columns = {name: np.concatenate(values) for name, values in parts.items()}
+        whole = Profiles(profiles.real, predicted, profiles.control, own, centre, profiles.degs, space)
+        for metric in self.on_profiles:
+            if metric.compares_conditions:
+                columns[metric.name] = np.array(metric.compute(whole), dtype=np.float64)
+        return columns
 
     def result(self) -> Evaluation:
         table = pd.concat(self.tables, ignore_index=True)
@@ -363,15 +389,32 @@ class _Run:
         )
 
 
-def _in_blocks(metric: Metric, inputs: Profiles) -> np.ndarray:
-    """Compute a profile metric block by block of conditions, so that its temporaries stay small; returns `[C]`."""
-    size = len(inputs.real) if metric.compares_conditions else PROFILE_ROWS
-    parts = []
-    for start in range(0, len(inputs.real), size):
-        rows = slice(start, start + size)
-        block = replace(inputs, real=inputs.real[rows], predicted=inputs.predicted[rows], degs=inputs.degs[rows])
-        parts.append(np.array(metric.compute(block), dtype=np.float64))
-    return np.concatenate(parts)
+@dataclass(frozen=True)
+class _Moved:
+    """Profiles that a baseline predicts for some conditions of one cell line, made as they are asked for."""
+
+    baseline: Baseline
+    conditions: list[Condition]
+    control: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.control + np.stack(
+            [self.baseline.effect(c.perturbation, c.cell_line) for c in self.conditions[rows]]
+        )
+
+
+def _finite_mean(profiles: RowBlocks) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return which rows are finite, and the mean of those in float64; None if there are none."""
+    finite, total = [], 0.0
+    for rows in row_blocks(len(profiles)):
+        block = profiles[rows].astype(np.float64)
+        finite.append(np.isfinite(block).all(axis=1))
+        total = total + block[finite[-1]].sum(axis=0)
+    usable = np.concatenate(finite)
+    return usable, (np.asarray(total) / usable.sum() if usable.any() else None)
 
 
 def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -205,7 +205,7 @@ class RagMetric(BaseMetric):
         means = [cells.mean(axis=0, dtype=np.float64)[None] for cells in (real, generated)]
         if place is not None and _prepared is not None:
             line = _prepared.evaluation.profiles[place[0]]
-            centre = np.nanmean(line.real.astype(np.float64), axis=0)
+            centre = np.nanmean(np.asarray(line.real, dtype=np.float64), axis=0)
             degs = line.degs[place[1]][None]
             return Profiles(means[0], means[1], line.control, line.own_control, centre, degs, space)
         if "centred" in self.metric.name or "own" in self.metric.name:
@@ -226,7 +226,7 @@ class RagMetric(BaseMetric):
         if line not in _prepared.discrimination:
             profiles = _prepared.evaluation.profiles[line]
             _prepared.discrimination[line] = effects.discrimination(
-                profiles.real.astype(np.float64), profiles.predicted.astype(np.float64)
+                np.asarray(profiles.real, dtype=np.float64), np.asarray(profiles.predicted, dtype=np.float64)
             )
         return float(_prepared.discrimination[line][row])
 

@@ -5,7 +5,8 @@ the mean profiles that plots are drawn from.
 """
 
 import json
-from dataclasses import asdict
+import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
 from state_rag.evaluation.evaluate import MODEL, Evaluation, LineProfiles
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
+from state_rag.evaluation.row_store import row_blocks
 from state_rag.files import atomic_path
 
 PER_GENE = {
@@ -26,6 +28,7 @@ PER_GENE = {
     "delta_predicted": lambda profiles: profiles.predicted - profiles.control,
 }
 SPLIT = "test"
+TABLE_VALUES = 2**20
 SUMMARY = "summary.json"
 """The file that makes a results folder complete."""
 
@@ -181,16 +184,36 @@ def _summary(evaluation: Evaluation, model: pd.DataFrame, columns: Columns, meta
 
 def _save_per_gene(evaluation: Evaluation, name: str, folder: Path) -> None:
     """Write genes x conditions, GGE's orientation; column names are `<split>_<condition key>`."""
-    blocks, heads = [], []
-    for line, profiles in evaluation.profiles.items():
-        blocks.append(PER_GENE[name](profiles).T)
-        heads += [f"{SPLIT}_{perturbation}####{line}" for perturbation in profiles.perturbations]
-    with atomic_path(folder / f"per_gene_{name}.csv") as path:
-        frame = pd.DataFrame(np.concatenate(blocks, axis=1), index=evaluation.features, columns=heads)
-        frame.to_csv(path, float_format="%.5g")
+    heads = [
+        f"{SPLIT}_{perturbation}####{line}"
+        for line, profiles in evaluation.profiles.items()
+        for perturbation in profiles.perturbations
+    ]
+    genes = len(evaluation.features)
+    with atomic_path(folder / f"per_gene_{name}.csv") as path, open(path, "w", encoding="utf-8") as stream:
+        for some in row_blocks(genes, max(1, TABLE_VALUES // len(heads))):
+            block = np.concatenate(
+                [
+                    PER_GENE[name](_part(profiles, rows))[:, some].T
+                    for profiles in evaluation.profiles.values()
+                    for rows in row_blocks(len(profiles.perturbations))
+                ],
+                axis=1,
+            )
+            frame = pd.DataFrame(block, index=evaluation.features[some], columns=heads)
+            frame.to_csv(stream, float_format="%.5g", header=some.start == 0)
+
+
+def _part(profiles: LineProfiles, rows: slice) -> LineProfiles:
+    """Return some conditions' profiles in memory."""
+    names = ("real", "predicted", "degs")
+    return replace(
+        profiles, perturbations=profiles.perturbations[rows], **{name: getattr(profiles, name)[rows] for name in names}
+    )
 
 
 def _save_profiles(evaluation: Evaluation, folder: Path) -> None:
+    """Write `profiles.npz` as `numpy.savez` does, profiles block by block."""
     arrays: dict[str, Any] = {
         "lines": np.array(list(evaluation.profiles)),
         "features": np.array(evaluation.features),
@@ -199,5 +222,15 @@ def _save_profiles(evaluation: Evaluation, folder: Path) -> None:
         arrays[f"{number}/perturbations"] = np.array(profiles.perturbations)
         for name in ("real", "predicted", "degs", "control", "own_control"):
             arrays[f"{number}/{name}"] = getattr(profiles, name)
-    with atomic_path(folder / "profiles.npz") as path:
-        np.savez(path, **arrays)
+    with atomic_path(folder / "profiles.npz") as path, zipfile.ZipFile(path, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                if isinstance(values, np.ndarray):
+                    np.lib.format.write_array(stream, values, allow_pickle=False)
+                    continue
+                descr = np.lib.format.dtype_to_descr(values.dtype)
+                np.lib.format.write_array_header_1_0(
+                    stream, {"descr": descr, "fortran_order": False, "shape": values.shape}
+                )
+                for rows in row_blocks(len(values)):
+                    stream.write(values[rows].tobytes())

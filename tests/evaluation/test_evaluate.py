@@ -10,6 +10,7 @@ from state_rag.evaluation.baselines import NoEffect
 from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import Settings, evaluate_pair
 from state_rag.evaluation.metrics.registry import METRICS
+from state_rag.evaluation.results import save_evaluation
 
 GENES = 40
 BOUNDED = {"mse", "rmse", "mae", "mse_pca50", "w1_pca50", "w2_pca50", "energy_pca50", "mmd_pca50"}
@@ -168,7 +169,7 @@ def test_constant_genes_are_no_degs_and_do_no_harm():
     for adata in (real, predicted):
         adata.X[:, :5] = 2.0
     evaluation = evaluated(real, predicted)
-    assert not evaluation.profiles["a"].degs[:, :5].any()
+    assert not evaluation.profiles["a"].degs[:][:, :5].any()
     assert evaluation.model()[[metric.name for metric in METRICS]].notna().all().all()
 
 
@@ -181,18 +182,29 @@ def test_large_conditions_are_thinned_for_distances_only_and_counted():
     assert (thin.model()["energy_pca50"] != full.model()["energy_pca50"]).all()
 
 
-def peak_of(conditions):
-    real, predicted = screen(conditions=conditions, lines=("a",), cells=60)
-    pair = open_pair(predicted, real, Columns())
-    evaluate_pair(pair, progress=False)
+def peak_of(folder, conditions):
+    """Return the peak memory in bytes of an evaluation from files, results written."""
+    real, predicted = screen(conditions=conditions, lines=("a",), cells=12)
+    for adata, name in ((real, "real"), (predicted, "pred")):
+        adata.write_h5ad(folder / f"{name}{conditions}.h5ad")
+    del real, predicted, adata
+    paths = folder / f"pred{conditions}.h5ad", folder / f"real{conditions}.h5ad"
     tracemalloc.start()
-    evaluate_pair(pair, progress=False)
+    evaluation = evaluate_pair(open_pair(*paths, Columns()), progress=False)
+    save_evaluation(evaluation, folder / f"results{conditions}", Columns())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
 
 
-def test_memory_does_not_grow_with_the_number_of_cells_read():
-    few, many = peak_of(40), peak_of(160)
-    cells_between = 120 * 60 * 2 * GENES * 4
-    assert many - few < 0.35 * cells_between
+def test_memory_does_not_grow_with_the_number_of_conditions(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "GENES", 300)
+    monkeypatch.setattr("state_rag.evaluation.row_store.BLOCK_ROWS", 32)
+    monkeypatch.setattr("state_rag.evaluation.metrics.effects.DISCRIMINATION_BLOCK", 32)
+    monkeypatch.setattr("state_rag.evaluation.evaluate.READ_ROWS", 256)
+    monkeypatch.setattr("state_rag.evaluation.spaces.BLOCK", 256)
+    monkeypatch.setattr("state_rag.evaluation.results.TABLE_VALUES", 2**12)
+    evaluate_pair(open_pair(*reversed(screen(conditions=8, lines=("a",))), Columns()), progress=False)
+    few, many = peak_of(tmp_path, 80), peak_of(tmp_path, 320)
+    one_profile_of_each = 240 * 300 * 4
+    assert many - few < 2 * one_profile_of_each, (few, many)

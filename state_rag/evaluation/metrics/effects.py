@@ -6,7 +6,9 @@ unless said otherwise; GGE's paper calls the correlation of such deltas the pert
 
 import numpy as np
 
-DISCRIMINATION_BLOCK = 64
+from state_rag.evaluation.row_store import RowBlocks, row_blocks
+
+DISCRIMINATION_BLOCK = 256
 
 
 def direction_agreement(real_effect: np.ndarray, predicted_effect: np.ndarray, degs: np.ndarray) -> np.ndarray:
@@ -33,7 +35,7 @@ def direction_agreement(real_effect: np.ndarray, predicted_effect: np.ndarray, d
     return value
 
 
-def discrimination(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def discrimination(real: RowBlocks, predicted: RowBlocks) -> np.ndarray:
     r"""Return how well each predicted profile singles out its own condition among all of the cell line.
 
     .. math:: s_i = 1 - \frac{\#\{j \ne i : d_{ij} < d_{ii}\} + \frac12 \#\{j \ne i : d_{ij} = d_{ii}\}}{C - 1},
@@ -45,7 +47,7 @@ def discrimination(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     real, predicted
-        Mean profiles `[C, G]`.
+        Mean profiles `[C, G]`, read in slices of rows.
 
     Returns
     -------
@@ -55,20 +57,27 @@ def discrimination(real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    usable = np.isfinite(real).all(axis=1) & np.isfinite(predicted).all(axis=1)
+    blocks = list(row_blocks(len(real), DISCRIMINATION_BLOCK))
+    usable = np.concatenate([np.isfinite(real[b]).all(axis=1) & np.isfinite(predicted[b]).all(axis=1) for b in blocks])
     result = np.full(len(real), np.nan)
     if usable.sum() < 2:
         return result
-    r, q = torch.from_numpy(real[usable]), torch.from_numpy(predicted[usable])
-    scores = []
-    for start in range(0, len(q), DISCRIMINATION_BLOCK):
-        distance = torch.cdist(q[start : start + DISCRIMINATION_BLOCK], r, p=1)
-        rows = torch.arange(len(distance))
-        own = distance[rows, rows + start][:, None]
+    for mine in blocks:
+        q, r = (_tensor(side, mine, usable) for side in (predicted, real))
+        own = (q - r).abs().sum(dim=1, keepdim=True)
         # Identical profiles differ by rounding only; that much is a tie.
         near = own * 1e-12
-        nearer = (distance < own - near).sum(dim=1)
-        equal = ((distance - own).abs() <= near).sum(dim=1) - 1
-        scores.append(1 - (nearer + 0.5 * equal) / (len(q) - 1))
-    result[usable] = torch.cat(scores).numpy()
+        nearer, equal = torch.zeros(len(q)), -torch.ones(len(q))
+        for theirs in blocks:
+            distance = torch.cdist(q, _tensor(real, theirs, usable), p=1)
+            nearer += (distance < own - near).sum(dim=1)
+            equal += ((distance - own).abs() <= near).sum(dim=1)
+        result[mine][usable[mine]] = (1 - (nearer + 0.5 * equal).double() / (usable.sum() - 1)).numpy()
     return result
+
+
+def _tensor(profiles: RowBlocks, rows: slice, usable: np.ndarray):
+    """Return the usable ones of some rows as a float64 tensor."""
+    import torch
+
+    return torch.from_numpy(profiles[rows][usable[rows]].astype(np.float64))

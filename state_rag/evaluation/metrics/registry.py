@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Profiles:
     Attributes
     ----------
     real, predicted
-        `[C, G]` float64.
+        `[C, G]` float64. A metric that compares conditions may get them as `row_store.RowBlocks`.
     control, own_control
         Means `[G]` of the cell line's real controls and of the model's prediction for controls.
     centre
@@ -28,12 +28,12 @@ class Profiles:
         The cell line's PCA space, or None where there are too few cells for one.
     """
 
-    real: np.ndarray
-    predicted: np.ndarray
+    real: Any
+    predicted: Any
     control: np.ndarray
     own_control: np.ndarray
     centre: np.ndarray
-    degs: np.ndarray
+    degs: Any
     space: PcaSpace | None
 
 

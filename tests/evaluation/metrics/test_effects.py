@@ -23,7 +23,8 @@ def plain_discrimination(real, predicted):
     return scores
 
 
-def test_discrimination_equals_a_plain_loop_over_more_than_one_block():
+def test_discrimination_equals_a_plain_loop_over_more_than_one_block(monkeypatch):
+    monkeypatch.setattr(effects, "DISCRIMINATION_BLOCK", 64)
     rng = np.random.default_rng(0)
     real = rng.normal(size=(150, 12))
     predicted = real + 1.5 * rng.normal(size=real.shape)
