@@ -20,7 +20,7 @@ def names_in(group):
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", set(names_in("experiment")) - {"default"})
+@pytest.mark.parametrize("name", [name for name in names_in("experiment") if name != "default"])
 def test_an_experiment_is_the_run_that_its_name_says(job_config, name):
     config = job_config(f"experiment={name}")
 
