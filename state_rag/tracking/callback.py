@@ -72,7 +72,7 @@ class RetrievalTracker(Callback):
         self.probe.see(pl_module, batch)
         if seen is None or seen.is_empty:
             return
-        found: dict[str, Any] = dict(numbers(seen, _cell_types(pl_module, batch, seen)))
+        found: dict[str, Any] = dict(numbers(seen, _cell_types(pl_module, batch, seen), self.probe.cells))
         selector = pl_module.selector
         if selector is not None:
             found["temperature"] = float(selector.temperature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,14 +64,14 @@ def rank_bands(k: int) -> dict[str, slice]:
     return bands
 
 
-def numbers(observation: Observation, cell_types: Sequence[str]) -> dict[str, Tensor]:
+def numbers(observation: Observation, cell_types: Sequence[str], shown: Collection[str]) -> dict[str, Tensor]:
     """Return the scalars of one batch, by name; nothing is read back from the device.
 
     With the selector: `n_selected` (mean over cells of the number of candidates with a weight above one half), the
-    same by cell type as ``n_selected_by_cell_type/NAME`` (the alphabetically first `MAX_CELL_TYPES`),
-    ``inclusion/BAND`` (mean weight by rank), and mean and standard deviation of the score, which is the logit of
-    inclusion less that of exclusion. With attention: `attention_entropy` in nats (log K when all candidates count
-    alike), the same by cell type, `attention_max`, and ``attention/BAND``.
+    same by cell type as ``n_selected_by_cell_type/NAME``, ``inclusion/BAND`` (mean weight by rank), and mean and
+    standard deviation of the score, which is the logit of inclusion less that of exclusion. With attention:
+    `attention_entropy` in nats (log K when all candidates count alike), the same by cell type, `attention_max`, and
+    ``attention/BAND``.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def numbers(observation: Observation, cell_types: Sequence[str]) -> dict[str, Te
         One that is not empty.
     cell_types
         Cell type of each set, R names.
+    shown
+        Cell types that have a series of their own.
     """
     weights = observation.weights.float()
     found: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ def numbers(observation: Observation, cell_types: Sequence[str]) -> dict[str, Te
         main, share = "attention_entropy", "attention"
         found["attention_max"] = weights.amax(-1).mean()
     found[main] = per_set.mean()
-    found.update({f"{main}_by_cell_type/{name}": mean for name, mean in _by_group(per_set, cell_types).items()})
+    found.update({f"{main}_by_cell_type/{name}": mean for name, mean in _by_group(per_set, cell_types, shown).items()})
     by_rank = inclusion_by_rank(observation)
     found.update({f"{share}/{name}": by_rank[band].mean() for name, band in rank_bands(weights.shape[-1]).items()})
     return found
@@ -103,12 +105,12 @@ def inclusion_by_rank(observation: Observation) -> Tensor:
     return observation.weights.float().mean((0, 1))
 
 
-def _by_group(values: Tensor, groups: Sequence[str]) -> dict[str, Tensor]:
-    """Return the mean of `values` [R] in each group."""
-    names = sorted(set(groups))[:MAX_CELL_TYPES]
+def _by_group(values: Tensor, groups: Sequence[str], shown: Collection[str]) -> dict[str, Tensor]:
+    """Return the mean of `values` [R] in each group that is shown."""
+    names = sorted(set(groups) & set(shown))
     number = {name: place for place, name in enumerate(names)}
     kept = [place for place, group in enumerate(groups) if group in number]
-    index = torch.tensor([number[groups[place]] for place in kept], device=values.device)
+    index = torch.tensor([number[groups[place]] for place in kept], dtype=torch.long, device=values.device)
     sums = values.new_zeros(len(names)).index_add_(0, index, values[kept] if len(kept) < len(groups) else values)
     counts = torch.bincount(index, minlength=len(names))
     return dict(zip(names, (sums / counts).unbind(), strict=True))

@@ -6,6 +6,7 @@ import pytest
 
 from state_rag import cli
 from state_rag.errors import StateRagError
+from state_rag.evaluation.metrics.registry import BY_NAME
 from state_rag.tracking import dashboard
 from tests import tiny_model as tiny
 from tests.tracking.training import metrics, train
@@ -53,6 +54,10 @@ def test_every_curve_draws_a_series_that_some_method_logs(tmp_path):
     for titles in dashboard.FAMILIES.values():
         for pattern in titles.values():
             assert any(re.search(pattern, name) for name in logged), pattern
+
+
+def test_bars_are_metrics_of_the_evaluation():
+    assert {name for names in dashboard.BARS.values() for name in names} <= set(BY_NAME)
 
 
 def test_runs_are_grouped_by_method_line_and_k_and_limited_to_a_sweep(specification):

@@ -34,7 +34,7 @@ def test_bands_are_named_by_the_ranks_in_them():
 
 def test_the_number_selected_is_a_mean_over_cells_overall_and_by_cell_type():
     seen = observation()
-    found = numbers(seen, TYPES)
+    found = numbers(seen, TYPES, TYPES)
     counts = [[sum(w > 0.5 for w in cell) for cell in cells] for cells in seen.weights.tolist()]
     assert float(found["n_selected"]) == pytest.approx(sum(map(sum, counts)) / (SETS * CELLS))
     for name in set(TYPES):
@@ -44,14 +44,14 @@ def test_the_number_selected_is_a_mean_over_cells_overall_and_by_cell_type():
 
 def test_inclusion_is_averaged_within_bands_of_ranks():
     seen = observation()
-    found = numbers(seen, TYPES)
+    found = numbers(seen, TYPES, TYPES)
     values = [w for cells in seen.weights.tolist() for cell in cells for w in cell[2:4]]
     assert float(found["inclusion/rank_03-04"]) == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
 def test_a_score_is_the_logit_of_inclusion_less_that_of_exclusion():
     seen = observation()
-    found = numbers(seen, TYPES)
+    found = numbers(seen, TYPES, TYPES)
     differences = [pair[1] - pair[0] for pair in seen.scores.reshape(-1, 2).tolist()]
     mean = sum(differences) / len(differences)
     assert float(found["score_mean"]) == pytest.approx(mean, abs=1e-5)
@@ -60,7 +60,7 @@ def test_a_score_is_the_logit_of_inclusion_less_that_of_exclusion():
 
 
 def test_attention_has_its_entropy_and_weights_by_rank_and_no_selection():
-    found = numbers(observation(scores=False), TYPES)
+    found = numbers(observation(scores=False), TYPES, TYPES)
     assert {"attention_entropy", "attention_max", "attention/rank_01"} <= set(found)
     assert not [name for name in found if "select" in name or "score" in name]
 
@@ -68,14 +68,18 @@ def test_attention_has_its_entropy_and_weights_by_rank_and_no_selection():
 def test_even_attention_has_the_largest_entropy():
     seen = observation(scores=False)
     even = Observation(seen.queries, seen.places, seen.rows, torch.full_like(seen.weights, 1 / K), None)
-    assert float(numbers(even, TYPES)["attention_entropy"]) == pytest.approx(torch.tensor(float(K)).log().item())
+    assert float(numbers(even, TYPES, TYPES)["attention_entropy"]) == pytest.approx(torch.tensor(float(K)).log().item())
 
 
-def test_many_cell_types_get_a_bounded_number_of_series():
-    many = [f"type{number:03d}" for number in range(100)]
-    seen = Observation(many, range(100), torch.zeros(100, K), torch.rand(100, CELLS, K), None)
-    series = [name for name in numbers(seen, many) if "by_cell_type" in name]
-    assert series == [f"attention_entropy_by_cell_type/type{number:03d}" for number in range(32)]
+def test_only_cell_types_that_are_shown_have_a_series():
+    found = numbers(observation(), TYPES, ["rpe1", "jurkat"])
+    assert [name for name in found if "by_cell_type" in name] == ["n_selected_by_cell_type/rpe1"]
+    whole = numbers(observation(), TYPES, TYPES)
+    assert found["n_selected_by_cell_type/rpe1"] == whole["n_selected_by_cell_type/rpe1"]
+
+
+def test_no_cell_type_shown_leaves_the_other_numbers():
+    assert "n_selected" in numbers(observation(), TYPES, [])
 
 
 def test_jaccard_is_that_of_the_selected_sets_averaged_over_perturbations():
