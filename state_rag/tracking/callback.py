@@ -42,7 +42,7 @@ class RetrievalTracker(Callback):
         self._step = 0
         self._seen: Observation | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the table of watched perturbations that an interrupted run has written."""
         folder = trainer.log_dir  # asked for by every process: Lightning tells it to all of them
         if trainer.is_global_zero and pl_module.settings.rag_watch and folder:
@@ -130,7 +130,9 @@ class RetrievalTracker(Callback):
 
 
 def _cell_types(model: Any, batch: Mapping[str, Any], seen: Observation) -> list[str]:
-    """Return the cell type of each set that was retrieved for."""
+    """Return the cell type of each set that was retrieved for; empty names where the batch does not say."""
+    if "cell_type" not in batch:
+        return [""] * len(seen.places)
     all_types = list(map(str, batch["cell_type"][:: model.cell_sentence_len]))
     return [all_types[place] for place in seen.places]
 

@@ -5,6 +5,7 @@ import torch
 
 from state_rag.tracking.callback import RetrievalTracker
 from tests import tiny_model as tiny
+from tests.tracking import training
 from tests.tracking.training import LINES, metrics, train
 
 WATCH = {"rag_watch": ["GENE6"]}
@@ -98,6 +99,20 @@ def test_between_logging_steps_the_model_is_not_asked_to_show_anything(monkeypat
     assert asked == [2, 5]
 
 
+def test_batches_that_do_not_name_cell_types_are_logged_without_them(tmp_path, monkeypatch):
+    nameless = training.batch
+
+    def without(*given, **more):
+        made = nameless(*given, **more)
+        return {key: value for key, value in made.items() if key != "cell_type"}
+
+    monkeypatch.setattr(training, "batch", without)
+    train(tiny.build(), tmp_path)
+    keys = {key for row in metrics(tmp_path) for key in row}
+    assert "retrieval/n_selected" in keys
+    assert not [key for key in keys if "cell_type" in key or key.startswith("val_retrieval")]
+
+
 def test_between_logging_steps_the_model_logs_nothing_of_its_own(monkeypatch, tmp_path):
     model, logged = tiny.build(), []
     monkeypatch.setattr(type(model), "log", lambda self, name, *_, **__: logged.append((self.global_step, name)))
@@ -110,3 +125,10 @@ def test_between_logging_steps_the_model_logs_nothing_of_its_own(monkeypatch, tm
 def test_gradient_checks_are_logged_at_their_own_interval(tmp_path):
     train(tiny.build(check_gradients=True, gradient_check_interval=2), tmp_path, steps=6, every=5)
     assert [int(row["step"]) for row in metrics(tmp_path) if "gradients/selector" in row] == [0, 2, 4]
+
+
+def test_a_resumed_training_goes_on_with_the_table_of_watched_perturbations(tmp_path):
+    train(tiny.build(**WATCH), tmp_path, steps=3).save_checkpoint(tmp_path / "last.ckpt")
+    train(tiny.build(**WATCH), tmp_path, steps=6, checkpoint=tmp_path / "last.ckpt")
+    with open(tmp_path / "version_0" / "watched_neighbours.csv", newline="") as stream:
+        assert [row["step"] for row in csv.DictReader(stream)] == ["2", "2", "2", "5", "5", "5"]

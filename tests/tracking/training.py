@@ -30,6 +30,7 @@ def train(
     steps: int = 6,
     every: int = 2,
     accumulate: int = 1,
+    checkpoint: Path | None = None,
     **more: object,
 ) -> pl.Trainer:
     """Train; every third step is followed by a validation with sets of one cell line only."""
@@ -51,8 +52,9 @@ def train(
     batches = [batch(seed, first=seed) for seed in range(steps * accumulate)]
     validation = [batch(100, ("GENE1", "GENE2", "GENE4"))]
     for one in validation:
-        one["cell_type"] = ["hepg2"] * len(one["cell_type"])
-    trainer.fit(model, loader(batches), loader(validation))
+        if "cell_type" in one:
+            one["cell_type"] = ["hepg2"] * len(one["cell_type"])
+    trainer.fit(model, loader(batches), loader(validation), ckpt_path=checkpoint)
     return trainer
 
 
