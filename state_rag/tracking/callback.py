@@ -7,7 +7,7 @@ until Lightning writes them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class RetrievalTracker(Callback):
         self._due = False
         self._step = 0
         self._seen: Observation | None = None
+        self._warned = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the table of watched perturbations that an interrupted run has written."""
@@ -79,10 +80,8 @@ class RetrievalTracker(Callback):
             if selector.score_scale == "running":
                 found["score_scale"] = selector.score_std
         pl_module.log_dict({f"{TRAIN}/{name}": value for name, value in found.items()})
-        for run in media.wandb_loggers(trainer):
-            kind = "inclusion" if selector is not None else "attention"
-            histogram = media.rank_histogram(inclusion_by_rank(seen))
-            run.log_metrics({f"{TRAIN}/{kind}_by_rank": histogram}, step=self._step)
+        kind = "inclusion" if selector is not None else "attention"
+        self._send(trainer, lambda: {f"{TRAIN}/{kind}_by_rank": media.rank_histogram(inclusion_by_rank(seen))})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the model as it was."""
@@ -110,8 +109,7 @@ class RetrievalTracker(Callback):
             found = {f"{VALIDATION}/{name}": value for name, value in answer.scalars(validated).items()}
             pl_module.log_dict(found, batch_size=1, rank_zero_only=True)
         self.watched.add(answer, watch, self._step)
-        for run in media.wandb_loggers(trainer):
-            run.log_metrics(self._media(answer, validated), step=self._step)
+        self._send(trainer, lambda: self._media(answer, validated))
 
     def _media(self, answer: Answer, validated: list[str]) -> Mapping[str, Any]:
         shown: dict[str, Any] = {}
@@ -124,6 +122,17 @@ class RetrievalTracker(Callback):
         if self.watched.rows:
             shown["watched"] = media.watched_table(self.watched.rows)
         return {f"{VALIDATION}/{name}": value for name, value in shown.items()}
+
+    def _send(self, trainer: Trainer, make: Callable[[], Mapping[str, Any]]) -> None:
+        """Log pictures and tables to W&B. For some of them W&B asks its server, and that must not stop a training."""
+        try:
+            for run in media.wandb_loggers(trainer):
+                run.log_metrics(make(), step=self._step)
+        except Exception as error:  # noqa: BLE001  W&B, the network and the server raise what they like
+            if not self._warned:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                logger.warning("Step %d: pictures and tables were not logged to W&B (%s).", self._step, reason)
+            self._warned = True
 
     def _observe(self, observation: Observation) -> None:
         self._seen = observation

@@ -3,6 +3,7 @@ import csv
 import pytest
 import torch
 
+from state_rag.tracking import media
 from state_rag.tracking.callback import RetrievalTracker
 from tests import tiny_model as tiny
 from tests.tracking import training
@@ -125,6 +126,18 @@ def test_between_logging_steps_the_model_logs_nothing_of_its_own(monkeypatch, tm
 def test_gradient_checks_are_logged_at_their_own_interval(tmp_path):
     train(tiny.build(check_gradients=True, gradient_check_interval=2), tmp_path, steps=6, every=5)
     assert [int(row["step"]) for row in metrics(tmp_path) if "gradients/selector" in row] == [0, 2, 4]
+
+
+def test_trouble_with_pictures_and_tables_stops_no_training(tmp_path, monkeypatch, caplog):
+    class Run:
+        def log_metrics(self, values, step):
+            raise ConnectionError("no route to host\nand more")
+
+    monkeypatch.setattr(media, "wandb_loggers", lambda trainer: [Run()])
+    trainer = train(tiny.build(**WATCH), tmp_path)
+    assert trainer.global_step == 6
+    (warning,) = [record for record in caplog.records if record.name == "state_rag.tracking.callback"]
+    assert warning.getMessage() == "Step 1: pictures and tables were not logged to W&B (no route to host)."
 
 
 def test_a_resumed_training_goes_on_with_the_table_of_watched_perturbations(tmp_path):
