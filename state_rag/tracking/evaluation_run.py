@@ -56,6 +56,10 @@ def log_evaluation(
         with _resumed(record, run_folder) as run:
             import wandb
 
+            found = {f"{SECTION}/{name}": value for name, value in {**means, **(notes or {})}.items()}
+            # With the training's own summary, which W&B would otherwise replace (see `run_record`). Numbers first: for
+            # tables W&B asks its server, which may fail.
+            run.summary.update({**record.summary, **found})
             shown: dict[str, Any] = {
                 name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])
                 for name, (columns, rows) in tables.items()
@@ -63,9 +67,6 @@ def log_evaluation(
             shown.update({name: wandb.Image(str(path)) for name, path in pictures.items()})
             step = None if record.step is None or run.step > record.step else record.step + 1
             run.log({f"{SECTION}/{name}": value for name, value in shown.items()}, step=step)
-            found = {f"{SECTION}/{name}": value for name, value in {**means, **(notes or {})}.items()}
-            # Online the server has the training's summary; offline it would be lost when both folders are synchronised.
-            run.summary.update({**record.summary, **found} if run.offline else found)
             if run.offline:
                 record.with_progress(run).save(run_folder)
             where = f"in {run.dir}" if run.offline else f"at {run.url}"
