@@ -67,11 +67,12 @@ def log_evaluation(
             shown.update({name: wandb.Image(str(path)) for name, path in pictures.items()})
             step = None if record.step is None or run.step > record.step else record.step + 1
             run.log({f"{SECTION}/{name}": value for name, value in shown.items()}, step=step)
-            if run.offline:
+            offline = bool(run.offline)
+            if offline:
                 record.with_progress(run).save(run_folder)
-            where = f"in {run.dir}" if run.offline else f"at {run.url}"
+            where = f"in {run.dir}" if offline else f"at {run.url}"
         logger.info("Evaluation logged to the W&B run %s %s", record.run_id, where)
-        if record.offline:
+        if offline:
             logger.info("Synchronise the training's offline folder first, then this one, with `wandb sync FOLDER`.")
     except Exception as error:  # noqa: BLE001  predictions and tables are written; W&B may fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
