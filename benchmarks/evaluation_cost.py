@@ -3,6 +3,9 @@
 `python benchmarks/evaluation_cost.py` writes made-up cells (1,635 conditions of 60 real and 60 predicted cells of
 2,000 genes) to a temporary folder, evaluates every metric, and prints seconds and peak memory; then it times gge-eval
 1.0.1 and our W2 side by side on a subset of the same conditions, one thread each, and prints the ratio.
+
+`--total-cells 1000000` writes files of that many cells instead (eight cell lines, conditions of `--cells` cells, dense
+as STATE writes them: 8 GB each; `--density 0.05` writes CSR) and evaluates those. `--folder` says where to.
 """
 
 import argparse
@@ -12,10 +15,12 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy import sparse
 
 CONTROL = "non-targeting"
 
@@ -44,6 +49,59 @@ def write_cells(folder: Path, conditions: int, cells: int, genes: int, controls:
                 effect = own.normal(0, 0.5, genes) * (own.random(genes) < 0.05) * (start < conditions * cells)
                 rate = np.clip(base + effect, 0.05, None)
                 data[start : start + number] = np.log1p(rng.poisson(2 * rate, (number, genes)) / 2)
+
+
+def write_many_cells(folder: Path, total: int, cells: int, genes: int, density: float | None, lines: int = 8) -> None:
+    """Write files of `total` cells in chunks: dense, or CSR with a share of `density` values that are not zero."""
+    import anndata as ad
+    import pandas as pd
+
+    of_line = total // lines
+    conditions = int(0.95 * of_line) // cells
+    labels = [f"P{number}" for number in range(conditions) for _ in range(cells)]
+    labels += [CONTROL] * (of_line - len(labels))
+    obs = pd.DataFrame({"gene": labels * lines, "cell_line": np.repeat([f"line{n}" for n in range(lines)], of_line)})
+    obs = obs.astype("category").set_axis([str(number) for number in range(len(obs))])
+    rng = np.random.default_rng(0)
+    rate = rng.gamma(1, 0.7, genes).astype(np.float32)
+    for name in ("adata_real.h5ad", "adata_pred.h5ad"):
+        ad.AnnData(shape=(len(obs), genes), obs=obs).write_h5ad(folder / name)
+        with h5py.File(folder / name, "a") as file:
+            if "X" in file:
+                del file["X"]
+            chunks = (min(8192, len(obs) - start) for start in range(0, len(obs), 8192))
+            blocks = (rng.standard_exponential((n, genes), dtype=np.float32) * rate for n in chunks)
+            if density is None:
+                _write_dense(file, blocks, (len(obs), genes))
+            else:
+                thinned = (block * (rng.random(block.shape, dtype=np.float32) < density) for block in blocks)
+                _write_csr(file, thinned, (len(obs), genes))
+
+
+def _write_dense(file: h5py.File, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    data = file.create_dataset("X", shape, dtype="float32")
+    data.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    start = 0
+    for block in blocks:
+        data[start : start + len(block)] = block
+        start += len(block)
+
+
+def _write_csr(file: h5py.File, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    group = file.create_group("X")
+    group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+    parts = {
+        name: group.create_dataset(name, (0,), maxshape=(None,), chunks=(2**16,), dtype=dtype)
+        for name, dtype in (("data", "float32"), ("indices", "int32"))
+    }
+    starts = [np.zeros(1, dtype=np.int64)]
+    for block in blocks:
+        sparse_block = sparse.csr_matrix(block)
+        for name, part in parts.items():
+            part.resize((part.shape[0] + sparse_block.nnz,))
+            part[-sparse_block.nnz :] = getattr(sparse_block, name)
+        starts.append(starts[-1][-1] + sparse_block.indptr[1:])
+    group.create_dataset("indptr", data=np.concatenate(starts))
 
 
 def evaluate_ours(folder: Path, device: str, only: list[str] | None = None) -> dict[str, float]:
@@ -117,15 +175,31 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=60)
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--gge-conditions", type=int, default=32, help="conditions timed side by side")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--total-cells", type=int, help="evaluate files of so many cells, and do nothing else")
+    parser.add_argument("--density", type=float, help="with --total-cells: CSR files with this share of values")
+    parser.add_argument("--metrics", nargs="+", help="with --total-cells: only these metrics")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (default: the system's place)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(evaluate_ours(args.measure, args.device, args.only or None)))
         return
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
+        if args.total_cells:
+            start = time.perf_counter()
+            write_many_cells(folder, args.total_cells, args.cells, args.genes, args.density)
+            size = sum(path.stat().st_size for path in folder.iterdir()) / 2**30
+            print(f"written: {size:.1f} GiB in {time.perf_counter() - start:.0f} s", flush=True)
+            full = in_a_process(folder, args.device, args.metrics)
+            print(
+                f"{len(args.metrics or []) or 'all'} metrics, two files of {args.total_cells} cells x {args.genes} "
+                f"genes, {full['conditions']} conditions: {full['seconds']:.0f} s, peak {full['gib']:.2f} GiB, "
+                f"{full['missing']} missing values"
+            )
+            return
         write_cells(folder, args.conditions, args.cells, args.genes)
         full = in_a_process(folder, args.device)
         alone = in_a_process(folder, args.device, ["w2_pca50"])

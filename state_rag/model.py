@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
@@ -83,6 +84,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
             pert_dim = knowledge.width()
         # STATE's default, but by name: a module among the hyperparameters would make every checkpoint a pickle.
         kwargs.setdefault("loss_fn", "mse")
+        # So would a NumPy number, which cell-load gives as `gene_dim` of an embedding.
+        kwargs.update({name: value.item() for name, value in kwargs.items() if isinstance(value, np.generic)})
         super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None

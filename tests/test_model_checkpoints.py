@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -70,6 +71,11 @@ def test_a_checkpoint_is_readable_without_trust_and_holds_names_rows_and_flags(t
     assert saved["settings"] == model.settings.to_dict()
     assert saved["knowledge"]["names"] == tiny.names()
     assert torch.equal(saved["knowledge"]["blocks"]["text"], tiny.knowledge().block("text"))
+
+
+def test_numpy_numbers_among_the_arguments_do_not_make_the_checkpoint_a_pickle(tmp_path):
+    fit(tiny.build("genept", gene_dim=np.int64(tiny.GENES)), 1).save_checkpoint(tmp_path / "run.ckpt")
+    assert torch.load(tmp_path / "run.ckpt", weights_only=True)["hyper_parameters"]["gene_dim"] == tiny.GENES
 
 
 def test_a_checkpoint_needs_nothing_else_to_predict_as_before(trained):

@@ -20,7 +20,7 @@ from state_rag.evaluation.conditions import open_pair
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.evaluation.results import load_profiles
 from state_rag.evaluation.retrieval_analysis import RetrievalAnalysis
-from state_rag.evaluation.runs import PREDICTED, REAL, Run
+from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
 from state_rag.evaluation.tables import legend, marks, number
 from state_rag.files import atomic_path
 
@@ -216,7 +216,7 @@ def _effects_and_cells(report: Report, name: str, run: Run, results: Path, wante
         plots.effect_scatter(panels, correlations),
         f"Mean effect of each gene against the real control, conditions {how}. Dashed: perfect prediction.",
     )
-    pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns)
+    pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns, matrix=predicted_matrix(run))
     of = str(chosen.iloc[0]["cell_line"])
     same_line = chosen[chosen["cell_line"] == of]
     for drawn in cell_maps(pair, of, [str(value) for value in same_line["perturbation"]]):

@@ -17,7 +17,7 @@ from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.metrics.registry import METRICS, Metric
 from state_rag.evaluation.results import check_per_gene, save_evaluation
-from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names
+from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
 from state_rag.evaluation.training_effects import training_effects
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def evaluate_run(
     settings = settings or Settings()
     columns = columns or run.columns
     folder = output or run.results
-    matrix = _matrix(run)
+    matrix = predicted_matrix(run)
     wanted: dict[str, Any] = {
         "files": _fingerprints(run),
         "columns": [columns.perturbation, columns.cell_line, columns.control],
@@ -112,21 +112,6 @@ def _plot(evaluation: Evaluation, name: str, folder: Path) -> None:
         tables = {str(key): table for key, table in evaluation.table.groupby("predictor", sort=False)}
         tables = {**{key: table for key, table in tables.items() if key != MODEL}, name: tables[MODEL]}
         plots.save_figure(plots.distributions(tables, shown), folder, "distributions")
-
-
-def _matrix(run: Run) -> str:
-    """Return where the values lie: `X`, or the embedding where a copy that upstream did not clip is at hand."""
-    if run.data.get("output_space") != "embedding":
-        return "X"
-    key = f"obsm/{run.data.get('embed_key')}"
-    with open_h5ad(run.predictions / PREDICTED) as file:
-        if key in file:
-            return key
-    logger.warning(
-        "output_space=embedding: upstream clips X to [0, 14] before it writes it, so negative coordinates are lost, "
-        "and gene-wise metrics (DEGs, directions) speak of embedding coordinates."
-    )
-    return "X"
 
 
 def _width(run: Run, matrix: str) -> int:

@@ -15,7 +15,7 @@ from state_rag.evaluation.progress import track
 from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis, analyse
 from state_rag.evaluation.retrieval_records import read_retrieval
 from state_rag.evaluation.run_evaluation import read_vectors
-from state_rag.evaluation.runs import PREDICTED, REAL, Run
+from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
 from state_rag.evaluation.training_effects import TrainingEffects, training_effects
 from state_rag.files import atomic_path
 
@@ -112,7 +112,7 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> E
     measured: dict[tuple[str, str], np.ndarray] = {}
     training: TrainingEffects | None = None
     for run in runs:
-        pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns)
+        pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns, matrix=predicted_matrix(run))
         for line, conditions in pair.lines.items():
             control = pair.read_real(pair.controls[line][0]).mean(axis=0, dtype=np.float64)
             for condition in track(conditions, f"{line}: real effects", disable=not progress):

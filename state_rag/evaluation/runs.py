@@ -1,5 +1,6 @@
 """Find a run's predictions and what its configuration says about them."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
 from state_rag.run_folders import CONFIG, find_run_folder
 
+logger = logging.getLogger(__name__)
 PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
 RESULTS = "gge"
 
@@ -120,6 +122,22 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise StateRagError(f"{path}: expected the configuration that `state tx train` writes")
     return config
+
+
+def predicted_matrix(run: Run) -> str:
+    """Return where predicted and real values lie: `X`, or `obsm/NAME` where an unclipped embedding is at hand."""
+    if run.data.get("output_space") != "embedding":
+        return "X"
+    key = f"obsm/{run.data.get('embed_key')}"
+    with open_h5ad(run.predictions / PREDICTED) as file:
+        if key in file:
+            return key
+    logger.warning(
+        "output_space=embedding: upstream clips X to [0, 14] before it writes it, so negative coordinates are lost, "
+        "and gene-wise metrics (DEGs, directions) speak of embedding coordinates. `state tx predict "
+        "--eval-genept-pert` also writes the embedding unclipped."
+    )
+    return "X"
 
 
 def feature_names(run: Run, width: int, toml: str | Path | None = None) -> list[str] | None:

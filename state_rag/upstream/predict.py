@@ -21,7 +21,7 @@ from state_rag.upstream.knowledge_source import (
 )
 from state_rag.upstream.retrieval_info import RetrievalInfo
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
-from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files
+from state_rag.upstream.swap import any_head_count, replaced, unclipped_copies, whole_h5ad_files
 from state_rag.upstream.train import is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     with ExitStack() as stack:
         stack.enter_context(any_head_count())
         stack.enter_context(whole_h5ad_files())
+        if found.data.get("output_space") == "embedding" and found.data.get("embed_key"):
+            stack.enter_context(unclipped_copies(found.data["embed_key"]))
         stack.enter_context(replaced(data_modules, "PerturbationDataModule", limited))
         stack.enter_context(replaced(yaml, "safe_load", _config_as_if_unmoved(found)))
         info = None

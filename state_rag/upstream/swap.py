@@ -51,6 +51,26 @@ def whole_h5ad_files() -> Iterator[None]:
 
 
 @contextmanager
+def unclipped_copies(key: str) -> Iterator[None]:
+    """Have cells that are made from values and `obs` alone keep a copy of the values in ``obsm[key]``.
+
+    STATE makes its predicted and real cells so, and then clips their X to [0, 14], which suits genes; coordinates of
+    an embedding it mutilates.
+    """
+    import anndata
+
+    make: Callable[..., None] = anndata.AnnData.__init__
+
+    def make_with_copy(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        if not args and set(kwargs) == {"X", "obs"}:
+            self.obsm[key] = self.X.copy()
+
+    with replaced(anndata.AnnData, "__init__", make_with_copy):
+        yield
+
+
+@contextmanager
 def whole_npy_files() -> Iterator[None]:
     """Have `numpy.save` write under a temporary name and rename."""
     import numpy as np

@@ -1,10 +1,12 @@
 import json
 import shutil
 
+import anndata as ad
 import gge
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import definitions, load_profiles, load_tables
@@ -115,3 +117,22 @@ def test_definitions_of_unknown_metrics_are_read_from_the_summary(evaluated):
     (path / "summary.json").write_text(json.dumps(summary))
     assert not definitions([path])["gge_new"].higher_is_better
     assert "gge_new" not in definitions([path, evaluated])
+
+
+@pytest.mark.parametrize("with_copy", [True, False])
+def test_an_embedding_is_evaluated_unclipped_where_predict_kept_a_copy(runs, tmp_path, caplog, with_copy):
+    folder = shutil.copytree(runs["good"], tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["kwargs"] |= {"output_space": "embedding", "embed_key": "X_state"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("adata_pred.h5ad", "adata_real.h5ad"):
+        adata = ad.read_h5ad(folder / "eval_last.ckpt" / name)
+        adata.X -= 3
+        if with_copy:
+            adata.obsm["X_state"] = adata.X.copy()
+        np.clip(adata.X, 0, 14, out=adata.X)
+        adata.write_h5ad(folder / "eval_last.ckpt" / name)
+    written = evaluate_run(find_run(folder), with_baselines=False, progress=False)
+    clipped = not (load_profiles(written)[0]["hepg2"].real < 0).any()
+    assert clipped == (not with_copy)
+    assert ("negative coordinates are lost" in caplog.text) == (not with_copy)

@@ -4,12 +4,13 @@ import types
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from state.tx.models import utils
 from transformers import LlamaConfig
 
-from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files
+from state_rag.upstream.swap import any_head_count, replaced, unclipped_copies, whole_h5ad_files
 from tests import tiny_model as tiny
 
 ODD = {**tiny.LLAMA, "hidden_size": 128, "num_attention_heads": 12, "num_key_value_heads": 12, "head_dim": 58}
@@ -129,3 +130,16 @@ def test_ordinary_configurations_are_those_of_transformers(kwargs):
         config = utils.LlamaConfig(**given)
     assert type(config) is LlamaConfig
     assert config.to_dict() == LlamaConfig(**given).to_dict()
+
+
+def test_cells_made_from_values_keep_an_unclipped_copy_inside_the_block_only(tmp_path):
+    values, obs = np.array([[-1.0, 20.0], [0.5, 1.0]], np.float32), pd.DataFrame(index=["a", "b"])
+    with unclipped_copies("X_state"):
+        cells = anndata.AnnData(X=values.copy(), obs=obs)
+        np.clip(cells.X, 0, 14, out=cells.X)
+        cells[np.array([True, False])].copy().write_h5ad(tmp_path / "cells.h5ad")
+        assert not anndata.AnnData(X=values, obs=obs, var=pd.DataFrame(index=["x", "y"])).obsm
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    assert read.X.tolist() == [[0, 14]]
+    assert read.obsm["X_state"].tolist() == [[-1, 20]]
+    assert not anndata.AnnData(X=values, obs=obs).obsm
