@@ -43,9 +43,15 @@ SHOWN_METRICS = (
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as `name.png` and `name.svg`."""
+    settle(figure)
     for suffix in ("png", "svg"):
         with atomic_path(folder / f"{name}.{suffix}") as path:
             figure.savefig(path, format=suffix, dpi=150)
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out once ahead: axes of equal aspect find their place, and room for their labels, only then."""
+    figure.draw_without_rendering()
 
 
 def distributions(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]) -> Figure:

@@ -76,6 +76,7 @@ class Report:
     def picture(self, name: str, figure: Figure, caption: str) -> None:
         """Add a picture; it is embedded in the page and also written as `name.png` and `name.svg`."""
         stream = io.BytesIO()
+        plots.settle(figure)
         figure.savefig(stream, format="png", dpi=130)
         data = base64.b64encode(stream.getvalue()).decode()
         text = html.escape(caption)
@@ -300,7 +301,7 @@ def _retrieval(report: Report, retrieval: RetrievalAnalysis) -> None:
 
 def _ablation(report: Report, table: pd.DataFrame) -> None:
     report.heading("Neighbours switched off")
-    report.text(" ".join(ablation.describe(ablation.summarise(table))))
+    report.note("\n".join(ablation.describe(ablation.summarise(table))))
     report.picture(
         "ablation",
         plots.ablation(table),
