@@ -5,10 +5,14 @@ import os
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import traceback
 import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -23,6 +27,9 @@ STATE = (sys.executable, "-m", "state_rag")
 OURS = (sys.executable, "-m", "state_rag.cli")
 SUMMARY = Path("gge", "summary.json")
 """Where an evaluation's means lie below the predictions; written last."""
+
+DAMAGED = (OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+"""What `zipfile` raises for files that are no archives or were damaged, depending on where."""
 
 
 def run_job(plan: Plan, folder: Path, *, wait: bool = False) -> Job | None:
@@ -59,9 +66,14 @@ def run_job(plan: Plan, folder: Path, *, wait: bool = False) -> Job | None:
                 job = steps.predict()
                 steps.evaluate()
             ended = replace(job, status="finished")
-        except (StateRagError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever goes wrong with one job, the others must go on
             job = read_job(folder, job.name)
-            ended = replace(job, status="failed", error=" ".join(str(error).split()))
+            reason = " ".join(str(error).split())
+            if not isinstance(error, StateRagError | OSError):
+                reason = f"{type(error).__name__}: {reason}"
+                with suppress(OSError), open(job.log, "a", encoding="utf-8") as log:
+                    traceback.print_exc(file=log)
+            ended = replace(job, status="failed", error=reason)
         finally:
             # After an interruption the job is left as "waiting".
             ended = replace(ended, predictions=job.predictions, seconds=before + time.monotonic() - started)
@@ -108,7 +120,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
+    except DAMAGED:
         return False
 
 
@@ -144,10 +156,15 @@ class Steps:
         STATE writes ``final.ckpt`` when training has ended, and does not write it again.
         """
         final = self.checkpoints / "final.ckpt"
+        if is_whole(final):
+            self._say("training has ended before")
+        else:
+            self._train_to(final)
+        # Also where it has ended before: the process that trained may have outlived the sweep that would have done it.
+        self._usual_names()
+
+    def _train_to(self, final: Path) -> None:
         if final.is_file():
-            if is_whole(final):
-                self._say("training has ended before")
-                return
             self._say(f"{final} is damaged: removed, to be written again")
             final.unlink()
         self._mend_last()
@@ -158,7 +175,6 @@ class Steps:
         )  # fmt: skip
         if not is_whole(final):
             raise StateRagError(f"train ended without {final}.")
-        self._usual_names()
 
     def predict(self) -> Job:
         """Predict with the chosen checkpoint and return the record, which now names the predictions."""
@@ -208,12 +224,11 @@ class Steps:
         Lightning counts up (``last-v1.ckpt``) where training went on from a checkpoint that did not know of the others.
         """
         for name, rank in (("last", lambda path: -path.stat().st_mtime), ("best", validation_loss)):
-            found = list(self.checkpoints.glob(f"{name}*.ckpt"))
-            if len(found) > 1:
-                chosen = min(found, key=rank)
-                if chosen.name != f"{name}.ckpt":
-                    self._say(f"{chosen.name} takes the place of {name}.ckpt")
-                    chosen.replace(self.checkpoints / f"{name}.ckpt")
+            found = [path for path in self.checkpoints.glob(f"{name}*.ckpt") if is_whole(path)]
+            chosen = min(found, key=rank) if len(found) > 1 else next(iter(found), None)
+            if chosen is not None and chosen.name != f"{name}.ckpt":
+                self._say(f"{chosen.name} takes the place of {name}.ckpt")
+                chosen.replace(self.checkpoints / f"{name}.ckpt")
 
     def _checkpoint(self) -> str:
         wanted = self.checkpoints / self.plan.checkpoint

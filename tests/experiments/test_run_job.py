@@ -170,6 +170,36 @@ def test_training_that_has_ended_goes_on_to_predict(stand_in, plan, tmp_path):
     assert commands(plan) == ["predict"]
 
 
+def test_training_that_ended_after_its_sweep_was_killed_predicts_with_the_newest_last_checkpoint(
+    stand_in, plan, tmp_path
+):
+    checkpoints = plan.job.run_folder / "checkpoints"
+    for age, (name, text) in enumerate([("last", "step 8"), ("last-v1", "step 24"), ("final", "step 24")]):
+        write_checkpoint(checkpoints / f"{name}.ckpt", text)
+        os.utime(checkpoints / f"{name}.ckpt", (age, age))
+    run(plan, tmp_path)
+    assert commands(plan) == ["predict"]
+    assert read_checkpoint(checkpoints / "last.ckpt") == "step 24"
+
+
+def test_a_damaged_best_checkpoint_does_not_stop_a_job(stand_in, plan, tmp_path):
+    checkpoints = plan.job.run_folder / "checkpoints"
+    write_checkpoint(checkpoints / "best-v1.ckpt", "step 6")
+    (checkpoints / "best.ckpt").write_bytes(b"PK")
+    run(replace(plan, checkpoint="best.ckpt"), tmp_path)
+    assert read_checkpoint(checkpoints / "best.ckpt") == "step 6"
+
+
+def test_an_error_that_nobody_foresaw_fails_the_job_and_is_in_its_log(stand_in, plan, tmp_path, monkeypatch):
+    def odd(*_):
+        raise KeyError("odd")
+
+    monkeypatch.setattr(run_job.Steps, "predict", odd)
+    job = run(plan, tmp_path)
+    assert (job.status, job.error) == ("failed", "KeyError: 'odd'")
+    assert "Traceback" in job.log.read_text()
+
+
 def test_a_damaged_final_checkpoint_is_made_again(stand_in, plan, tmp_path):
     checkpoints = plan.job.run_folder / "checkpoints"
     write_checkpoint(checkpoints / "last.ckpt", "step 8")
@@ -201,6 +231,17 @@ def test_a_changed_byte_inside_a_checkpoint_is_noticed(tmp_path):
     path.write_bytes(content)
     assert not is_whole(path)
     assert not is_whole(tmp_path / "none.ckpt")
+
+
+def test_a_checkpoint_with_any_byte_changed_is_read_or_refused_and_nothing_is_raised(tmp_path):
+    path = tmp_path / "a.ckpt"
+    write_checkpoint(path, "x")
+    content = path.read_bytes()
+    found = set()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        found.add(is_whole(path))
+    assert found == {True, False}
 
 
 def test_a_job_that_another_process_holds_is_left_alone(stand_in, plan, tmp_path, monkeypatch):
