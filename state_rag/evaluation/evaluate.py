@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
-import torch
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
+from state_rag.evaluation.devices import choose_device
 from state_rag.evaluation.metrics.clouds import one_thread, pad
 from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles, RawCells
 from state_rag.evaluation.progress import track
@@ -168,8 +168,7 @@ class _Run:
     notes: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = self.settings.device
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        self.device = choose_device(self.settings.device)
         self.on_cells = [metric for metric in self.metrics if metric.on == "cells"]
         self.on_raw = [metric for metric in self.metrics if metric.on == "raw"]
         self.on_profiles = [metric for metric in self.metrics if metric.on == "profiles"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from state_rag.datasets.split_check import SplitSummary
 from state_rag.errors import StateRagError
 from state_rag.evaluation.ablation import Ablated
+from state_rag.evaluation.devices import choose_device
 from state_rag.evaluation.progress import track
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
@@ -294,6 +295,8 @@ def _choose(split: SplitSummary, wanted: Sequence[str] | None, at_most: int) -> 
         if unknown := [name for name in wanted if name not in known]:
             refuse_unknown(unknown, known, "--gene that are no test perturbations")
         return list(wanted)
+    if at_most < 1:
+        raise StateRagError(f"--ablate-at-most {at_most} leaves nothing to do; give at least 1, or name a --gene")
     places = np.linspace(0, len(known) - 1, min(at_most, len(known))).round().astype(int)
     return [known[place] for place in dict.fromkeys(places.tolist())]
 
@@ -314,10 +317,9 @@ def _load(
         knowledge = with_queries(knowledge, table) if table is not None else knowledge
         refuse_unknown(sorted(unknown - set(knowledge.names)), knowledge.names, "those to switch neighbours off for")
     last = LastTrace()
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with any_head_count(), _quiet():
         bound = RagStateTransition.bound_to(knowledge, trace_sink=last)
-        model = bound.load_from_checkpoint(path, map_location=wanted, weights_only=True).eval()
+        model = bound.load_from_checkpoint(path, map_location=choose_device(device), weights_only=True).eval()
     if model.selector is not None and model.selector.inference == "sample":
         logger.info("rag_inference=sample: draws would hide the effect of one neighbour; `expected` is used instead.")
         model.selector.inference = "expected"

@@ -146,6 +146,8 @@ def test_a_trained_run_is_ablated_from_its_checkpoint(ptrag, project):
     pd.testing.assert_frame_equal(table, again)
     few = ablate_run(ptrag / "ptrag", at_most=3, progress=False)
     assert len(few) == 3
+    with pytest.raises(StateRagError, match="--ablate-at-most 0"):
+        ablate_run(ptrag / "ptrag", at_most=0, progress=False)
     with pytest.raises(StateRagError, match="--gene that are no test perturbations.*NOSUCH"):
         ablate_run(ptrag / "ptrag", ["NOSUCH"], progress=False)
 
