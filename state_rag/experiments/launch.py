@@ -61,10 +61,16 @@ class Listing:
         """Plan one configuration."""
         overrides = [text for text in HydraConfig.get().overrides.task if text.partition("=")[0] not in UNNAMED]
         try:
-            plan, self.folder = read_plan(cfg, self.splits)
+            plan, folder = read_plan(cfg, self.splits)
+            if self.folder not in (None, folder):
+                raise StateRagError(
+                    f"sweep_dir is {folder} here and {self.folder} before: a sweep has one folder. Give it one "
+                    "sweep_dir, and start a sweep for each of the others."
+                )
         except StateRagError as error:
             self.errors.append((" ".join(overrides), str(error)))
             return
+        self.folder = folder
         self.plans.append(plan)
         self.asked.append(overrides)
 

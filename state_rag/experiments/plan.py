@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import find_embeddings
@@ -236,7 +237,8 @@ def _written_split(config: Mapping[str, Any], source: Path, held_out: str, folde
     }
     drawn = {"few_shot": config["few_shot"], "val_fraction": config["val_fraction"], "seed": config["split_seed"]}
     listed = config["test_list"]
-    contents = [sample_digest(file) for file in (source, *([Path(listed)] if listed else [])) if file.is_file()]
+    files = [*find_data_files(str(source), f"data_file={source}"), *([Path(listed)] if listed else [])]
+    contents = [sample_digest(file) for file in files if file.is_file()]
     asked = hashlib.sha256(repr([held_out, columns, drawn, contents, str(source.absolute())]).encode()).hexdigest()
     path = (folder / f"{_in_file_names(held_out)}-{asked[:8]}.toml").absolute()
     if not path.is_file():

@@ -69,24 +69,23 @@ def _table1(args: argparse.Namespace) -> None:
 
 
 def _table2(args: argparse.Namespace) -> None:
-    from state_rag.evaluation.metrics.registry import BY_NAME
     from state_rag.evaluation.plots import save_figure
     from state_rag.experiments.k_plot import k_plot
     from state_rag.experiments.tables import save_table, table2
 
     def make(sweep):
-        tables = {name: table2(sweep, metric=name, methods=args.methods) for name in args.metric}
+        tables = [table2(sweep, metric=name, methods=args.methods) for name in args.metric]
 
         def save(folder: Path) -> list[Path]:
             written = []
-            for name, table in tables.items():
+            for table in tables:
                 written += save_table(table, folder)
                 plot = f"{table.name}_by_k"
-                save_figure(k_plot(table.rows, BY_NAME[name], table.title), folder, plot)
+                save_figure(k_plot(table.rows, table.metrics[0], table.title), folder, plot)
                 written += [folder / f"{plot}.png", folder / f"{plot}.svg"]
             return written
 
-        return list(tables.values()), save
+        return tables, save
 
     _show(args, make)
 

@@ -44,11 +44,24 @@ PAPER = tuple(metric.name for metric in METRICS if metric.in_paper)
 
 @dataclass
 class Table:
-    """A table to print and to write: its grid, the numbers behind it one a row, and what the means are over."""
+    """A table to print and to write.
+
+    Attributes
+    ----------
+    name
+        Stem of its files.
+    grid, rows
+        What is shown, and the numbers behind it one a row.
+    metrics
+        What is shown, as the results define it.
+    title
+        What the means are over.
+    """
 
     name: str
     grid: Grid
     rows: pd.DataFrame
+    metrics: list[Metric]
     title: str = ""
 
 
@@ -110,7 +123,7 @@ def table1(
     notes = _notes(sweep, names, overall, tested)
     whole = _long(sweep, names, overall, ALL_LINES, sweep.lines, metrics)
     if not by_line:
-        return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole)
+        return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole, shown)
     columns = {line: compare_shared(sweep, names, against, metrics, [line]) for line in sweep.lines}
     notes = notes.replace("Best value of a row", "Best value of each metric and column")
     notes = "\n".join([notes, *(_of_line(line, shared) for line, shared in columns.items())])
@@ -119,6 +132,7 @@ def table1(
         "table1_by_line",
         _by_line(sweep, chosen, {**columns, ALL_LINES: overall}, shown, notes),
         pd.concat([*parts, whole], ignore_index=True),
+        shown,
     )
 
 
@@ -158,7 +172,7 @@ def table2(sweep: Sweep, *, metric: str = "pearson_deg", methods: Sequence[str] 
     columns = ["no retrieval", *(f"K = {k}" for k in every_k)]
     long = _long(sweep, names, shared, ALL_LINES, sweep.lines, [metric])
     title = _compared(shared) if shared else ""
-    return Table(f"table2_{metric}", Grid(("method",), columns, rows, notes), long, title)
+    return Table(f"table2_{metric}", Grid(("method",), columns, rows, notes), long, [chosen_metric], title)
 
 
 def save_table(table: Table, folder: Path) -> list[Path]:

@@ -57,6 +57,16 @@ def test_splits_are_written_once_and_hold_the_line_out(plan, tmp_path):
     assert all(parts["val"] and len(parts["test"]) == 24 - 12 - len(parts["val"]) for parts in lists.values())
 
 
+def test_a_split_of_a_folder_is_written_anew_when_a_file_in_it_has_changed(plan, tmp_path):
+    (tmp_path / "data").mkdir()
+    screen = tmp_path / "data" / "screen.h5ad"
+    shutil.copy("screen/screen.h5ad", screen)
+    before = plan(data_file=str(tmp_path / "data")).split
+    with open(screen, "ab") as stream:
+        stream.write(b"x")
+    assert plan(data_file=str(tmp_path / "data")).split != before
+
+
 def test_a_listing_writes_nothing(in_screen, tmp_path, monkeypatch):
     for name in ("screen", "split.toml"):
         (tmp_path / name).symlink_to(Path(name).absolute())

@@ -129,6 +129,11 @@ def test_nothing_starts_if_one_configuration_is_refused_and_equal_reasons_are_to
     assert not (tmp_path / "x" / "jobs").exists()
 
 
+def test_a_sweep_has_one_folder(start, tmp_path):
+    start("held_out=k562", f"sweep_dir={tmp_path}/a,{tmp_path}/b", fails=r"1 of 2 .*(?s:.*)a sweep has one folder")
+    assert list(tmp_path.glob("*/jobs")) == []
+
+
 def test_what_differs_besides_has_a_column_and_a_narrow_terminal_keeps_names_whole(start):
     grid = ("held_out=k562", "rag=ptrag", "training.rag_fusion=replace,residual")
     wide, narrow = (start(*grid, dry_run=True, width=width) for width in (200, 80))

@@ -2,6 +2,7 @@ import json
 import threading
 import time
 
+import pandas as pd
 import pytest
 
 from state_rag.cli import main
@@ -38,6 +39,18 @@ def test_table2_writes_a_table_and_a_plot_for_each_metric(sweep, tmp_path, capsy
 
 
 ENDS = ("_by_k.png", "_by_k.svg")
+
+
+def test_table2_shows_and_draws_a_metric_that_only_the_results_define(sweep):
+    for folder in sweep.glob("runs/*/*/gge"):
+        for name in ("results.csv", "baselines.csv"):
+            pd.read_csv(folder / name).assign(own=2.0).to_csv(folder / name, index=False)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["metadata"]["definitions"]["own"] = {"label": "My own", "higher_is_better": True}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert main(["table2", str(sweep), "--metric", "own"]) == 0
+    assert "My own" in (sweep / "tables" / "table2_own.md").read_text()
+    assert (sweep / "tables" / "table2_own_by_k.png").is_file()
 
 
 def test_methods_and_metrics_can_be_chosen(sweep, capsys):
