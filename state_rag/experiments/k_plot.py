@@ -1,15 +1,19 @@
 """The picture of Table 2: a metric against the number of candidates K."""
 
 import textwrap
+from collections.abc import Iterable
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from state_rag.evaluation.metrics.registry import Metric
-from state_rag.evaluation.plots import BLUE, CYCLE, GREEN, GREY, ORANGE, PINK, RED
+from state_rag.evaluation.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW
 from state_rag.experiments.methods import TITLES
 
 COLORS = dict(zip(TITLES.values(), (GREEN, PINK, ORANGE, RED, BLUE), strict=True))
+VARIANTS = (SKY, YELLOW)
+"""For methods of another name, after the colours above that the picture does not need."""
+
 MARKERS = "osD^vP"
 DASHES = ((0, (1, 1.5)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (2, 3)))
 
@@ -39,6 +43,7 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
     if known.empty:
         ax.text(0.5, 0.5, "no run has been evaluated yet", ha="center", va="center", transform=ax.transAxes)
     methods = list(dict.fromkeys(known[known["K"].notna()]["method"]))
+    colors = _colors(known[known["finished_runs"].notna()]["method"])
     for place, name in enumerate(methods):
         points = known[known["method"] == name].set_index("K").reindex(every_k)
         absent = [str(k) for k in points.index[points["mean"].isna()]]
@@ -46,7 +51,7 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
             every_k,
             points["mean"].to_numpy(dtype=float),
             yerr=points["sd_over_seeds"].fillna(0).to_numpy(dtype=float),
-            color=_color(name, place),
+            color=colors[name],
             marker=MARKERS[place % len(MARKERS)],
             capsize=3,
             linewidth=1.6,
@@ -55,9 +60,9 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
         )
     levels = known[known["K"].isna()]
     baselines = 0
-    for place, row in enumerate(levels.itertuples()):
+    for row in levels.itertuples():
         is_method = not pd.isna(row.finished_runs)
-        color = _color(row.method, len(methods) + place) if is_method else GREY
+        color = colors[row.method] if is_method else GREY
         style = "--" if is_method else DASHES[baselines % len(DASHES)]
         baselines += not is_method
         ax.axhline(row.mean, color=color, linestyle=style, linewidth=1.4 if is_method else 1.0, label=row.method)
@@ -76,5 +81,11 @@ def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:
     return figure
 
 
-def _color(name: str, place: int) -> str:
-    return COLORS.get(name, CYCLE[place % len(CYCLE)])
+def _colors(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each method, all different for up to seven, and none that of the naive baselines."""
+    names = list(dict.fromkeys(names))
+    found = {name: COLORS[name] for name in names if name in COLORS}
+    free = [color for color in (*COLORS.values(), *VARIANTS) if color not in found.values()]
+    for place, name in enumerate(name for name in names if name not in COLORS):
+        found[name] = free[place % len(free)]
+    return found

@@ -45,6 +45,20 @@ def test_the_axis_is_logarithmic_to_base_2_and_says_what_is_better(table):
     assert "lower is better" in ax.get_ylabel()
 
 
+def test_variants_of_a_method_have_a_colour_of_their_own(tmp_path):
+    make_job(tmp_path, "none", "k562")
+    make_job(tmp_path, "none", "k562", overrides=("training.lr=0.1",))
+    for preset in ("ptrag", "ptrag_paper"):
+        make_job(tmp_path, "differentiable", "k562", 0, 2, preset=preset)
+    make_job(tmp_path, "vanilla", "k562", 0, 2)
+    ax = k_plot(table2(read_sweep(tmp_path), metric="mse").rows, BY_NAME["mse"], "title").axes[0]
+    lines = [bar.lines[0] for bar in ax.containers] + [line for line in ax.lines if line.get_label()[0] != "_"]
+    naive = {line.get_color() for line in lines if line.get_label() in ("no effect", "mean effect")}
+    methods = [line.get_color() for line in lines if line.get_label() not in ("no effect", "mean effect")]
+    assert len(methods) == 5
+    assert len({*methods, *naive}) == 5 + len(naive)
+
+
 def test_what_retrieves_nothing_is_a_level(table):
     ax = k_plot(table.rows, BY_NAME["mse"], "title").axes[0]
     levels = {line.get_label(): line.get_ydata()[0] for line in ax.lines}
