@@ -54,15 +54,22 @@ def number(value: float) -> str:
 
 
 def legend(comparison: Comparison) -> str:
-    """Return the explanation of the marks, with a line for every predictor that lacks values or conditions."""
-    lines = [LEGEND.format(reference=comparison.reference, n=comparison.n_conditions)]
+    """Return the explanation of the marks, and `exceptions`."""
+    return "\n".join(
+        [LEGEND.format(reference=comparison.reference, n=comparison.n_conditions), *exceptions(comparison)]
+    )
+
+
+def exceptions(comparison: Comparison) -> list[str]:
+    """Return a line for every metric that lacks values, and for every predictor that lost conditions."""
+    lines = []
     missing = comparison.rows[comparison.rows["n_missing"] > 0]
     for metric, rows in missing.groupby("metric", sort=False):
         counts = sorted(set(rows["n_missing"]))
         shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
         lines.append(f"{metric}: undefined for {shown} conditions, which its mean leaves out.")
     lines += [f"{name}: {count} conditions not shared by all, left out." for name, count in comparison.left_out.items()]
-    return "\n".join(lines)
+    return lines
 
 
 def terminal_tables(comparison: Comparison, width: int = 80) -> list:

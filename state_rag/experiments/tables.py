@@ -14,7 +14,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation import grid as rendering
 from state_rag.evaluation.grid import Cell, Grid, mark_best
 from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric
-from state_rag.evaluation.tables import head, legend, number, value_cell
+from state_rag.evaluation.tables import exceptions, head, legend, number, value_cell
 from state_rag.experiments.finished import Shared, Sweep, compare_shared
 from state_rag.experiments.methods import Method, find_methods
 from state_rag.files import atomic_path
@@ -298,6 +298,7 @@ def _notes(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tes
     else:
         if tested is None:
             notes.append(f"Mean over {shared.comparison.n_conditions} conditions. Best value in bold.")
+            notes += exceptions(shared.comparison)
         elif tested in shared.comparison.predictors:
             notes.append(legend(shared.comparison))
         else:
@@ -305,6 +306,7 @@ def _notes(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tes
                 f"No tests: {tested}, which the others are tested against, has no results to compare yet. Mean over "
                 f"{shared.comparison.n_conditions} conditions. Best value of a row in bold."
             )
+            notes += exceptions(shared.comparison)
         notes.append(_compared(shared))
         if shared.unused:
             notes.append(

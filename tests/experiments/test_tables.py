@@ -195,6 +195,20 @@ def test_conditions_that_one_method_lacks_are_left_out_of_all_and_counted(tmp_pa
     assert "STATE: 5 conditions not shared by all, left out." in table.grid.notes
 
 
+def test_table_2_and_a_table_without_tests_say_what_their_means_leave_out(tmp_path):
+    job = make_job(tmp_path, "differentiable", "k562", 0, 2)
+    path = job.predictions / "gge" / "results.csv"
+    values = pd.read_csv(path)
+    values.loc[:2, "mse"] = np.nan
+    values.to_csv(path, index=False)
+    make_job(tmp_path, "differentiable", "k562", 0, 5, conditions=15)
+    make_job(tmp_path, "none", "k562", status="waiting")
+    sweep = read_sweep(tmp_path)
+    for table in (table2(sweep, metric="mse"), table1(sweep, topk=2, reference="none")):
+        assert "mse: undefined for 3 conditions, which its mean leaves out." in table.grid.notes
+    assert "PT-RAG, K = 2: 5 conditions not shared by all, left out." in table2(sweep, metric="mse").grid.notes
+
+
 def test_columns_by_line_use_each_lines_own_seeds_and_tests(tmp_path):
     for line in LINES:
         for seed in (0, 1):
