@@ -1,6 +1,7 @@
 """Where a run comes from: code, data, embeddings and packages, as plain types."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,8 +45,10 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def file_fingerprints(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Return the `sample_digest` of each file, by its name."""
-    return {Path(path).name: sample_digest(path) for path in paths}
+    """Return the `sample_digest` of each file, by its name; by its path where several have that name."""
+    paths = [Path(path) for path in paths]
+    names = Counter(path.name for path in set(paths))
+    return {path.name if names[path.name] == 1 else str(path): sample_digest(path) for path in paths}
 
 
 def _git(folder: str | Path, *arguments: str) -> str | None:

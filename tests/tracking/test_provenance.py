@@ -37,3 +37,11 @@ def test_a_copy_of_a_file_has_its_fingerprint_and_a_changed_one_has_not(tmp_path
         (tmp_path / folder / "x.h5ad").write_bytes(content)
     a, b, c = (file_fingerprints([tmp_path / folder / "x.h5ad"])["x.h5ad"] for folder in "abc")
     assert a == b != c
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path):
+    paths = [tmp_path / folder / "x.h5ad" for folder in "ab"] + [tmp_path / "y.h5ad"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(path))
+    assert list(file_fingerprints([*paths, paths[2]])) == [str(paths[0]), str(paths[1]), "y.h5ad"]

@@ -101,6 +101,13 @@ def test_what_the_agent_starts_is_a_training_with_the_sampled_values(path, seed,
     assert settings.mode == {"vanilla": "vanilla"}.get(values.get("rag", "ptrag"), "differentiable")
 
 
+def test_the_papers_table_has_the_methods_and_k_of_our_own_sweep():
+    ours = yaml.safe_load((FOLDER.parent / "table2_topk.yaml").read_text())["hydra"]["sweeper"]["params"]
+    theirs = yaml.safe_load((FOLDER / "table2_topk.yaml").read_text())["parameters"]
+    for key in ("rag", "training.topk_rag"):
+        assert ",".join(map(str, theirs[key]["values"])) == ours[key]
+
+
 @pytest.mark.slow
 def test_what_the_agent_starts_trains(started, project, tmp_path):
     definition = yaml.safe_load((FOLDER / "table2_topk.yaml").read_text())
