@@ -46,9 +46,9 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 def file_fingerprints(paths: Iterable[str | Path]) -> dict[str, str]:
     """Return the `sample_digest` of each file, by its name; by its path where several have that name."""
-    paths = [Path(path) for path in paths]
-    names = Counter(path.name for path in set(paths))
-    return {path.name if names[path.name] == 1 else str(path): sample_digest(path) for path in paths}
+    files = [Path(path) for path in paths]
+    names = Counter(path.name for path in set(files))
+    return {path.name if names[path.name] == 1 else str(path): sample_digest(path) for path in files}
 
 
 def _git(folder: str | Path, *arguments: str) -> str | None:
