@@ -41,8 +41,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_sweep(args: argparse.Namespace) -> None:
     """Run `state-rag sweep`. Options may stand before, between and after the overrides."""
-    from state_rag.experiments.overrides import quoted
     from state_rag.experiments.sweep import sweep
+    from state_rag.upstream.overrides import quoted
 
     rest = argparse.ArgumentParser(prog="state-rag sweep")
     _add_options(rest)

@@ -17,9 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from state_rag.errors import StateRagError
-from state_rag.experiments.overrides import quoted
 from state_rag.experiments.plan import Plan, plan_job
 from state_rag.experiments.run_job import run_job, score
+from state_rag.upstream.overrides import quoted
 from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
 
 CONFIG = "sweep_job"

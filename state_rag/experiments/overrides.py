@@ -1,22 +1,19 @@
 """Say a job's whole configuration as overrides of `state tx train`."""
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
+from state_rag.upstream.overrides import quoted
 from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
 
 NOT_COMPARED = ("rag", "output_dir", "name", "overwrite")
 
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
-_RESERVED = re.compile(r"(?i)true|false|null|inf|nan")
 _ABSENT = object()
 
 
@@ -77,27 +74,3 @@ def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
         elif old != value or type(old) is not type(value):
             found.append(f"{prefix}{key}={quoted(value)}")
     return found
-
-
-def quoted(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides.
-
-    Examples
-    --------
-    >>> quoted({"a": [None, True, 1e-3], "b": "last.ckpt", "c": "two words"})
-    "{a:[null,true,0.001],b:last.ckpt,c:'two words'}"
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{quoted(key)}:{quoted(inside)}" for key, inside in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(quoted(inside) for inside in value) + "]"
-    text = str(value)
-    if _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text):
-        return text
-    return QuotedString(text, Quote.single).with_quotes().replace("${", "\\${")

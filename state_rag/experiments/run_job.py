@@ -287,6 +287,6 @@ def _ending(status: int) -> str:
 
 
 def _text(value: Path | str) -> str:
-    from state_rag.experiments.overrides import quoted
+    from state_rag.upstream.overrides import quoted
 
     return quoted(str(value))

@@ -1,9 +1,13 @@
 """Turn a run's configuration back into overrides for `state tx train`."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
+
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
+_RESERVED = re.compile(r"(?i)true|false|null|inf|nan")
 
 
 def overrides_of(text: str) -> list[str]:
@@ -31,11 +35,11 @@ def overrides_of(text: str) -> list[str]:
 def _differences(usual: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in wanted.items():
         if key not in usual:
-            yield f"++{prefix}{key}={encoded(value)}"
+            yield f"++{prefix}{key}={quoted(value)}"
         elif isinstance(value, dict) and isinstance(usual[key], dict):
             yield from _differences(usual[key], value, f"{prefix}{key}.")
         elif value != usual[key] or type(value) is not type(usual[key]):
-            yield f"++{prefix}{key}={encoded(value)}"
+            yield f"++{prefix}{key}={quoted(value)}"
     for key in usual:
         if key not in wanted:
             # Hydra takes a key without a value for a missing one, and will not delete it.
@@ -44,26 +48,27 @@ def _differences(usual: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
             yield f"~{prefix}{key}"
 
 
-def encoded(value: Any) -> str:
-    r"""Return a plain value in Hydra's grammar.
+def quoted(value: Any) -> str:
+    """Return a value in the grammar of Hydra's overrides.
 
     Examples
     --------
-    >>> encoded({"a": [1, None, True], "b": "it's"})
-    "{a:[1,null,true],b:'it\\'s'}"
+    >>> quoted({"a": [None, True, 1e-3], "b": "last.ckpt", "c": "two words"})
+    "{a:[null,true,0.001],b:last.ckpt,c:'two words'}"
     """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{encoded(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(encoded, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{quoted(key)}:{quoted(inside)}" for key, inside in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(quoted(inside) for inside in value) + "]"
     text = str(value)
-    # A backslash counts only before a quote, the closing one included.
-    stripped = text.rstrip("\\")
-    body = stripped.replace("\\'", "\\\\'").replace("'", "\\'") + 2 * text[len(stripped) :]
-    return f"'{body}'"
+    if _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text):
+        return text
+    return QuotedString(text, Quote.single).with_quotes().replace("${", "\\${")

@@ -1,26 +1,6 @@
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import example, given
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from state_rag.experiments.overrides import NOT_COMPARED, overrides_of, quoted
-
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
-VALUES = (
-    SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), SCALARS)
-)
-
-
-@given(VALUES)
-@example("${x}")
-@example("\\'")
-def test_hydra_reads_a_quoted_value_back(value):
-    (override,) = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
-    config = OmegaConf.create({"key": override.value()})
-
-    assert OmegaConf.to_container(config, resolve=True) == {"key": value}
+from state_rag.experiments.overrides import NOT_COMPARED, overrides_of
 
 
 @pytest.mark.parametrize(
