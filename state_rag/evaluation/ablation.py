@@ -117,7 +117,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
         "p_wilcoxon_all_against_none": _number(_wilcoxon(none)),
         "relative_change_without_one": _number(single["relative_change"].mean()),
         "relative_change_without_any": _number(none["relative_change"].mean()),
-        "share_that_helps": _number((single["help"] > 0).mean()),
+        "share_that_helps": _number((single["help"].dropna() > 0).mean()),
         "mean_help_of_one": _number(single["help"].mean()),
     }
     for column in ("inclusion", "similarity", "agreement"):

@@ -111,8 +111,9 @@ def _by_group(values: Tensor, groups: Sequence[str], shown: Collection[str]) -> 
     number = {name: place for place, name in enumerate(names)}
     kept = [place for place, group in enumerate(groups) if group in number]
     index = torch.tensor([number[groups[place]] for place in kept], dtype=torch.long, device=values.device)
-    sums = values.new_zeros(len(names)).index_add_(0, index, values[kept] if len(kept) < len(groups) else values)
-    counts = torch.bincount(index, minlength=len(names))
+    chosen = values[kept] if len(kept) < len(groups) else values
+    # Not `bincount`, which waits for the device to learn how many there are.
+    sums, counts = (values.new_zeros(len(names)).index_add_(0, index, one) for one in (chosen, torch.ones_like(chosen)))
     return dict(zip(names, (sums / counts).unbind(), strict=True))
 
 

@@ -77,6 +77,13 @@ def test_a_prediction_without_effect_has_no_relative_change():
     assert summarise(table)["relative_change_without_one"] is None
 
 
+def test_where_help_is_undefined_it_counts_neither_for_nor_against():
+    silent = Ablated(**{**vars(ablated("Q")), "real": ablated("Q").control})
+    only, both = (summarise(ablation_table(conditions)) for conditions in ([ablated()], [ablated(), silent]))
+    assert both["share_that_helps"] == only["share_that_helps"] > 0
+    assert summarise(ablation_table([silent]))["share_that_helps"] is None
+
+
 def test_what_was_written_is_read_back_and_other_files_are_refused(tmp_path):
     table = ablation_table([ablated()])
     save_ablation(table, tmp_path)
