@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from state_rag.evaluation.results import definitions, load_tables
+from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import Run
+from state_rag.files import sample_digest
 from state_rag.tracking.evaluation_run import log_evaluation
 
 
 def send_evaluation(run: Run, folder: Path) -> bool:
-    """Log a finished evaluation to the W&B run of a training; see `log_evaluation`.
+    """Log a finished evaluation to the W&B run of a training, unless it is there; see `log_evaluation`.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ def send_evaluation(run: Run, folder: Path) -> bool:
         },
         pictures={path.stem: path for path in sorted((folder / "plots").glob("*.png"))},
         notes={"checkpoint": run.predictions.name.removeprefix("eval_")},
+        digest=sample_digest(folder / SUMMARY),
     )
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ def log_evaluation(
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]],
     pictures: Mapping[str, Path],
     notes: Mapping[str, str] | None = None,
+    digest: str | None = None,
 ) -> bool:
     """Log an evaluation under ``evaluation/``, if the run in `run_folder` was tracked by W&B.
+
+    An evaluation that was logged last time already, by its `digest`, is left at that.
 
     Parameters
     ----------
@@ -41,6 +45,8 @@ def log_evaluation(
         Name -> picture file.
     notes
         Short texts for the summary.
+    digest
+        Tells one evaluation from another; None for one to log in any case.
 
     Returns
     -------
@@ -51,7 +57,7 @@ def log_evaluation(
         return False
     try:
         record = RunRecord.read(run_folder)
-        if record is None:
+        if record is None or (digest is not None and digest == record.evaluation):
             return False
         with _resumed(record, run_folder) as run:
             import wandb
@@ -68,8 +74,8 @@ def log_evaluation(
             step = None if record.step is None or run.step > record.step else record.step + 1
             run.log({f"{SECTION}/{name}": value for name, value in shown.items()}, step=step)
             offline = bool(run.offline)
-            if offline:
-                record.with_progress(run).save(run_folder)
+            logged = record.with_progress(run) if offline else record
+            replace(logged, evaluation=digest).save(run_folder)
             where = f"in {run.dir}" if offline else f"at {run.url}"
         logger.info("Evaluation logged to the W&B run %s %s", record.run_id, where)
         if offline:

@@ -32,6 +32,8 @@ class RunRecord:
         W&B's local folder.
     name, group, job_type, tags, config, summary
         As the run has them.
+    evaluation
+        Digest of the evaluation that was logged last; None before the first.
     """
 
     entity: str | None
@@ -46,6 +48,7 @@ class RunRecord:
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    evaluation: str | None = None
 
     @classmethod
     def of(cls, run: Any) -> "RunRecord":

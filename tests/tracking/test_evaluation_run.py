@@ -79,3 +79,27 @@ def test_the_run_is_resumed_by_its_id(run_folder, monkeypatch):
     assert asked["logged"] == ({"evaluation/table"}, None)
     assert asked["finished"]
     assert Run.summary == {"evaluation/mse": 1.0}
+
+
+def test_an_evaluation_that_is_only_shown_again_is_not_logged_again(run_folder, monkeypatch):
+    logged = []
+
+    class Run:
+        step, offline, url = 3, False, "https://w"
+
+        def __init__(self):
+            self.summary = {}
+
+        def log(self, values, step=None):
+            logged.append(self.summary["evaluation/mse"])
+
+        def finish(self):
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    for mse, digest in ((1.0, "a"), (1.0, "a"), (2.0, "b"), (2.0, "b"), (1.0, "a")):
+        log_evaluation(run_folder, means={"mse": mse}, tables={}, pictures={}, digest=digest)
+    assert logged == [1.0, 2.0, 1.0]
+    log_evaluation(run_folder, means={"mse": 3.0}, tables={}, pictures={})
+    log_evaluation(run_folder, means={"mse": 3.0}, tables={}, pictures={})
+    assert logged[3:] == [3.0, 3.0]
