@@ -56,7 +56,7 @@ def evaluate_run(
     with_baselines
         Whether to read the training data for the baselines that need it.
     keep
-        Perturbations to evaluate; None for all.
+        Perturbations to evaluate; None for all, or for those of the finished evaluation where `force` is off.
     output
         Where to write; by default `RUN/eval_<checkpoint>/gge`.
     force
@@ -76,11 +76,13 @@ def evaluate_run(
         "files": _fingerprints(run),
         "columns": [columns.perturbation, columns.cell_line, columns.control],
         "matrix": matrix,
-        "kept_perturbations": sorted(keep) if keep is not None else None,
         "metric_names": [metric.name for metric in metrics],
         "with_baselines": with_baselines,
         "run": run.name,
     }
+    # What is not asked for may be as it was: `predict` names perturbations and embeddings, a later look does not.
+    if keep is not None:
+        wanted["kept_perturbations"] = sorted(keep)
     if embeddings is not None:
         wanted["embeddings"] = str(embeddings) if isinstance(embeddings, str | Path) else sorted(embeddings)
     if not force and _is_current(folder, wanted, settings):

@@ -104,7 +104,8 @@ def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None)
         embeddings=args.genept_path,
         keep=keep,
     )
-    logger.info("Metrics and naive baselines: %s (print them with `state-rag evaluate %s`)", folder, found.folder)
+    printed = f"state-rag evaluate --no-force {found.folder}"
+    logger.info("Metrics and naive baselines: %s (print them with `%s`)", folder, printed)
     send_evaluation(predictions, folder)
 
 

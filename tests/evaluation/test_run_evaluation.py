@@ -79,6 +79,19 @@ def test_a_finished_evaluation_is_kept_until_settings_or_predictions_change(runs
     assert (folder / "summary.json").stat().st_mtime_ns > stamp
 
 
+def test_a_later_look_keeps_what_only_predict_was_told(runs, screen, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(runs["good"], copy)
+    shutil.rmtree(copy / "eval_last.ckpt" / "gge", ignore_errors=True)
+    run, told = find_run(copy), {"embeddings": screen.embeddings, "progress": False, "force": False}
+    folder = evaluate_run(run, keep=set(screen.test[:4]), **told)
+    stamp = (folder / "summary.json").stat().st_mtime_ns
+    evaluate_run(run, progress=False, force=False)
+    assert (folder / "summary.json").stat().st_mtime_ns == stamp
+    evaluate_run(run, keep=set(screen.test[:3]), **told)
+    assert (folder / "summary.json").stat().st_mtime_ns > stamp
+
+
 def test_a_run_whose_training_data_moved_still_evaluates_and_says_what_is_missing(runs, screen, tmp_path, caplog):
     copy = tmp_path / "run"
     shutil.copytree(runs["good"], copy)
