@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def test_a_command_that_was_killed_is_a_failure_with_the_signal(stand_in, plan, 
 
 def test_an_interrupted_job_is_left_to_be_run(stand_in, plan, tmp_path, monkeypatch):
     def interrupt(*_, **__):
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(run_job.subprocess, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
