@@ -73,6 +73,8 @@ class Plan:
         Name of the metric that stands for the result.
     threads
         Threads of the job's commands; None leaves the environment alone.
+    resume
+        Whether a killed training goes on from its last checkpoint; otherwise it starts anew.
     training
         `max_steps`, cells of one step, and the transformer's parameters, for an estimate of the cost.
     """
@@ -85,6 +87,7 @@ class Plan:
     cell_eval: str | None
     objective: str
     threads: int | None
+    resume: bool = True
     training: dict[str, int] = field(default_factory=dict)
 
 
@@ -162,6 +165,7 @@ def plan_job(
         cell_eval=how["cell_eval"],
         objective=str(how["objective"]),
         threads=how["threads"],
+        resume=how["resume"],
         training=_size(config),
     )
 
@@ -176,6 +180,8 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
             raise StateRagError(f"job.{key}={how[key]} is not a choice. Use one of: {names}.")
     if how["threads"] is not None and (not isinstance(how["threads"], int) or how["threads"] < 1):
         raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
+    if not isinstance(how["resume"], bool):
+        raise StateRagError(f"job.resume={how['resume']} is not a choice. Use true or false.")
     seed = config["training"]["train_seed"]
     if not isinstance(seed, int):
         raise StateRagError(f"seed={seed!r} (training.train_seed) is not a whole number.")

@@ -167,11 +167,14 @@ class Steps:
         if final.is_file():
             self._say(f"{final} is damaged: removed, to be written again")
             final.unlink()
-        self._mend_last()
+        if self.plan.resume:
+            self._mend_last()
+        elif self.checkpoints.is_dir():
+            self._say("job.resume=false: the training that was not finished starts anew")
         self._command(
             "train",
             *STATE, "tx", "train", *self.job.overrides, f"output_dir={_text(self.job.run_folder.parent)}",
-            f"name={_text(self.job.name)}", "overwrite=false",
+            f"name={_text(self.job.name)}", f"overwrite={str(not self.plan.resume).lower()}",
         )  # fmt: skip
         if not is_whole(final):
             raise StateRagError(f"train ended without {final}.")

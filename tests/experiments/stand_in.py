@@ -5,6 +5,7 @@ What it is told to do differently comes through the environment variable STAND_I
 
 import json
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> None:
     if arguments[:2] == ["tx", "train"]:
         keys = dict(text.split("=", 1) for text in arguments[2:])
         checkpoints = Path(keys["output_dir"].strip("'"), keys["name"], "checkpoints")
+        if keys["overwrite"] == "true":
+            shutil.rmtree(checkpoints, ignore_errors=True)
         last = checkpoints / "last.ckpt"
         text = f"trained on from {read_checkpoint(last)}" if last.exists() else "trained"
         if "no last" not in orders:

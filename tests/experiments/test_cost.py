@@ -14,7 +14,7 @@ from tests.experiments.test_jobs import a_job
 def a_plan(tmp_path, name, **changes) -> Plan:
     size = {"steps": 10, "cells": 100, "weights": 7}
     job = a_job(tmp_path, name, status="waiting", predictions=None, seconds=None, **changes)
-    return Plan(job, tmp_path, None, "last.ckpt", False, None, "mse", None, size)
+    return Plan(job, tmp_path, None, "last.ckpt", False, None, "mse", None, training=size)
 
 
 def test_jobs_cost_what_finished_ones_of_their_method_and_size_took(tmp_path):

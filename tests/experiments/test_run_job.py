@@ -131,6 +131,17 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(stand_in, plan, tmp_
     assert read_checkpoint(checkpoints / "final.ckpt") == "trained on from step 6"
 
 
+def test_without_resume_a_killed_training_starts_anew(stand_in, plan, tmp_path):
+    checkpoints = plan.job.run_folder / "checkpoints"
+    write_checkpoint(checkpoints / "last.ckpt", "step 6")
+    write_job(tmp_path, replace(plan.job, status="running"))
+
+    job = run(replace(plan, resume=False), tmp_path)
+    assert job.status == "finished"
+    assert read_checkpoint(checkpoints / "final.ckpt") == "trained"
+    assert "starts anew" in job.log.read_text()
+
+
 @pytest.mark.parametrize(("best", "text"), [(True, "trained on from step 4"), (False, "trained")])
 def test_a_truncated_last_checkpoint_is_replaced_by_the_best_or_a_new_start(stand_in, plan, tmp_path, best, text):
     checkpoints = plan.job.run_folder / "checkpoints"
