@@ -121,11 +121,17 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowle
     from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
 
     flags = saved.get(CHECKPOINT_KEY, {}).get("settings", {})
-    method = RagSettings.from_mapping(flags).mode
-    if method != settings.mode:
+    before = RagSettings.from_mapping(flags)
+    if before.mode != settings.mode:
         raise StateRagError(
-            f"{path} was trained by the method {method!r}, and this command would train on by {settings.mode!r}. "
+            f"{path} was trained by the method {before.mode!r}, and this command would train on by {settings.mode!r}. "
             "Choose another name=, or overwrite=true to start anew."
+        )
+    if before.rag_score_similarity != settings.rag_score_similarity:
+        had = str(before.rag_score_similarity).lower()
+        raise StateRagError(
+            f"{path} was trained with training.rag_score_similarity={had}, which decides what parameters the selector "
+            f"has. Set training.rag_score_similarity={had} to train on, or overwrite=true to start anew."
         )
     logger.info("Training goes on from %s, with the embeddings in it.", path)
     return read_knowledge(saved)

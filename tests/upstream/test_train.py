@@ -225,3 +225,19 @@ def test_a_run_folder_that_was_there_before_stays_when_the_disk_is_full(tmp_path
 def test_other_errors_pass_unchanged(tmp_path):
     with pytest.raises(ZeroDivisionError), nothing_half_written(tmp_path / "run"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rag=vanilla", ["by the method 'differentiable'", "'vanilla'", "overwrite=true"]),
+        ("training.rag_score_similarity=true", ["training.rag_score_similarity=false", "overwrite=true"]),
+    ],
+)
+def test_training_on_by_another_method_or_with_another_selector_is_refused(
+    override, said, project, run_copy, refused, monkeypatch
+):
+    monkeypatch.chdir(run_copy.parent)
+    given = ["training.rag=true"] if override.startswith("training") else []
+    message = refused(*project.train_rag("copy", f"output_dir={run_copy.parent}", override, *given))
+    assert all(part in message for part in said), message
