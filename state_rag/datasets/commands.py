@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.datasets.screen_sizes import PRESETS
+from state_rag.settings import RagSettings
 
 # flag, type, what it sets; the parameters are described in `screen_sizes.ScreenSizes`
 _SIMULATE_SIZES = (
@@ -220,8 +221,11 @@ def run_check(args: argparse.Namespace) -> None:
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
     embeddings = summary.files[0].absolute().with_name("embeddings.safetensors")
     source = f" training.genept_path={_quote(embeddings)}" if embeddings.is_file() else ""
+    known = len({*summary.train_perturbations, *summary.val_perturbations, *summary.test_perturbations})
+    fewer = f" training.topk_rag={max(known // 3, 1)}" if known <= RagSettings.topk_rag else ""
     _print_next(
-        f"state tx train data=replogle data.kwargs.toml_config_path={toml_path}{changed} training.rag=true{source}"
+        f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
+        f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
 
 

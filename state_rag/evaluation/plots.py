@@ -233,7 +233,7 @@ def ablation(table: pd.DataFrame, at_most: int = 30) -> Figure:
             label=f"{label} ({len(some)})",
         )
     left.set(
-        xlabel="mean weight of the neighbour", ylabel="change of the predicted effect without it (% of its length)"
+        xlabel="mean weight of the neighbour", ylabel="change of the predicted effect\nwithout it (% of its length)"
     )
     left.set_title(f"{len(single)} single neighbours of {len(none)} conditions", fontsize=10)
     places = np.arange(len(rows))

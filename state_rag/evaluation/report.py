@@ -251,9 +251,9 @@ def _curves(report: Report, runs: Mapping[str, Run]) -> None:
     """Draw what the runs logged while they trained."""
     logs: dict[str, pd.DataFrame] = {}
     for name, run in runs.items():
-        found = sorted(run.folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-        if found:
-            logs[name] = pd.read_csv(found[-1])
+        logged = logged_values(run.folder)
+        if logged is not None:
+            logs[name] = logged
     started = False
     for column in CURVES:
         with_it = {n: t for n, t in logs.items() if {column, "step"} <= set(t) and t[column].notna().sum() > 1}
@@ -263,6 +263,19 @@ def _curves(report: Report, runs: Mapping[str, Run]) -> None:
                 started = True
             file = "curve_" + column.replace("/", "_")
             report.picture(file, plots.learning_curves(with_it, column), f"{column} as logged during training.")
+
+
+def logged_values(folder: Path) -> pd.DataFrame | None:
+    """Return what a run logged last, with what was set aside each time that its training went on."""
+    last = max(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime, default=None)
+    if last is None:
+        return None
+    parts = [pd.read_csv(last)]
+    for path in last.parent.glob("metrics_to_step_*.csv"):
+        earlier, step = pd.read_csv(path), int(path.stem.rpartition("_")[2])
+        parts.append(earlier[earlier["step"] < step] if "step" in earlier else earlier)
+    together = pd.concat(parts, ignore_index=True)
+    return together.sort_values("step", kind="stable", ignore_index=True) if "step" in together else together
 
 
 def _retrieval(report: Report, retrieval: RetrievalAnalysis) -> None:

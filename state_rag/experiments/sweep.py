@@ -84,10 +84,13 @@ def _refuse(listing: Listing) -> None:
         raise StateRagError(listing.errors[0][1])
     first = {cause: overrides for overrides, cause in reversed(listing.errors)}
     counts = Counter(cause for _, cause in listing.errors)
-    shown = "".join(
-        f"\n  {first[cause]}: {cause}" + (f" (and {count - 1} more like it)" if count > 1 else "")
-        for cause, count in counts.items()
-    )
+    everywhere = set.intersection(*(set(overrides.split()) for overrides, _ in listing.errors))
+    shown = ""
+    for cause, count in counts.items():
+        own = " ".join(word for word in first[cause].split() if word not in everywhere)
+        more = f"and {count - 1} more like it" if count > 1 else ""
+        where = ", ".join(filter(None, (own, more)))
+        shown += f"\n  {cause}" + (f" ({where})" if where else "")
     raise StateRagError(f"{len(listing.errors)} of {total} configurations cannot run, so none was started:{shown}")
 
 

@@ -113,7 +113,7 @@ def table1(
     StateRagError
         If a method, metric or K is unknown.
     """
-    chosen = _at_one_k(choose_methods(sweep, methods), topk)
+    chosen = _at_one_k(sweep, choose_methods(sweep, methods), topk)
     names = {method: method.name for method in chosen}
     tested = choose_reference(chosen, reference)
     against = next(method for method in chosen if method.name == tested)
@@ -187,14 +187,17 @@ def save_table(table: Table, folder: Path) -> list[Path]:
     return written
 
 
-def _at_one_k(methods: Sequence[Method], topk: int | None) -> list[Method]:
-    """Return each method at the K asked for, or at its largest."""
+def _at_one_k(sweep: Sweep, methods: Sequence[Method], topk: int | None) -> list[Method]:
+    """Return each method at the K asked for, or at its largest that has results (the largest, if none has)."""
     every_k = sorted({method.topk for method in methods if method.topk is not None})
     if topk is not None and topk not in every_k:
         raise StateRagError(f"--topk {topk}: the sweep has K = {', '.join(map(str, every_k)) or 'none'}.")
     chosen: dict[str, Method] = {}
     for method in methods:
-        chosen[method.name] = method if topk is None else method.at(topk)
+        if topk is not None:
+            chosen[method.name] = method.at(topk)
+        elif sweep.finished(method) or not sweep.finished(chosen.get(method.name, method)):
+            chosen[method.name] = method
     return list(chosen.values())
 
 

@@ -133,8 +133,21 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowle
             f"{path} was trained with training.rag_score_similarity={had}, which decides what parameters the selector "
             f"has. Set training.rag_score_similarity={had} to train on, or overwrite=true to start anew."
         )
+    done, wanted = int(saved.get("global_step", 0)), int(values["training"]["max_steps"])
+    if done >= wanted and path.with_name("final.ckpt").is_file():
+        raise StateRagError(
+            f"{path.parents[1]} has been trained to step {done} already, and training.max_steps={wanted} asks for no "
+            "more. Raise training.max_steps to train on, choose another name=, or overwrite=true to start anew."
+        )
+    keep_metrics(path.parents[1], done)
     logger.info("Training goes on from %s, with the embeddings in it.", path)
     return read_knowledge(saved)
+
+
+def keep_metrics(folder: Path, step: int) -> None:
+    """Set aside what was logged up to a step: Lightning deletes ``metrics.csv`` when training goes on."""
+    for path in folder.glob("version_*/metrics.csv"):
+        path.replace(path.with_name(f"metrics_to_step_{step}.csv"))
 
 
 def check_training(values: dict[str, Any], settings: RagSettings) -> SplitSummary:

@@ -32,7 +32,8 @@ def test_each_command_prints_one_that_works_from_simulation_to_training(tmp_path
     assert words[:3] == ["state-rag", "data", "check"]
     call(*words[1:])
     words = next_command(capsys)
-    assert words[:4] == ["state", "tx", "train", "data=replogle"]
+    assert words[:5] == ["state", "tx", "train", "rag=ptrag", "data=replogle"]
+    assert "training.topk_rag=8" in words  # of 24 perturbations
     assert f"training.genept_path={tmp_path / 'a screen' / 'embeddings.safetensors'}" in words
     assert f"data.kwargs.toml_config_path={tmp_path / 'a screen' / 'split_hepg2.toml'}" in words
 

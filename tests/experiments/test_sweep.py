@@ -125,7 +125,9 @@ def test_where_a_job_stands_is_told_from_its_files(tmp_path, monkeypatch):
 
 
 def test_nothing_starts_if_one_configuration_is_refused_and_equal_reasons_are_told_once(start, tmp_path):
-    start("held_out=k562,mars", "seed=0,1", fails=r"2 of 4 configurations cannot run(?s:.*)\(and 1 more like it\)")
+    start(
+        "held_out=k562,mars", "seed=0,1", fails=r"2 of 4 configurations cannot run(?s:.*)\(seed=0, and 1 more like it\)"
+    )
     assert not (tmp_path / "x" / "jobs").exists()
 
 

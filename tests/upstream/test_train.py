@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
-from state_rag.upstream.train import is_disk_full, nothing_half_written, with_attention, without_flags
+from state_rag.upstream.train import is_disk_full, keep_metrics, nothing_half_written, with_attention, without_flags
 from tests.end_to_end.commands import SCREEN, files_below
 
 
@@ -241,3 +241,21 @@ def test_training_on_by_another_method_or_with_another_selector_is_refused(
     given = ["training.rag=true"] if override.startswith("training") else []
     message = refused(*project.train_rag("copy", f"output_dir={run_copy.parent}", override, *given))
     assert all(part in message for part in said), message
+
+
+def test_a_run_that_is_trained_already_is_left_as_it_is(project, run_copy, refused, monkeypatch):
+    monkeypatch.chdir(run_copy.parent)
+    before = files_below(run_copy)
+    message = refused(*project.train_rag("copy", f"output_dir={run_copy.parent}"))
+    assert "trained to step 12 already" in message
+    assert "Raise training.max_steps" in message
+    assert files_below(run_copy) == before
+
+
+def test_what_was_logged_before_training_goes_on_is_set_aside(tmp_path):
+    metrics = tmp_path / "version_0" / "metrics.csv"
+    metrics.parent.mkdir()
+    metrics.write_text("step,train_loss\n1,2.0\n")
+    keep_metrics(tmp_path, 12)
+    assert metrics.with_name("metrics_to_step_12.csv").read_text() == "step,train_loss\n1,2.0\n"
+    assert not metrics.exists()
