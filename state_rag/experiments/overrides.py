@@ -1,5 +1,6 @@
 """Say a job's whole configuration as overrides of `state tx train`."""
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +8,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from state_rag.upstream.overrides import quoted
 from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
@@ -34,20 +36,33 @@ def overrides_of(config: Mapping[str, Any], groups: Mapping[str, str]) -> tuple[
         Groups first, then single keys.
     """
     chosen = tuple(f"{group}={option}" for group, option in sorted(groups.items()))
-    plain, wanted = (
-        {key: value for key, value in values.items() if key not in NOT_COMPARED}
-        for values in (_composed(chosen), config)
-    )
-    return (*chosen, *_differences(plain, wanted, ""))
+    composed = copy.deepcopy(_composed(chosen))
+    wanted = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    found: dict[tuple[str, ...], str] = {}
+
+    def differing() -> list[tuple[tuple[str, ...], Any]]:
+        return [(keys, value) for keys, value in _differences(_compared(composed), wanted, ()) if keys not in found]
+
+    # A key that follows another one changes with it, so that it may differ only once the others are as wanted.
+    while differs := differing():
+        found.update((keys, _changed(composed, keys, value)) for keys, value in differs)
+    return (*chosen, *found.values())
 
 
 @functools.lru_cache(maxsize=32)
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Return a composed configuration, in which keys still follow each other."""
     register_search_path()
     with _no_other_application(), initialize_config_module(STATES_CONFIGS, version_base="1.3"):
-        values = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        composed = compose("config", list(overrides))
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+def _compared(composed: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    return {str(key): value for key, value in values.items() if key not in NOT_COMPARED}
 
 
 @contextmanager
@@ -63,14 +78,29 @@ def _no_other_application() -> Iterator[None]:
             GlobalHydra.instance().initialize(running)
 
 
-def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str) -> list[str]:
-    found = [f"~{prefix}{key}" for key in plain if key not in wanted]
+def _differences(
+    plain: Mapping[str, Any], wanted: Mapping[str, Any], above: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the keys that differ, each with the value wanted, or `_ABSENT`."""
+    for key in plain:
+        if key not in wanted:
+            yield (*above, key), _ABSENT
     for key, value in wanted.items():
         old = plain.get(key, _ABSENT)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            found += _differences(old, value, f"{prefix}{key}.")
-        elif old is _ABSENT:
-            found.append(f"++{prefix}{key}={quoted(value)}")
+            yield from _differences(old, value, (*above, key))
         elif old != value or type(old) is not type(value):
-            found.append(f"{prefix}{key}={quoted(value)}")
-    return found
+            yield (*above, key), value
+
+
+def _changed(composed: DictConfig, keys: tuple[str, ...], value: Any) -> str:
+    """Change a configuration, and return the override that does it."""
+    parent, name = composed, ".".join(keys)
+    for above in keys[:-1]:
+        parent = parent[above]
+    if value is _ABSENT:
+        del parent[keys[-1]]
+        return f"~{name}"
+    override = f"{'' if keys[-1] in parent else '++'}{name}={quoted(value)}"
+    parent[keys[-1]] = OverridesParser.create().parse_override(override).value()
+    return override
