@@ -61,8 +61,10 @@ def _train(
     resolved = ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())
     logger.info("Method: %s. Resolved flags: %s", settings.mode, resolved)
     split = check_training(values, settings)
-    knowledge = knowledge_to_resume(values, settings)
-    if knowledge is None:
+    resumed = knowledge_to_resume(values, settings)
+    if resumed is not None:
+        knowledge, step = resumed
+    else:
         embeddings = load_embeddings(settings.genept_path, split.perturbations, settings.genept_text_width)
         knowledge = knowledge_of(embeddings)
     missing = sorted(set(split.perturbations) - set(knowledge.names))
@@ -95,14 +97,16 @@ def _train(
         stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
         stack.enter_context(nothing_half_written(folder))
         stack.enter_context(described_run(values, settings))
+        if resumed is not None:
+            keep_metrics(folder, step)
         result = original(cfg)
     logger.info("Run folder: %s", folder)
     logger.info("Next: state tx predict --output-dir %s", folder)
     return result
 
 
-def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowledge | None:
-    """Return the knowledge of the checkpoint that STATE would train on from; None for a new run.
+def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[Knowledge, int] | None:
+    """Return knowledge and step of the checkpoint that STATE would train on from; None for a new run.
 
     Raises
     ------
@@ -139,15 +143,19 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> Knowle
             f"{path.parents[1]} has been trained to step {done} already, and training.max_steps={wanted} asks for no "
             "more. Raise training.max_steps to train on, choose another name=, or overwrite=true to start anew."
         )
-    keep_metrics(path.parents[1], done)
     logger.info("Training goes on from %s, with the embeddings in it.", path)
-    return read_knowledge(saved)
+    return read_knowledge(saved), done
 
 
 def keep_metrics(folder: Path, step: int) -> None:
-    """Set aside what was logged up to a step: Lightning deletes ``metrics.csv`` when training goes on."""
+    """Set aside what was logged up to a step: Lightning deletes ``metrics.csv`` when training goes on.
+
+    What was set aside for that step before is kept: a second start from it has logged later steps only.
+    """
     for path in folder.glob("version_*/metrics.csv"):
-        path.replace(path.with_name(f"metrics_to_step_{step}.csv"))
+        aside = path.with_name(f"metrics_to_step_{step}.csv")
+        if not aside.exists():
+            path.replace(aside)
 
 
 def check_training(values: dict[str, Any], settings: RagSettings) -> SplitSummary:

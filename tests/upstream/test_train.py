@@ -259,3 +259,20 @@ def test_what_was_logged_before_training_goes_on_is_set_aside(tmp_path):
     keep_metrics(tmp_path, 12)
     assert metrics.with_name("metrics_to_step_12.csv").read_text() == "step,train_loss\n1,2.0\n"
     assert not metrics.exists()
+
+
+def test_what_was_set_aside_for_a_step_is_not_replaced_by_what_was_logged_after_it(tmp_path):
+    metrics = tmp_path / "version_0" / "metrics.csv"
+    metrics.parent.mkdir()
+    for text in ("up to step 12", "from step 12 on, and killed"):
+        metrics.write_text(text)
+        keep_metrics(tmp_path, 12)
+    assert metrics.with_name("metrics_to_step_12.csv").read_text() == "up to step 12"
+
+
+def test_a_training_that_is_refused_keeps_its_metrics_in_place(project, run_copy, refused, monkeypatch):
+    monkeypatch.chdir(run_copy.parent)
+    before = files_below(run_copy)
+    more = ("training.max_steps=24", "training.rag_watch=[NOBODY]")
+    refused(*project.train_rag("copy", f"output_dir={run_copy.parent}", *more))
+    assert files_below(run_copy) == before
