@@ -80,3 +80,13 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def print_or_write(text: str, path: Path | None) -> None:
+    """Print a command's result, or write it where the user asked for it and say so."""
+    if path is None:
+        print(text, end="")
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"Written: {path}")

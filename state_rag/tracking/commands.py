@@ -26,7 +26,7 @@ def dashboard(args: Namespace) -> None:
     """Run `state-rag dashboard`."""
     import json
 
-    from state_rag.files import atomic_path
+    from state_rag.files import print_or_write
     from state_rag.tracking.dashboard import build, save, specification
 
     view = build(args.project, name=args.name, group=args.group)
@@ -34,9 +34,4 @@ def dashboard(args: Namespace) -> None:
         print(f"Dashboard: {save(view)}")
         return
     text = json.dumps(specification(view), indent=2) + "\n"
-    if args.output is None:
-        print(text, end="")
-        return
-    with atomic_path(args.output) as path:
-        path.write_text(text, encoding="utf-8")
-    print(f"Written: {args.output}")
+    print_or_write(text, args.output)

@@ -46,7 +46,7 @@ def import_checkpoint(args: Namespace) -> None:
 
 def wandb_config(args: Namespace) -> None:
     """Run `state-rag wandb-config`."""
-    from state_rag.files import atomic_path
+    from state_rag.files import print_or_write
     from state_rag.tracking.restore import config_yaml, read_config
 
     text = config_yaml(read_config(args.source), args.source)
@@ -54,9 +54,4 @@ def wandb_config(args: Namespace) -> None:
         from state_rag.upstream.overrides import overrides_of
 
         text = "".join(f"{line}\n" for line in overrides_of(text))
-    if args.output is None:
-        print(text, end="")
-        return
-    with atomic_path(args.output) as path:
-        path.write_text(text, encoding="utf-8")
-    print(f"Written: {args.output}")
+    print_or_write(text, args.output)
