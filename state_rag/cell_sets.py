@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
@@ -21,20 +20,22 @@ class CellSets:
     names
         Perturbation of each of the B sets.
     rows
-        Row of each set's perturbation in the knowledge, -1 for a control. [B]
+        Row of each set's perturbation in the knowledge, -1 for a control. On the CPU. [B]
     basal
         Control cells. [B, S, input_dim]
-    retrieved
-        Positions of the sets that are retrieved for (those that are no controls). [R]
     places
-        The same positions as plain numbers.
+        Positions of the sets that are retrieved for, those that are no controls: R numbers.
     """
 
     names: list[str]
     rows: Tensor
     basal: Tensor
-    retrieved: Tensor
     places: list[int]
+
+    @property
+    def asking(self) -> list[str]:
+        """The perturbations that are retrieved for, R names."""
+        return [self.names[place] for place in self.places]
 
 
 def read_sets(
@@ -82,5 +83,4 @@ def read_sets(
         hint = f" Close names: {', '.join(close)}." if close else ""
         raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
     places = [place for place, name in enumerate(names) if name not in controls]
-    retrieved = torch.tensor(places, dtype=torch.long, device=basal.device)
-    return CellSets(names, rows, basal, retrieved, places)
+    return CellSets(names, rows, basal, places)

@@ -148,8 +148,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         if self.settings.mode in ("vanilla", "differentiable"):
             self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag)
         # DistributedDataParallel would send buffers to all processes before every step; these never change.
-        fixed = ("knowledge.", "neighbours.")
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if name.startswith(fixed)]
+        fixed = [name for name, _ in self.named_buffers() if name.startswith("knowledge.")]
+        self._ddp_params_and_buffers_to_ignore = fixed
 
     def forward(self, batch: dict[str, Any], padded: bool = True) -> Any:
         """Predict cells of each set.
@@ -215,18 +215,18 @@ class RagStateTransition(StateTransitionPerturbationModel):
         sets = self._sets
         assert sets is not None
         combined = cells + query[:, None, :]
-        chosen = sets.retrieved
-        if not len(chosen):
+        if not sets.places:
             self._record_nothing()
             # Every parameter takes part in every step, as distributed training needs.
             return combined + self._retriever.zero_weight_terms()
-        whole = len(chosen) == len(sets.names)
+        whole = len(sets.places) == len(sets.names)
+        chosen = torch.tensor(sets.places).to(cells.device, non_blocking=True)
 
         def take(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[chosen]
 
         told = self._draw_told(len(chosen), cells)
-        context = self._context(take(cells), take(query), take(combined), take(sets.rows), told)
+        context = self._context(take(cells), take(query), take(combined), sets.rows[sets.places], told)
         if self.settings.rag_fusion == "residual":
             shown = take(query) if told is None else take(query) * told[:, None]
             context = context + take(cells) + shown[:, None, :]
@@ -242,14 +242,15 @@ class RagStateTransition(StateTransitionPerturbationModel):
     def _context(
         self, cells: Tensor, query: Tensor, combined: Tensor, rows: Tensor, told: Tensor | None = None
     ) -> Tensor:
-        """Retrieve for R sets and return their context [R, S, H]."""
+        """Retrieve for R sets, whose rows of the knowledge lie on the CPU, and return their context [R, S, H]."""
         assert self.knowledge is not None
         if self.settings.mode == "hidden":
             return self._hidden_context(combined, query, rows)
         assert self.neighbours is not None
-        candidates, similarity = self.neighbours(rows)
+        candidates, similarity = self.neighbours.lookup(rows)
         distinct_rows, local = distinct(candidates)
-        embeddings = self.knowledge.block("text")[distinct_rows]
+        local = local.to(cells.device, non_blocking=True)
+        embeddings = self.knowledge.rows(distinct_rows)
         if self.attention is not None:
             context, weights = self.attention(combined, embeddings, local)
             self._record(candidates, similarity, weights)
@@ -294,7 +295,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
             return
         assert self._sets is not None
         assert self.knowledge is not None
-        names = [self._sets.names[place] for place in self._sets.places]
+        names = self._sets.asking
         if self.observer is not None:
             scores = None if scores is None else scores.detach()
             self.observer(Observation(names, self._sets.places, candidates, weights.detach(), scores))
@@ -341,7 +342,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """
         assert self.knowledge is not None
         rows, places = self.knowledge.index_of(names), list(range(len(names)))
-        sets = CellSets(list(names), rows, cells[None], torch.tensor(places, device=rows.device), places)
+        sets = CellSets(list(names), rows, cells[None], places)
         seen: list[Observation] = []
         held = self._sets, self.observer, self._sparsity, self._active, self._trace
         self._sets, self.observer = sets, seen.append

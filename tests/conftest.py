@@ -3,8 +3,11 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -126,3 +129,16 @@ def compose() -> Callable[..., dict]:
         return values
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def on_pretend_gpu() -> Iterator[Callable[..., Any]]:
+    """Return a function that calls another one, of a test module, in a process that has the device `pretend`."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_pretend_gpu) as process:
+        yield lambda function, *args: process.submit(function, *args).result(timeout=300)
+
+
+def _start_pretend_gpu() -> None:
+    from tests import pretend_gpu
+
+    pretend_gpu.start()

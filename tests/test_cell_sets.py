@@ -14,7 +14,8 @@ def test_controls_keep_their_place_but_are_not_retrieved_for():
     sets = read(("GENE3", tiny.CONTROL, "GENE1"))
     assert sets.names == ["GENE3", tiny.CONTROL, "GENE1"]
     assert sets.rows.tolist() == [3, -1, 1]
-    assert sets.places == sets.retrieved.tolist() == [0, 2]
+    assert sets.places == [0, 2]
+    assert sets.asking == ["GENE3", "GENE1"]
     assert sets.basal.shape == (3, tiny.CELLS, tiny.GENES)
 
 

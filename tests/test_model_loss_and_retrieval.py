@@ -90,11 +90,12 @@ def test_no_gradient_flows_to_the_encoded_base_and_its_dropout_is_off():
 
 
 def test_text_candidates_do_not_change_with_the_weights():
-    model, calls = watched("differentiable", "neighbours")
+    model, seen = tiny.build().eval(), []
+    model.observer = seen.append
     model(tiny.batch())
     torch.nn.init.normal_(model.pert_encoder[0].weight)
     model(tiny.batch())
-    assert torch.equal(calls[0][1][0], calls[1][1][0])
+    assert torch.equal(seen[0].rows, seen[1].rows)
 
 
 @pytest.mark.parametrize("mode", tiny.RETRIEVING)

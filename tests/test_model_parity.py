@@ -30,8 +30,7 @@ def passed(request):
         model.selector.forward = forward
     elif model.attention is not None:
         model.attention.register_forward_hook(lambda module, inputs, output: seen.update(attention=output))
-    if model.neighbours is not None:
-        model.neighbours.register_forward_hook(lambda module, inputs, output: seen.update(index=output[0]))
+    model.observer = lambda observation: seen.update(index=observation.rows)
     batch = fixture.batch()
     model.log = lambda *args, **kwargs: None
     size = model.cell_sentence_len

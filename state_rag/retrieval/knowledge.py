@@ -84,13 +84,16 @@ class Knowledge(nn.Module):
         return self.block(block).shape[1]
 
     def index_of(self, names: Sequence[str]) -> Tensor:
-        """Return each name's row, long [B] on the module's device; -1 for a name that is not known."""
-        rows = [self._row.get(name, -1) for name in names]
-        return torch.tensor(rows, dtype=torch.long, device=self.block(self.block_names[0]).device)
+        """Return each name's row, long [B] on the CPU, as names are; -1 for a name that is not known."""
+        return torch.tensor([self._row.get(name, -1) for name in names], dtype=torch.long)
 
     def rows(self, index: Tensor, block: str = "text") -> Tensor:
-        """Return the rows `index` [B] of a block, [B, D]; zeros where the index is negative."""
+        """Return the rows `index` [B] of a block, [B, D]; zeros where the index is negative.
+
+        An index on the CPU is sent to the knowledge's device without waiting for it.
+        """
         values = self.block(block)
+        index = index.to(values.device, non_blocking=True)
         found = values[index.clamp(min=0)] if len(self) else values.new_zeros(len(index), values.shape[1])
         return found.masked_fill((index < 0).unsqueeze(-1), 0.0)
 

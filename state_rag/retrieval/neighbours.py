@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
@@ -37,7 +37,7 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: 
     k
         Neighbours to return for each query.
     own
-        Long [Q]: the row of `base` that is the query itself, to be left out; -1 leaves nothing out.
+        Long [Q], best on the CPU: the row of `base` that is the query itself, to be left out; -1 leaves nothing out.
     backend
         `exact` (products in chunks), `faiss` (FAISS's flat index, exact too, made for large bases), or `auto`:
         FAISS when the base has more than 50,000 rows and FAISS is installed.
@@ -63,7 +63,7 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: 
     use_faiss = backend == "faiss" or (backend == "auto" and len(base) > FAISS_FROM and installed)
     search = _search_faiss if use_faiss else _search_exact
     with torch.no_grad():
-        return search(_unit(queries), _unit(base), k, own.to(queries.device))
+        return search(_unit(queries), _unit(base), k, own.cpu())
 
 
 def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     index
-        Long [B, K], rows of the knowledge.
+        Long [B, K], rows of the knowledge. On an accelerator, the host waits to learn how many are distinct.
 
     Returns
     -------
@@ -89,8 +89,11 @@ def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
     return rows, local
 
 
-class NeighbourTable(nn.Module):
-    """The K neighbours of every row of the knowledge, computed once.
+class NeighbourTable:
+    """The K neighbours of every row of the knowledge, computed once, where the knowledge lies, and kept on the CPU.
+
+    Which perturbations a batch holds is known on the CPU, by name. Looked up there, neither a candidate nor the number
+    of distinct ones has to be read back from an accelerator in a training step.
 
     Rows of the base leave themselves out; rows that may only ask (see `Knowledge.with_queries`) leave nothing out.
 
@@ -102,23 +105,25 @@ class NeighbourTable(nn.Module):
         Neighbours of each row; at most `n_candidates - 1`.
     block
         The block whose cosine decides.
+
+    Attributes
+    ----------
+    index, similarity
+        Long and float32 [P, K], on the CPU.
     """
 
-    index: Tensor
-    similarity: Tensor
-
     def __init__(self, knowledge: Knowledge, k: int, block: str = "text") -> None:
-        super().__init__()
         values = knowledge.block(block)
-        own = torch.arange(len(values), device=values.device)
+        own = torch.arange(len(values))
         own[knowledge.n_candidates :] = -1
         index, similarity = top_neighbours(values, values[: knowledge.n_candidates], k, own)
         self.k = k
-        self.register_buffer("index", index, persistent=False)
-        self.register_buffer("similarity", similarity, persistent=False)
+        self.index, self.similarity = index.cpu(), similarity.cpu()
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def lookup(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the neighbours of `rows` [B]: their rows, long [B, K], and similarities, float32 [B, K].
+
+        All of them lie on the CPU.
 
         Raises
         ------
@@ -128,8 +133,6 @@ class NeighbourTable(nn.Module):
         if bool((rows < 0).any()):
             raise IndexError("a row below 0 (an unknown name or a control) has no neighbours")
         return self.index[rows], self.similarity[rows]
-
-    lookup = forward
 
 
 def _check_k(k: int, n_base: int, leaves_out: bool) -> None:
@@ -157,26 +160,27 @@ def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[T
         leave_out = own[start : start + step]
         steps = (queries[start : start + step] @ base.T).mul_(2**STEP_BITS).round_().to(torch.int64)
         asking = torch.nonzero(leave_out >= 0).flatten()
-        steps[asking, leave_out[asking]] = -(2**31)
+        asking, itself = (part.to(base.device, non_blocking=True) for part in (asking, leave_out[asking]))
+        steps.index_put_((asking, itself), steps.new_full((), -(2**31)))
         # one unique integer for each (similarity, row), so that ties fall to the lower row on every device
         best = ((steps << 32) + backwards).topk(k, dim=1).values
         indices.append(n_base - 1 - (best & 0xFFFFFFFF))
         similarities.append((best >> 32).to(torch.float64).div_(2**STEP_BITS).to(torch.float32))
     if not indices:
-        return own.new_zeros(0, k), torch.zeros(0, k, device=base.device)
+        return backwards.new_zeros(0, k), torch.zeros(0, k, device=base.device)
     return torch.cat(indices), torch.cat(similarities)
 
 
 def _search_faiss(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
     faiss = importlib.import_module("faiss")
     if not len(queries):
-        return own.new_zeros(0, k), torch.zeros(0, k, device=base.device)
+        return torch.zeros(0, k, dtype=torch.long, device=base.device), torch.zeros(0, k, device=base.device)
     index = faiss.IndexFlatIP(base.shape[1])
     index.add(base.to("cpu", torch.float32).numpy())
     spare = int(bool((own >= 0).any()))
     similarity, found = index.search(queries.to("cpu", torch.float32).numpy(), k + spare)
     found, similarity = torch.from_numpy(found), torch.from_numpy(similarity)
-    similarity = similarity.masked_fill(found == own.cpu().unsqueeze(1), -torch.inf)
+    similarity = similarity.masked_fill(found == own.unsqueeze(1), -torch.inf)
     by_row = found.argsort(dim=1)
     found, similarity = found.gather(1, by_row), similarity.gather(1, by_row)
     order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]

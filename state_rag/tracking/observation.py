@@ -27,7 +27,7 @@ class Observation:
     places
         Position of each set in its batch, R numbers; a batch's controls are not retrieved for.
     rows
-        Candidates as rows of the knowledge, most similar first. [R, K]
+        Candidates as rows of the knowledge, most similar first; on the CPU where they were looked up there. [R, K]
     weights
         Weight of each candidate for each cell: inclusion, its probability, or attention. [R, S, K]
     scores

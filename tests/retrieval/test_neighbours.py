@@ -157,19 +157,18 @@ def test_a_table_leaves_each_base_row_out_of_its_own_neighbours_and_asking_rows_
     knowledge = Knowledge([f"G{i}" for i in range(10)], {"text": values[:10]})
     knowledge = knowledge.with_queries(["X", "Y"], {"text": values[10:]})
     table = NeighbourTable(knowledge, 9)
-    index, similarity = table(torch.arange(12))
+    index, similarity = table.lookup(torch.arange(12))
     assert index.shape == similarity.shape == (12, 9)
     assert index.max() < 10
     assert not (index[:10] == torch.arange(10).unsqueeze(1)).any()
     expected, _ = plain_neighbours(values, values[:10], 9, torch.tensor([*range(10), -1, -1]))
     assert torch.equal(index, expected)
     assert torch.equal(table.lookup(torch.tensor([3, 3]))[0], expected[[3, 3]])
-    assert table.state_dict() == {}
 
 
 def test_an_asking_row_that_repeats_a_candidate_retrieves_it():
     knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3)}).with_queries(["A2"], {"text": torch.eye(3)[:1]})
-    index, similarity = NeighbourTable(knowledge, 2)(torch.tensor([3]))
+    index, similarity = NeighbourTable(knowledge, 2).lookup(torch.tensor([3]))
     assert index.tolist() == [[0, 1]]
     assert similarity.tolist() == [[1, 0]]
 
@@ -179,13 +178,13 @@ def test_a_table_refuses_k_above_the_base_and_rows_that_do_not_exist():
     with pytest.raises(StateRagError, match="topk_rag is 3, but 2 candidates"):
         NeighbourTable(knowledge, 3)
     with pytest.raises(IndexError, match="unknown name or a control"):
-        NeighbourTable(knowledge, 2)(torch.tensor([0, -1]))
+        NeighbourTable(knowledge, 2).lookup(torch.tensor([0, -1]))
 
 
 def test_another_block_gives_another_table():
     other = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
     knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3), "response": other})
-    assert NeighbourTable(knowledge, 1, "response")(torch.tensor([0]))[0].tolist() == [[2]]
+    assert NeighbourTable(knowledge, 1, "response").lookup(torch.tensor([0]))[0].tolist() == [[2]]
 
 
 def test_distinct_rows_rebuild_the_index():

@@ -62,9 +62,19 @@ def test_energy_scales_with_the_coordinates():
     assert float(ratio) == pytest.approx(2.5)
 
 
+def on(device, distance):
+    (x, n), (y, m) = padded(clouds([30, 60], dimensions=50)), padded(clouds([40, 60], dimensions=50, seed=1))
+    return distance(*(part.to(device) for part in (x, y, n, m))).cpu().numpy()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("distance", ALL)
-def test_the_gpu_gives_the_same_numbers(distance):
-    (x, n), (y, m) = padded(clouds([30, 60], dimensions=50)), padded(clouds([40, 60], dimensions=50, seed=1))
-    there = distance(x.cuda(), y.cuda(), n.cuda(), m.cuda()).cpu()
-    torch.testing.assert_close(there, distance(x, y, n, m), rtol=1e-4, atol=1e-8)
+def test_a_gpu_gives_the_same_numbers(distance):
+    np.testing.assert_allclose(on("cuda", distance), on("cpu", distance), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_another_device_gives_the_same_numbers(on_pretend_gpu, distance):
+    there = on_pretend_gpu(on, "pretend", distance)
+    assert not np.array_equal(there, on("cpu", distance))  # it does round otherwise
+    np.testing.assert_allclose(there, on("cpu", distance), rtol=1e-4, atol=1e-8)
