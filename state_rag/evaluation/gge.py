@@ -30,7 +30,8 @@ from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.degs import differential_genes, moments_of
 from state_rag.evaluation.evaluate import Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.metrics import effects
-from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric, Profiles, RawCells
+from state_rag.evaluation.metrics.inputs import Profiles, RawCells
+from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
 
 logger = logging.getLogger(__name__)
