@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+NARROWEST = 10
+"""Characters of a leading column in a narrow terminal; longer names go on in the next line."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -79,6 +82,7 @@ def terminal(grid: Grid, width: int = 80) -> list:
         max([7, *map(len, title.split()), *(len(cells[place].plain) for _, cells in grid.rows)])
         for place, title in enumerate(grid.columns)
     ]
+    heads = _narrowed(heads, width - 1 - (max(columns, default=0) + 3))
     left = width - sum(head + 3 for head in heads) - 1
     tables = []
     start = 0
@@ -88,8 +92,8 @@ def terminal(grid: Grid, width: int = 80) -> list:
             used += columns[stop] + 3
             stop += 1
         table = Table()
-        for title in grid.heads:
-            table.add_column(escape(title), no_wrap=True)
+        for title, room in zip(grid.heads, heads, strict=True):
+            table.add_column(escape(title), width=room, overflow="fold")
         for place in range(start, stop):
             table.add_column(escape(grid.columns[place]), justify="right", min_width=columns[place])
         for number, (names, cells) in enumerate(grid.rows):
@@ -99,6 +103,14 @@ def terminal(grid: Grid, width: int = 80) -> list:
         tables.append(table)
         start = stop
     return tables
+
+
+def _narrowed(widths: list[int], room: int) -> list[int]:
+    """Return widths that fit into `room`, frames included: the widest are cut, to no less than `NARROWEST`."""
+    widths = list(widths)
+    while sum(width + 3 for width in widths) > room and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
 
 
 def markdown(grid: Grid) -> str:

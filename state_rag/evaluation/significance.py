@@ -5,8 +5,13 @@ it is conservative here, because both predictors are scored on the same conditio
 both. The paired Wilcoxon test uses that pairing and is the one to believe.
 """
 
+import math
+
 import numpy as np
 from scipy import stats
+
+EXACT_UP_TO = 50
+"""Pairs."""
 
 
 def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
@@ -25,8 +30,9 @@ def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
 def paired_wilcoxon(first: np.ndarray, second: np.ndarray) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test on paired values.
 
-    Pairs with a NaN are left out; zero differences are left out (Wilcoxon's own treatment). Exact up to 50 pairs
-    without ties, a normal approximation beyond. NaN without pairs, 1 if all pairs are equal.
+    Pairs with a NaN are left out; zero differences are left out (Wilcoxon's own treatment). Exact up to 50 pairs,
+    ties included (the ranks' average is taken), a normal approximation beyond. NaN without pairs, 1 if all pairs are
+    equal.
     """
     both = np.isfinite(first) & np.isfinite(second)
     difference = first[both] - second[both]
@@ -35,9 +41,44 @@ def paired_wilcoxon(first: np.ndarray, second: np.ndarray) -> float:
     difference = difference[difference != 0]
     if len(difference) == 0:
         return 1.0
-    tied = len(np.unique(np.abs(difference))) < len(difference)
-    method = "approx" if tied or len(difference) > 50 else "exact"
-    return float(stats.wilcoxon(difference, alternative="two-sided", method=method).pvalue)
+    if len(difference) > EXACT_UP_TO:
+        return float(stats.wilcoxon(difference, alternative="two-sided", method="approx").pvalue)
+    if len(np.unique(np.abs(difference))) < len(difference):
+        return _exact_with_ties(difference)
+    return float(stats.wilcoxon(difference, alternative="two-sided", method="exact").pvalue)
+
+
+def _exact_with_ties(difference: np.ndarray) -> float:
+    """Return the exact two-sided p-value, all signs being equally likely; ranks of ties are averaged."""
+    doubled = np.rint(2 * stats.rankdata(np.abs(difference))).astype(int)
+    ways = np.zeros(doubled.sum() + 1)
+    ways[0] = 1.0
+    for rank in doubled:
+        ways[rank:] += ways[: len(ways) - rank].copy()
+    share = ways / ways.sum()
+    observed = doubled[difference > 0].sum()
+    return float(min(1.0, 2 * min(share[: observed + 1].sum(), share[observed:].sum())))
+
+
+def smallest_wilcoxon(pairs: int) -> float:
+    """Return the smallest p-value that `paired_wilcoxon` can give for so many pairs.
+
+    All differences have one sign in two of the `2^n` equally likely patterns of signs.
+
+    Examples
+    --------
+    >>> smallest_wilcoxon(5)
+    0.0625
+    """
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def out_of_reach(pairs: int, metrics: int, level: float) -> int:
+    """Return how many of the metrics must have the smallest p-value for any to be below `level` after correction.
+
+    Benjamini and Hochberg's `q` of i such values among m is `p m / i`. More than `metrics` means never.
+    """
+    return math.floor(smallest_wilcoxon(pairs) * metrics / level) + 1
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ import pandas as pd
 from state_rag.evaluation import grid
 from state_rag.evaluation.compare import Comparison
 from state_rag.evaluation.grid import Cell, Grid, mark_best
+from state_rag.evaluation.metrics.glossary import direction
 from state_rag.evaluation.metrics.registry import Metric
+from state_rag.evaluation.significance import out_of_reach, smallest_wilcoxon
 
 LEGEND = (
     "Marks: differs from {reference}; \u2020 q < .01, \u2021 q < .05 by Mann-Whitney U (as published; conservative on "
@@ -54,10 +56,31 @@ def number(value: float) -> str:
 
 
 def legend(comparison: Comparison) -> str:
-    """Return the explanation of the marks, and `exceptions`."""
-    return "\n".join(
-        [LEGEND.format(reference=comparison.reference, n=comparison.n_conditions), *exceptions(comparison)]
-    )
+    """Return the explanation of the marks, `limits` and `exceptions`."""
+    marks_mean = LEGEND.format(reference=comparison.reference, n=comparison.n_conditions)
+    return "\n".join([marks_mean, *limits(comparison), *exceptions(comparison)])
+
+
+def limits(comparison: Comparison) -> list[str]:
+    """Return a line on marks that the paired test cannot give to so few conditions, if there are any."""
+    conditions, metrics = comparison.n_conditions, len(comparison.metrics)
+    if len(comparison.predictors) < 2 or not metrics:
+        return []
+    needed = {mark: out_of_reach(conditions, metrics, level) for mark, level in (("*", 0.05), ("**", 0.01))}
+    hard = {mark: count for mark, count in needed.items() if count > max(1, metrics / 2)}
+    if not hard:
+        return []
+    parts = []
+    if never := [mark for mark, count in hard.items() if count > metrics]:
+        parts.append(f"no {' or '.join(never)} can appear")
+    parts += [
+        f"{mark} needs at least {count} of the {metrics} metrics at that p"
+        for mark, count in hard.items()
+        if count <= metrics
+    ]
+    smallest = f"{smallest_wilcoxon(conditions):.3g}".removeprefix("0")
+    some = f"{conditions} condition{'s' * (conditions > 1)}"
+    return [f"{some}: the paired test cannot go below p = {smallest}; {'; '.join(parts)}."]
 
 
 def exceptions(comparison: Comparison) -> list[str]:
@@ -110,4 +133,4 @@ def value_cell(row: Mapping[str, float] | pd.Series, best: bool = False, spread:
 
 def head(metric: Metric) -> str:
     """Return a metric's label with an arrow in the direction of better."""
-    return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
+    return f"{metric.label} {direction(metric)}"

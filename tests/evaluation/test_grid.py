@@ -37,6 +37,19 @@ def test_a_narrow_terminal_splits_the_columns_and_repeats_the_names(by_method):
     assert max(map(len, printed(tables, 45).splitlines())) <= 45
 
 
+def test_names_too_long_for_a_narrow_terminal_go_on_in_the_next_line():
+    name = "a method with a very long name (genept_path=protein.npz)"
+    rows = [(("Pearson delta (DEG), own control ↑", name), [Cell(".210†** ± .002"), Cell("missing 3/12")])]
+    tables = grid.terminal(Grid(("metric", "method"), ["k562", "a line with a long name"], rows), 60)
+    text = printed(tables, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert ".210†** ± .002" in text
+    assert "missing 3/12" in text
+    assert "…" not in text
+    letters = "".join(text.split("┡")[1].replace("│", " ").split())
+    assert all(part in letters for part in ("genept_path", "own", "method"))
+
+
 def test_markdown_has_a_column_for_every_head_and_escapes_asterisks(by_method):
     lines = grid.markdown(by_method).splitlines()
     assert lines[1] == "|---|---|---:|---:|"

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
+from state_rag.evaluation.significance import (
+    benjamini_hochberg,
+    mann_whitney,
+    out_of_reach,
+    paired_wilcoxon,
+    smallest_wilcoxon,
+)
 
 DRAWS = 2000
 
@@ -67,3 +73,28 @@ def test_benjamini_hochberg_equals_scipys_and_ignores_nan(p):
     with_gap = np.insert(values, 0, np.nan)
     np.testing.assert_allclose(benjamini_hochberg(with_gap)[1:], benjamini_hochberg(values))
     assert np.isnan(benjamini_hochberg(with_gap)[0])
+
+
+@pytest.mark.parametrize("difference", [[1, 1, 1, 1, 1], [1, 1, 2, -1, 3, 4], [-2, 2, 2, 5, 5, -1, 1, 7], [3, -3]])
+def test_ties_among_few_pairs_are_tested_exactly(difference):
+    values = np.array(difference, dtype=float)
+    ranks = stats.rankdata(np.abs(values))
+    signs = np.array(np.meshgrid(*[[0, 1]] * len(values))).reshape(len(values), -1)
+    sums, observed = ranks @ signs, ranks[values > 0].sum()
+    expected = min(1, 2 * min((sums <= observed).mean(), (sums >= observed).mean()))
+    assert paired_wilcoxon(values, np.zeros(len(values))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pairs", range(1, 12))
+def test_no_p_value_is_below_the_smallest(pairs):
+    assert paired_wilcoxon(np.arange(1.0, pairs + 1), np.zeros(pairs)) == smallest_wilcoxon(pairs)
+    assert paired_wilcoxon(np.ones(pairs), np.zeros(pairs)) == smallest_wilcoxon(pairs)
+
+
+@pytest.mark.parametrize("pairs", range(3, 14))
+@pytest.mark.parametrize("level", [0.01, 0.05])
+def test_so_many_metrics_must_reach_the_smallest_p_value_for_one_to_be_significant(pairs, level):
+    needed = out_of_reach(pairs, 9, level)
+    for count in range(1, 10):
+        p = np.array([smallest_wilcoxon(pairs)] * count + [1.0] * (9 - count))
+        assert (benjamini_hochberg(p).min() < level) == (count >= needed)

@@ -77,3 +77,33 @@ def test_the_legend_says_which_metric_is_undefined_how_often():
 def test_a_standard_deviation_has_the_decimals_of_its_mean(mean, spread, text):
     row = {"mean": mean, "q_mann_whitney": 1.0, "q_wilcoxon": 1.0}
     assert tables.value_cell(row, spread=spread).plain == text
+
+
+@pytest.mark.parametrize(
+    ("conditions", "line"),
+    [
+        (5, "5 conditions: the paired test cannot go below p = .0625; no * or ** can appear."),
+        (
+            6,
+            "6 conditions: the paired test cannot go below p = .0312; no ** can appear; * needs at least 2 of the 3 "
+            "metrics at that p.",
+        ),
+        (7, "7 conditions: the paired test cannot go below p = .0156; no ** can appear."),
+        (12, ""),
+    ],
+)
+def test_the_legend_says_what_the_paired_test_cannot_show_on_few_conditions(conditions, line):
+    found = compare({"a": table(n=conditions), "b": table(3.0, n=conditions, seed=2)}, "a")
+    told = [text for text in tables.legend(found).splitlines() if "paired test cannot" in text]
+    assert told == ([line] if line else [])
+    if "no **" in line:
+        assert "**" not in {tables.marks(1, q)[1] for q in found.rows["q_wilcoxon"].dropna()}
+
+
+def test_one_metric_that_can_reach_every_mark_has_no_limit():
+    found = compare({"a": table(n=9), "b": table(3.0, n=9, seed=2)}, "a", ["mse"])
+    assert tables.limits(found) == []
+
+
+def test_a_table_of_one_predictor_has_no_tests_to_speak_of():
+    assert tables.limits(compare({"a": table(n=5)}, "a")) == []
