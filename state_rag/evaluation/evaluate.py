@@ -17,8 +17,10 @@ from state_rag.evaluation.baselines import Baseline
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
 from state_rag.evaluation.devices import choose_device
+from state_rag.evaluation.line_profiles import LineProfiles, MovedControl, finite_mean, profile_columns
 from state_rag.evaluation.metrics.clouds import one_thread, pad
-from state_rag.evaluation.metrics.registry import METRICS, Metric, Profiles, RawCells
+from state_rag.evaluation.metrics.inputs import RawCells
+from state_rag.evaluation.metrics.registry import METRICS, Metric
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.row_store import RowBlocks, RowStore, row_blocks
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
@@ -26,7 +28,6 @@ from state_rag.evaluation.spaces import PcaSpace, fit_pca
 logger = logging.getLogger(__name__)
 MODEL = "model"
 READ_ROWS = 2048
-PROFILE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,6 @@ class Settings:
     max_cells: int = 1000
     device: str = "auto"
     seed: int = 0
-
-
-@dataclass
-class LineProfiles:
-    """Mean profiles of one cell line: `[C, G]`, arrays or read from a file in slices of rows; controls `[G]`."""
-
-    perturbations: list[str]
-    real: RowBlocks
-    predicted: RowBlocks
-    degs: RowBlocks
-    control: np.ndarray
-    own_control: np.ndarray
 
 
 @dataclass
@@ -305,7 +294,7 @@ class _Run:
 
     def _finish_line(self, line, profiles: LineProfiles, space, distances, conditions: list[Condition]) -> None:
         self.profiles[line] = profiles
-        finite, centre = _finite_mean(profiles.real)
+        finite, centre = finite_mean(profiles.real)
         if centre is None:
             centre = profiles.control
         n_degs = np.concatenate([profiles.degs[rows].sum(axis=1) for rows in row_blocks(len(conditions))])
@@ -314,15 +303,14 @@ class _Run:
             if name == MODEL:
                 predicted, own = profiles.predicted, profiles.own_control
             else:
-                predicted, own = _Moved(self.baselines[name], conditions, profiles.control), profiles.control
+                predicted, own = MovedControl(self.baselines[name], conditions, profiles.control), profiles.control
                 self.count(
                     f"fallbacks of {name}",
                     sum(not self.baselines[name].knows(c.perturbation, line) for c in conditions),
                 )
-            columns = self._on_profiles(profiles, predicted, own, centre, space)
-            bad = ~(finite & columns.pop(""))
+            columns = profile_columns(self.on_profiles, profiles, predicted, own=own, centre=centre, space=space)
             for values in columns.values():
-                values[bad] = np.nan
+                values[~finite] = np.nan
             for number, metric in enumerate([*self.on_cells, *self.on_raw]):
                 columns[metric.name] = distances[name][:, number]
             head = {
@@ -335,32 +323,6 @@ class _Run:
             }
             ordered = {metric.name: columns[metric.name] for metric in self.metrics}
             self.tables.append(pd.DataFrame({**head, **ordered}))
-
-    def _on_profiles(
-        self, profiles: LineProfiles, predicted: RowBlocks, own: np.ndarray, centre: np.ndarray, space: PcaSpace | None
-    ) -> dict[str, np.ndarray]:
-        """Return each profile metric's values `[C]`, and under an empty name which predictions are finite."""
-        parts: dict[str, list[np.ndarray]] = {"": []}
-        for rows in row_blocks(len(predicted), PROFILE_ROWS):
-            block = Profiles(
-                profiles.real[rows].astype(np.float64),
-                predicted[rows].astype(np.float64),
-                profiles.control,
-                own,
-                centre,
-                profiles.degs[rows],
-                space,
-            )
-            parts[""].append(np.isfinite(block.predicted).all(axis=1))
-            for metric in self.on_profiles:
-                if not metric.compares_conditions:
-                    parts.setdefault(metric.name, []).append(np.array(metric.compute(block), dtype=np.float64))
-        columns = {name: np.concatenate(values) for name, values in parts.items()}
-        whole = Profiles(profiles.real, predicted, profiles.control, own, centre, profiles.degs, space)
-        for metric in self.on_profiles:
-            if metric.compares_conditions:
-                columns[metric.name] = np.array(metric.compute(whole), dtype=np.float64)
-        return columns
 
     def result(self) -> Evaluation:
         table = pd.concat(self.tables, ignore_index=True)
@@ -386,34 +348,6 @@ class _Run:
         return Evaluation(
             table, self.profiles, self.spaces, self.pair.features, self.notes, self.settings, self.metrics
         )
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """Profiles that a baseline predicts for some conditions of one cell line, made as they are asked for."""
-
-    baseline: Baseline
-    conditions: list[Condition]
-    control: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.conditions)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self.control + np.stack(
-            [self.baseline.effect(c.perturbation, c.cell_line) for c in self.conditions[rows]]
-        )
-
-
-def _finite_mean(profiles: RowBlocks) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return which rows are finite, and the mean of those in float64; None if there are none."""
-    finite, total = [], 0.0
-    for rows in row_blocks(len(profiles)):
-        block = profiles[rows].astype(np.float64)
-        finite.append(np.isfinite(block).all(axis=1))
-        total = total + block[finite[-1]].sum(axis=0)
-    usable = np.concatenate(finite)
-    return usable, (np.asarray(total) / usable.sum() if usable.any() else None)
 
 
 def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:
