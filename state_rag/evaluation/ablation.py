@@ -1,26 +1,21 @@
 """What single neighbours do to a prediction: effects with all of them, without each, and without any."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from state_rag.errors import StateRagError
 from state_rag.evaluation.metrics.profile import pearson
 from state_rag.evaluation.retrieval_analysis import spearman_within_conditions
 from state_rag.evaluation.significance import paired_wilcoxon
-from state_rag.files import atomic_path
 
 ALL = "(all neighbours)"
 LEGEND = (
     "change: how far the predicted effect moves without the neighbour, in percent of its length; without: Pearson "
     "delta without it; help: Pearson delta with it less without it."
 )
-TABLE, SUMMARY = "ablation.csv", "ablation.json"
 
 
 @dataclass(frozen=True)
@@ -129,31 +124,6 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
             str(name): _number(value) for name, value in single.groupby("relation")["help"].mean().items()
         }
     return summary
-
-
-def save_ablation(table: pd.DataFrame, folder: Path) -> None:
-    """Write `ablation.csv` and `ablation.json`."""
-    with atomic_path(folder / TABLE) as path:
-        table.to_csv(path, index=False, float_format="%.5g")
-    with atomic_path(folder / SUMMARY) as path:
-        path.write_text(json.dumps(summarise(table), indent=2) + "\n")
-
-
-def load_ablation(folder: Path) -> pd.DataFrame | None:
-    """Read the table back; None where there is none.
-
-    Raises
-    ------
-    StateRagError
-        If the file is not one that `save_ablation` wrote.
-    """
-    path = folder / TABLE
-    if not path.is_file():
-        return None
-    table = pd.read_csv(path, dtype={"cell_line": str, "perturbation": str, "neighbour": str}, keep_default_na=True)
-    if missing := {"neighbour", "inclusion", "relative_change", "help"} - set(table):
-        raise StateRagError(f"{path}: no column '{min(missing)}'; make it again with `state-rag retrieval --ablate`")
-    return table
 
 
 def describe(summary: dict[str, Any]) -> list[str]:

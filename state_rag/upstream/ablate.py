@@ -17,7 +17,10 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.ablation import Ablated
 from state_rag.evaluation.devices import choose_device
 from state_rag.evaluation.progress import track
+from state_rag.files import sample_digest
+from state_rag.names import listing, suggest
 from state_rag.retrieval.trace import RetrievalTrace
+from state_rag.upstream.condition_sets import CellSet, condition_sets
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import check_run_split, load_embeddings_or_none, toml_path
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
@@ -25,6 +28,8 @@ from state_rag.upstream.swap import any_head_count, replaced
 
 logger = logging.getLogger(__name__)
 OUTPUT_ELEMENTS = 2**26
+MAX_CELLS = 256
+"""Cells of a condition that are predicted, in whole sets."""
 CLIP = 14.0
 """Upstream clips gene values to 0 ... 14 before it writes predictions; so are they here."""
 
@@ -176,7 +181,7 @@ def ablate_run(
     perturbations: Sequence[str] | None = None,
     *,
     at_most: int = 20,
-    max_cells: int = 256,
+    max_cells: int = MAX_CELLS,
     checkpoint: str = "last.ckpt",
     toml: str | None = None,
     embeddings: str | None = None,
@@ -205,7 +210,8 @@ def ablate_run(
     Returns
     -------
     list of Ablated
-        One for each condition (perturbation in a cell line), sorted by cell line and perturbation.
+        One for each condition (perturbation in a cell line), sorted by cell line and perturbation. What is found for
+        a condition does not depend on which others are chosen.
 
     Raises
     ------
@@ -227,8 +233,9 @@ def ablate_run(
     gathered: dict[tuple[str, str], _Gathered] = {}
     controls: dict[str, _Mean] = {}
     space = Space.of(found.data)
-    for batch in track(_test_sets(found, chosen, toml), "switching neighbours off, cell sets", disable=not progress):
-        name, line = str(batch["pert_name"][0]), str(batch["cell_type"][0])
+    loader, sets = _test_sets(found, [*chosen, found.control], toml)
+    for cells in track(sets, "switching neighbours off, cell sets", disable=not progress):
+        batch, name, line = cells.read(loader), cells.perturbation, cells.cell_line
         real = space.clipped(batch[space.real]).reshape(len(batch["pert_name"]), -1).cpu().numpy()
         if name == found.control:
             controls.setdefault(line, _Mean()).add(real)
@@ -293,7 +300,10 @@ def _choose(split: SplitSummary, wanted: Sequence[str] | None, at_most: int) -> 
     known = list(split.test_perturbations)
     if wanted:
         if unknown := [name for name in wanted if name not in known]:
-            refuse_unknown(unknown, known, "--gene that are no test perturbations")
+            raise StateRagError(
+                f"--gene {unknown[0]}: not among the {len(known)} test perturbations of the run"
+                f"{suggest(unknown, known) or '; among them are ' + listing(known)}"
+            )
         return list(wanted)
     if at_most < 1:
         raise StateRagError(f"--ablate-at-most {at_most} leaves nothing to do; give at least 1, or name a --gene")
@@ -326,18 +336,37 @@ def _load(
     return model, last
 
 
-def _test_sets(found: Run, names: Sequence[str], toml: str | None) -> Any:
-    """Return the test loader, limited to the controls and the perturbations that were chosen."""
-    import lightning.pytorch as pl
+def _test_sets(found: Run, names: Sequence[str], toml: str | None) -> tuple[Any, list[CellSet]]:
+    """Return the test loader, and the sets of some perturbations.
 
+    The data module knows all perturbations, so that control cells are drawn from the same pool whichever are chosen.
+    """
     from state_rag.upstream.data_module import LimitedDataModule
 
-    limited = LimitedDataModule.limited_to(set(names), toml=toml_path(found, toml))
+    limited = LimitedDataModule.limited_to(toml=toml_path(found, toml))
     with _quiet():
         data = limited.load_state(str(found.folder / "data_module.torch"))
         data.setup(stage="test")
-        pl.seed_everything(int(found.config["training"]["train_seed"]), verbose=False)
-        return data.test_dataloader()
+        loader = data.test_dataloader()
+    return loader, condition_sets(loader, names, int(found.config["training"]["train_seed"]))
+
+
+def made_with(
+    folder: Path, *, checkpoint: str = "last.ckpt", toml: str | None = None, embeddings: str | None = None
+) -> dict[str, str | int]:
+    """Return what the result of `ablate_run` for a condition depends on besides the condition.
+
+    Files are told by their content, so that a run may move.
+    """
+    from state_rag.embeddings.find import find_embeddings
+
+    found = find_run(folder)
+    return {
+        "checkpoint": sample_digest(found.folder / "checkpoints" / checkpoint),
+        "split file": sample_digest(toml_path(found, toml)),
+        "embeddings": sample_digest(find_embeddings(embeddings)) if embeddings else "the run's own",
+        "number of cells": MAX_CELLS,
+    }
 
 
 @contextlib.contextmanager

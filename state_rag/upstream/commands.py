@@ -1,8 +1,10 @@
-"""`state-rag import-checkpoint` and `state-rag wandb-config`."""
+"""`state-rag import-checkpoint` and `state-rag wandb-config`; `retrieval` has a module of its own."""
 
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+
+from state_rag.upstream.retrieval_command import add_retrieval
 
 
 def add_commands(subparsers: Any) -> None:
@@ -33,6 +35,7 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
     parser.set_defaults(run=wandb_config)
+    add_retrieval(subparsers)
 
 
 def import_checkpoint(args: Namespace) -> None:
@@ -51,7 +54,9 @@ def wandb_config(args: Namespace) -> None:
 
     text = config_yaml(read_config(args.source), args.source)
     if args.overrides:
+        import yaml
+
         from state_rag.upstream.overrides import overrides_of
 
-        text = "".join(f"{line}\n" for line in overrides_of(text))
+        text = "".join(f"{line}\n" for line in overrides_of(yaml.safe_load(text)))
     print_or_write(text, args.output)

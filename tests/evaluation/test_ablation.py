@@ -2,13 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from state_rag.errors import StateRagError
 from state_rag.evaluation.ablation import (
     ALL,
     Ablated,
     ablation_table,
-    load_ablation,
-    save_ablation,
     shown_rows,
     summarise,
 )
@@ -82,18 +79,6 @@ def test_where_help_is_undefined_it_counts_neither_for_nor_against():
     only, both = (summarise(ablation_table(conditions)) for conditions in ([ablated()], [ablated(), silent]))
     assert both["share_that_helps"] == only["share_that_helps"] > 0
     assert summarise(ablation_table([silent]))["share_that_helps"] is None
-
-
-def test_what_was_written_is_read_back_and_other_files_are_refused(tmp_path):
-    table = ablation_table([ablated()])
-    save_ablation(table, tmp_path)
-    read = load_ablation(tmp_path)
-    assert summarise(read)["conditions"] == 1
-    np.testing.assert_allclose(read["help"], table["help"], rtol=1e-4, atol=1e-6)
-    assert load_ablation(tmp_path / "elsewhere") is None
-    (tmp_path / "ablation.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(StateRagError, match="no column 'help'"):
-        load_ablation(tmp_path)
 
 
 def test_without_a_choice_of_genes_the_neighbours_that_matter_most_are_shown():

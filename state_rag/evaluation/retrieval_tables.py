@@ -1,0 +1,74 @@
+"""What an analysis of retrieval found, for the terminal."""
+
+import pandas as pd
+from rich.table import Table
+
+
+def describe(summary: dict) -> list[str]:
+    """Return the headline numbers as lines of text."""
+    lines = [
+        f"{summary['conditions']} conditions in {', '.join(summary['cell_lines'])}: "
+        f"{summary['mean_number_retrieved']:.1f} neighbours retrieved, {summary['mean_number_selected']:.1f} selected "
+        f"(mean inclusion above one half); mean inclusion {summary['mean_inclusion']:.3f}",
+        "mean inclusion by rank: " + " ".join(f"{value:.2f}" for value in summary["inclusion_by_rank"]),
+    ]
+    if summary["mean_pairwise_jaccard"] is not None:
+        lines.append(f"mean Jaccard index of selected sets between cell lines: {summary['mean_pairwise_jaccard']:.3f}")
+    else:
+        lines.append("Jaccard index between cell lines: no perturbation is predicted in two of them")
+    for column, what in (("similarity", "embedding similarity"), ("agreement", "agreement of true effects")):
+        found = summary.get(f"inclusion_against_{column}")
+        if found and found["mean_spearman_within_conditions"] is not None:
+            lines.append(
+                f"inclusion against {what}: mean Spearman {found['mean_spearman_within_conditions']:.3f} within "
+                f"{found['conditions']} conditions (Wilcoxon p = {found['p_wilcoxon_against_zero']:.2g})"
+            )
+    if agreement := summary.get("agreement_of_selected_and_not"):
+        shown = [
+            "none" if agreement[f"mean_of_{kind}"] is None else f"{agreement[f'mean_of_{kind}']:.3f}"
+            for kind in ("selected", "not_selected")
+        ]
+        paired = "" if agreement["p_wilcoxon"] is None else f" (paired Wilcoxon p = {agreement['p_wilcoxon']:.2g})"
+        lines.append(
+            f"correlation of a neighbour's true effect with the query's: selected {shown[0]}, "
+            f"not selected {shown[1]}{paired}"
+        )
+    for name, value in summary.get("inclusion_by_relation", {}).items():
+        lines.append(f"mean inclusion, {name}: {value['mean']:.3f} over {value['candidates']} candidates")
+    return lines
+
+
+def study_table(gene: str, study):
+    """Return a `case_study` as a table."""
+    table = Table(title=f"Mean inclusion of the neighbours of {gene}", title_justify="left")
+    table.add_column("neighbour")
+    for line in study.columns:
+        table.add_column(str(line), justify="right")
+    for name, row in study.iterrows():
+        texts = ["-" if value != value else f"{value:.2f}" for value in row]
+        cells = [f"[bold]{text}[/bold]" if value > 0.5 else text for text, value in zip(texts, row, strict=True)]
+        table.add_row(str(name), *cells)
+    return table
+
+
+def ablation_table(title: str, rows):
+    """Return some rows of an ablation as a table; a column that says the same in all is left out."""
+    table = Table(title=title, title_justify="left")
+    columns = {
+        "cell_line": ("cell line", "{}"),
+        "perturbation": ("query", "{}"),
+        "neighbour": ("neighbour", "{}"),
+        "rank": ("rank", "{}"),
+        "similarity": ("cosine", "{:.2f}"),
+        "inclusion": ("weight", "{:.2f}"),
+        "relative_change": ("change", "{:.1%}"),
+        "pearson_delta_without": ("without", "{:.3f}"),
+        "help": ("help", "{:+.4f}"),
+    }
+    said = [name for name in ("cell_line", "perturbation") if rows[name].nunique() == 1]
+    columns = {name: column for name, column in columns.items() if name not in said}
+    for label, form in columns.values():
+        table.add_column(label, justify="left" if form == "{}" and label != "rank" else "right")
+    for _, row in rows.iterrows():
+        table.add_row(*("-" if pd.isna(row[name]) else form.format(row[name]) for name, (_, form) in columns.items()))
+    return table

@@ -1,0 +1,104 @@
+"""`state-rag retrieval`: the evaluation's analysis of what was retrieved, and predictions without single neighbours.
+
+The command is here since `--ablate` predicts with STATE; the analysis itself is `state_rag.evaluation`'s.
+"""
+
+import argparse
+from pathlib import Path
+
+from state_rag.evaluation.options import DEVICES, add_run_options
+
+
+def add_retrieval(subparsers) -> None:
+    """Add `state-rag retrieval`."""
+    parser = subparsers.add_parser(
+        "retrieval",
+        help="what a run retrieves and selects, and whether it makes sense",
+        description="Analyse retrieval_info.csv: inclusion by rank and by similarity, overlap between cell lines, "
+        "agreement of neighbours' true effects. Give several runs to compare the cell lines that they hold out.",
+    )
+    add_run_options(parser)
+    parser.add_argument("--truth", help="truth.json of a simulated screen")
+    parser.add_argument("--gene", action="append", default=[], help="show the neighbours of this perturbation; repeat")
+    parser.add_argument(
+        "--ablate",
+        action="store_true",
+        help="predict again with each neighbour switched off, and with none; for the perturbations of --gene, or "
+        "for some of the test perturbations",
+    )
+    parser.add_argument(
+        "--ablate-at-most",
+        type=int,
+        default=20,
+        metavar="N",
+        help="without --gene: take N test perturbations, evenly spaced in alphabetical order (%(default)s)",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to predict for --ablate (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help="folder to write to (default: RUN/eval_.../retrieval)")
+    parser.set_defaults(run=_retrieval)
+
+
+def _retrieval(args: argparse.Namespace) -> None:
+    from state_rag.evaluation import plots
+    from state_rag.evaluation.console import make_console
+    from state_rag.evaluation.retrieval_analysis import case_study
+    from state_rag.evaluation.retrieval_tables import describe, study_table
+    from state_rag.evaluation.run_retrieval import analyse_runs, save_analysis
+    from state_rag.evaluation.runs import find_run
+
+    runs = [find_run(place, args.checkpoint) for place in args.runs]
+    analysis = analyse_runs(runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet)
+    studies = {gene: case_study(analysis, gene) for gene in args.gene}
+    output = args.output or runs[0].predictions / "retrieval"
+    save_analysis(analysis, output)
+    figures = {"inclusion_by_rank": plots.inclusion_by_rank(analysis.neighbours)}
+    if len(analysis.jaccard) > 1:
+        figures["jaccard"] = plots.jaccard_map(analysis.jaccard, analysis.shared)
+    for name, figure in figures.items():
+        plots.save_figure(figure, output / "plots", name)
+    console = make_console()
+    for line in describe(analysis.summary):
+        console.print(line, markup=False)
+    for gene, study in studies.items():
+        console.print(study_table(gene, study))
+    if args.ablate:
+        _ablate(args, runs, analysis.neighbours, output, console)
+    console.print(f"Written: {output}", markup=False, soft_wrap=True)
+
+
+def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -> None:
+    """Switch neighbours off, add what is known about each of them, and write and print the result."""
+    from state_rag.evaluation import ablation, plots
+    from state_rag.evaluation.ablation_files import save_ablation
+    from state_rag.evaluation.retrieval_tables import ablation_table
+    from state_rag.upstream.ablate import ablate_run, made_with
+
+    done, settings = [], []
+    for run in runs:
+        how = {
+            "checkpoint": run.predictions.name.removeprefix("eval_"),
+            "toml": args.toml,
+            "embeddings": args.embeddings,
+        }
+        settings.append(made_with(run.folder, **how))
+        done += ablate_run(
+            run.folder,
+            args.gene or None,
+            at_most=args.ablate_at_most,
+            device=args.device,
+            progress=not args.quiet,
+            **how,
+        )
+    table = ablation.ablation_table(done)
+    known = [name for name in ("agreement", "relation") if name in neighbours]
+    key = ["cell_line", "perturbation", "neighbour"]
+    table = table.merge(neighbours[[*key, *known]], on=key, how="left")
+    whole, remark = save_ablation(table, output, settings)
+    plots.save_figure(plots.ablation(whole), output / "plots", "ablation")
+    for line in ablation.describe(ablation.summarise(table)):
+        console.print(line, markup=False)
+    for title, rows in ablation.shown_rows(table, whole=bool(args.gene)):
+        console.print(ablation_table(title, rows))
+    console.print(ablation.LEGEND, style="dim", markup=False)
+    if remark:
+        console.print(remark, markup=False)

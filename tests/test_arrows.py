@@ -1,0 +1,69 @@
+"""Rooms import one way (README, 'Architecture'), and imports inside functions are no exception."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
+LEAVES = {"__version__", "errors", "files", "names", "run_folders", "settings"}
+MAY_USE = {
+    "retrieval": set(),
+    "embeddings": {"retrieval"},
+    "cell_sets": {"retrieval"},
+    "checkpoint": {"retrieval"},
+    "tracking": {"embeddings", "retrieval"},
+    "datasets": {"embeddings", "retrieval"},
+    "model": {"cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
+    "evaluation": {"datasets", "embeddings", "retrieval", "tracking"},
+    "upstream": {"cell_sets", "checkpoint", "datasets", "embeddings", "evaluation", "model", "retrieval", "tracking"},
+    "experiments": {"datasets", "embeddings", "evaluation", "retrieval", "upstream"},
+    "startup": {"upstream"},
+    "__main__": {"startup"},
+}
+
+
+def imported_rooms(source):
+    """Return the rooms of state_rag that a module imports anywhere in it, and the modules that it names as text."""
+    rooms = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("state_rag.")}
+    return rooms
+
+
+def modules(room):
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def test_every_room_has_its_arrows_written_down():
+    rooms = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms - LEAVES - {"cli", "__init__"} == set(MAY_USE)
+
+
+@pytest.mark.parametrize("room", MAY_USE)
+def test_a_room_imports_only_those_below_it_wherever_the_import_stands(room):
+    allowed = MAY_USE[room] | {room} | LEAVES
+    wrong = {
+        f"{path.relative_to(PACKAGE)} imports {other}"
+        for path in modules(room)
+        for other in imported_rooms(path.read_text()) - allowed
+    }
+    assert not wrong
+
+
+def test_the_arrows_make_no_circle():
+    def below(room):
+        return MAY_USE.get(room, set()).union(*(below(other) for other in MAY_USE.get(room, set())))
+
+    assert not {room for room in MAY_USE if room in below(room)}
+
+
+def test_an_import_within_a_function_counts():
+    assert imported_rooms("def f():\n    from state_rag.upstream.ablate import ablate_run\n") == {"upstream"}
