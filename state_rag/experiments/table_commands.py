@@ -21,7 +21,12 @@ def add_commands(subparsers) -> None:
     first.add_argument("--reference", metavar="METHOD", help="method to test against (default: PT-RAG)")
     first.add_argument("--topk", type=int, metavar="K", help="K of methods that retrieve (default: each one's largest)")
     first.add_argument("--by-line", action="store_true", help="a column for each held-out line")
-    first.add_argument("--metrics", nargs="+", metavar="NAME", help="these metrics, or `all` (default: the paper's)")
+    first.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="these metrics, or `all` (default: the paper's); see `state-rag metrics`",
+    )
     first.set_defaults(run=_table1)
     second = subparsers.add_parser(
         "table2",
@@ -34,7 +39,7 @@ def add_commands(subparsers) -> None:
         nargs="+",
         default=["pearson_deg"],
         metavar="NAME",
-        help="a table and a plot for each of these (default: pearson_deg)",
+        help="a table and a plot for each of these (default: pearson_deg); `state-rag metrics` lists them",
     )
     second.set_defaults(run=_table2)
 
@@ -92,14 +97,13 @@ def _table2(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace, make: Callable) -> None:
     """Print and write tables, once or until the sweep is done."""
-    from rich.console import Console
-
+    from state_rag.evaluation.console import make_console
     from state_rag.evaluation.grid import terminal
     from state_rag.experiments.finished import read_sweep, sweep_state
 
     if args.watch is not None and not args.watch > 0:
         raise StateRagError(f"--watch {args.watch:g}: expected a number of seconds above 0.")
-    console = Console()
+    console = make_console()
     folder = args.output or args.sweep / "tables"
     seen, sweep = None, None
     try:

@@ -13,17 +13,16 @@ import pandas as pd
 from state_rag.errors import StateRagError
 from state_rag.evaluation import grid as rendering
 from state_rag.evaluation.grid import Cell, Grid, mark_best
-from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric
-from state_rag.evaluation.tables import exceptions, head, legend, number, value_cell
+from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric, refuse_unknown
+from state_rag.evaluation.results import definitions
+from state_rag.evaluation.tables import head, number, value_cell
 from state_rag.experiments.finished import Shared, Sweep, compare_shared
 from state_rag.experiments.methods import Method, find_methods
+from state_rag.experiments.table_notes import compared, line_notes, notes_of
 from state_rag.files import atomic_path
 
 MISSING = "missing"
 ALL_LINES = "all lines"
-SHOWN_MISSING = 8
-"""Missing runs that a table's notes name for one method and reason; the CSV names all."""
-
 NUMBERS = (
     "mean",
     "sd",
@@ -120,13 +119,13 @@ def table1(
     _refuse_unknown(sweep, metrics)
     overall = compare_shared(sweep, names, against, metrics)
     shown = _metrics(metrics, overall)
-    notes = _notes(sweep, names, overall, tested)
+    notes = notes_of(sweep, names, overall, tested)
     whole = _long(sweep, names, overall, ALL_LINES, sweep.lines, metrics)
     if not by_line:
         return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole, shown)
     columns = {line: compare_shared(sweep, names, against, metrics, [line]) for line in sweep.lines}
     notes = notes.replace("Best value of a row", "Best value of each metric and column")
-    notes = "\n".join([notes, *(_of_line(line, shared) for line, shared in columns.items())])
+    notes = "\n".join([notes, *(note for line, shared in columns.items() for note in line_notes(line, shared))])
     parts = [_long(sweep, names, shared, line, [line], metrics) for line, shared in columns.items()]
     return Table(
         "table1_by_line",
@@ -153,7 +152,7 @@ def table2(sweep: Sweep, *, metric: str = "pearson_deg", methods: Sequence[str] 
         )
     full = dict.fromkeys(at for method in chosen for at in ([method.at(k) for k in every_k] or [method]))
     names = {method: f"{method.name}, K = {method.topk}" if method.retrieves else method.name for method in full}
-    _refuse_unknown(sweep, [metric])
+    _refuse_unknown(sweep, [metric], "--metric")
     shared = compare_shared(sweep, names, None, [metric])
     (chosen_metric,) = _metrics([metric], shared)
     rows: list[tuple[tuple[str, ...], list[Cell]]] = []
@@ -168,10 +167,10 @@ def table2(sweep: Sweep, *, metric: str = "pearson_deg", methods: Sequence[str] 
             cells = [_value_or_missing(sweep, shared, here[k], names, chosen_metric) for k in every_k]
             rows.append(((name,), [Cell(""), *cells]))
     _mark_best_of_all(rows, shared, chosen_metric)
-    notes = f"{head(chosen_metric)}. {_notes(sweep, names, shared, None)}"
+    notes = f"{head(chosen_metric)}. {notes_of(sweep, names, shared, None)}"
     columns = ["no retrieval", *(f"K = {k}" for k in every_k)]
     long = _long(sweep, names, shared, ALL_LINES, sweep.lines, [metric])
-    title = _compared(shared) if shared else ""
+    title = compared(shared) if shared else ""
     return Table(f"table2_{metric}", Grid(("method",), columns, rows, notes), long, [chosen_metric], title)
 
 
@@ -201,10 +200,10 @@ def _at_one_k(sweep: Sweep, methods: Sequence[Method], topk: int | None) -> list
     return list(chosen.values())
 
 
-def _refuse_unknown(sweep: Sweep, metrics: Sequence[str]) -> None:
-    """Refuse metrics of no known name; results may hold others, so these are not refused once there are some."""
-    if unknown := [name for name in metrics if name not in BY_NAME and not sweep.results]:
-        raise StateRagError(f"no metric {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+def _refuse_unknown(sweep: Sweep, metrics: Sequence[str], flag: str = "--metrics") -> None:
+    """Refuse metrics that neither the registry nor the results know."""
+    known = [*BY_NAME, *definitions([found.folder for found in sweep.results.values()])]
+    refuse_unknown(list(metrics), flag, list(dict.fromkeys(known)))
 
 
 def _metrics(names: Sequence[str], shared: Shared | None) -> list[Metric]:
@@ -291,74 +290,6 @@ def _mark_best_of_all(rows: list[tuple[tuple[str, ...], list[Cell]]], shared: Sh
     for place, (names, cells) in enumerate(rows):
         marked = [Cell(cell.text, cell.text == best, spread=cell.spread) for cell in cells]
         rows[place] = names, marked
-
-
-def _notes(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tested: str | None) -> str:
-    """Return what a reader of a table should know, one remark a line."""
-    notes = []
-    if shared is None:
-        notes.append("No run has been evaluated yet.")
-    else:
-        if tested is None:
-            notes.append(f"Mean over {shared.comparison.n_conditions} conditions. Best value in bold.")
-            notes += exceptions(shared.comparison)
-        elif tested in shared.comparison.predictors:
-            notes.append(legend(shared.comparison))
-        else:
-            notes.append(
-                f"No tests: {tested}, which the others are tested against, has no results to compare yet. Mean over "
-                f"{shared.comparison.n_conditions} conditions. Best value of a row in bold."
-            )
-            notes += exceptions(shared.comparison)
-        notes.append(_compared(shared))
-        if shared.unused:
-            notes.append(
-                "Finished but not used, since others lack these lines or seeds: "
-                + ", ".join(f"{name} ({count})" for name, count in shared.unused.items())
-                + ". Fewer methods (--methods) may share more."
-            )
-    if tested is not None and (retrieving := [method for method in names if method.retrieves]):
-        notes.append("K: " + ", ".join(f"{method.name} {method.topk}" for method in retrieving) + ".")
-    notes += _missing(sweep, names)
-    return "\n".join(notes)
-
-
-def _missing(sweep: Sweep, names: Mapping[Method, str]) -> list[str]:
-    """Return how many runs are missing, and which, by method and reason."""
-    groups: dict[str, list[str]] = {}
-    for method in names:
-        for (line, seed), why in sweep.missing(method).items():
-            groups.setdefault(f"{names[method]}, {why}", []).append(f"{line} seed {seed}")
-    if not groups:
-        return []
-    count, whole = sum(map(len, groups.values())), len(names) * len(sweep.lines) * len(sweep.seeds)
-    notes = [f"Missing: {count} of {whole} runs."]
-    for group, places in groups.items():
-        more = f" and {len(places) - SHOWN_MISSING} more" if len(places) > SHOWN_MISSING else ""
-        notes.append(f"{group}: {', '.join(places[:SHOWN_MISSING])}{more}.")
-    return notes
-
-
-def _compared(shared: Shared) -> str:
-    """Return what was compared, and what the spread is."""
-    seeds = ", ".join(map(str, shared.seeds))
-    spread = (
-        f"mean ± standard deviation over seeds {seeds}"
-        if len(shared.seeds) > 1
-        else f"seed {seeds} only, so no standard deviation over seeds"
-    )
-    return (
-        f"Held-out {'lines' if len(shared.lines) > 1 else 'line'} {', '.join(shared.lines)}, every condition of equal "
-        f"weight ({shared.comparison.n_conditions}); {spread}."
-    )
-
-
-def _of_line(line: str, shared: Shared | None) -> str:
-    """Return what the column of a line is over."""
-    if shared is None:
-        return f"{line}: no run has been evaluated yet."
-    seeds = ", ".join(map(str, shared.seeds))
-    return f"{line}: {shared.comparison.n_conditions} conditions, seed{'s' * (len(shared.seeds) > 1)} {seeds}."
 
 
 def _long(
