@@ -12,6 +12,7 @@ import numpy as np
 from state_rag.evaluation.training_effects import TrainingEffects
 
 MIN_RIDGE_CONDITIONS = 10
+NO_EFFECT = "no effect"
 RIDGE_ALPHAS = tuple(10.0**power for power in range(-4, 5))
 
 
@@ -162,7 +163,7 @@ def naive_baselines(
     embeddings
         Perturbation to vector; None leaves out the ridge regression.
     """
-    found: dict[str, Baseline] = {"no effect": NoEffect(genes)}
+    found: dict[str, Baseline] = {NO_EFFECT: NoEffect(genes)}
     if training is not None and training.n_conditions:
         found["mean effect"] = MeanEffect(training)
         found["same pert., other lines"] = OtherLines(training)

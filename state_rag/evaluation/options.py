@@ -11,14 +11,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
     parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
     parser.add_argument("--toml", help=f"split file that names the training data {FROM_RUN}")
-    parser.add_argument("--embeddings", help=f"perturbation embeddings {FROM_RUN}")
+    parser.add_argument("--embeddings", help="perturbation embeddings (default: those a run was trained with)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def add_metric_options(parser: argparse.ArgumentParser) -> None:
-    """Add what to compute, and how."""
+    """Add what to compute, and how; a finished evaluation that has it all is taken as it is."""
     parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
-    parser.add_argument("--metrics", nargs="+", help="only these metrics (default: all)")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="only these metrics (default: all); `state-rag metrics` lists them"
+    )
     parser.add_argument("--gge-metrics", nargs="+", default=[], help="metrics of GGE to add, such as pearson mmd:pca")
     parser.add_argument("--deg-p", type=float, default=0.1, help="DEGs: Welch p below this (default: %(default)s)")
     parser.add_argument("--deg-log2fc", type=float, default=0.05, help="and |log2FC| at least this (%(default)s)")
@@ -31,10 +33,10 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where distances are computed; auto: the GPU if there is one"
     )
+    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
 
 
 def add_comparison_options(parser: argparse.ArgumentParser) -> None:
-    """Add how runs stand beside each other; for commands that evaluate only what is not evaluated yet."""
+    """Add how runs stand beside each other."""
     parser.add_argument("--reference", metavar="RUN", help="folder or name of the run to test against (default: last)")
     parser.add_argument("--names", nargs="+", help="names to show, one per run (default: the runs' own)")
-    parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from state_rag.evaluation import ablation, plots
 from state_rag.evaluation.cell_maps import cell_maps
 from state_rag.evaluation.compare import Comparison
 from state_rag.evaluation.conditions import open_pair
+from state_rag.evaluation.metrics import glossary
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.evaluation.results import load_profiles
 from state_rag.evaluation.retrieval_analysis import RetrievalAnalysis
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
-from state_rag.evaluation.tables import legend, marks, number
+from state_rag.evaluation.tables import head, legend, marks, number
 from state_rag.files import atomic_path
+from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 CURVES = ("train_loss", "val_loss", "train/gumbel_active_ratio")
@@ -31,6 +33,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
 th, td { padding: 3px 9px; border-bottom: 1px solid #ddd; text-align: right; }
+.words th, .words td { text-align: left; vertical-align: top; } .words code { white-space: normal; }
+summary { cursor: pointer; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #444; vertical-align: bottom; }
 img { max-width: 100%; height: auto; }
@@ -67,11 +71,18 @@ class Report:
         """Add small print; line breaks are kept."""
         self.parts.append(f'<p class="note">{html.escape(text).replace(chr(10), "<br>")}</p>')
 
-    def table(self, head: list[str], rows: list[list[str]]) -> None:
-        """Add a table; cells are HTML."""
+    def table(self, head: list[str], rows: list[list[str]], kind: str = "numbers") -> None:
+        """Add a table of `numbers` or of `words`; cells are HTML."""
         cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
         body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-        self.parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+        self.parts.append(f'<table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>')
+
+    def folded(self, title: str, head: list[str], rows: list[list[str]], note: str) -> None:
+        """Add a table, with small print below it, that is shown on a click on its title."""
+        self.parts.append(f"<details><summary>{html.escape(title)}</summary>")
+        self.table(head, rows, "words")
+        self.note(note)
+        self.parts.append("</details>")
 
     def picture(self, name: str, figure: Figure, caption: str) -> None:
         """Add a picture; it is embedded in the page and also written as `name.png` and `name.svg`."""
@@ -108,6 +119,7 @@ def build_report(
     retrieval: RetrievalAnalysis | None = None,
     switched_off: pd.DataFrame | None = None,
     perturbations: list[str] | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Write the report.
 
@@ -127,6 +139,8 @@ def build_report(
         What `state-rag retrieval --ablate` found for one of them, if it was run.
     perturbations
         Conditions to draw; by default those at the 90th, 50th and 10th percentile of the reference's Pearson delta.
+    remarks
+        What a reader should know about the baselines.
 
     Returns
     -------
@@ -141,7 +155,7 @@ def build_report(
     report = Report("Evaluation of " + ", ".join(runs), folder)
     _summary(report, comparison)
     report.heading("All metrics")
-    _comparison_table(report, comparison)
+    _comparison_table(report, comparison, remarks)
     report.heading("Per condition")
     shown = [BY_NAME[name] for name in plots.SHOWN_METRICS if all(name in table for table in tables.values())]
     if shown:
@@ -175,19 +189,36 @@ def _summary(report: Report, comparison: Comparison) -> None:
             report.text(f"{metric.label}, best first: {ranked}.")
 
 
-def _comparison_table(report: Report, comparison: Comparison) -> None:
+def _comparison_table(report: Report, comparison: Comparison, remarks: Sequence[str]) -> None:
     rows = []
     for metric in comparison.metrics:
         cells = [comparison.cell(name, metric.name) for name in comparison.predictors]
         best = _best(metric, [float(cell["mean"]) for cell in cells])
-        row = [html.escape(metric.label) + (" ↑" if metric.higher_is_better else " ↓")]
+        row = [html.escape(head(metric))]
         for cell in cells:
             text = number(float(cell["mean"]))
             dagger, star = marks(cell["q_mann_whitney"], cell["q_wilcoxon"])
             row.append((f"<b>{text}</b>" if cell["mean"] == best else text) + f"<sup>{dagger}{star}</sup>")
         rows.append(row)
     report.table(["metric", *comparison.predictors], rows)
-    report.note(legend(comparison))
+    report.note("\n".join([legend(comparison), *remarks]))
+    _glossary(report, comparison.metrics)
+
+
+def _glossary(report: Report, metrics: Sequence[Metric]) -> None:
+    """Say what the metrics shown mean; those that come from GGE are described there."""
+    head = ["metric", "space", "definition", "values", "source"]
+    rows = [
+        [
+            html.escape(label),
+            html.escape(space),
+            f"{html.escape(meaning)}<br><code>{html.escape(formula)}</code>",
+            html.escape(values),
+            html.escape(source),
+        ]
+        for label, _, space, formula, meaning, values, source in glossary.rows([m for m in metrics if m.formula])
+    ]
+    report.folded("What the metrics mean", head, rows, f"{glossary.SYMBOLS}\n{glossary.SPACES_LINE}.")
 
 
 def _best(metric: Metric, means: list[float]) -> float:
@@ -233,9 +264,11 @@ def choose_conditions(table: pd.DataFrame, wanted: list[str] | None) -> pd.DataF
         If a wanted perturbation was not predicted.
     """
     if wanted:
-        if missing := sorted(set(wanted) - set(table["perturbation"])):
+        known = sorted(set(table["perturbation"]))
+        if missing := [name for name in wanted if name not in known]:
             raise StateRagError(
-                f"--perturbations: '{missing[0]}' was not predicted; see results.csv for those that were"
+                f"--perturbations: '{missing[0]}' was not predicted"
+                f"{suggest(missing[:1], known)}; predicted are {listing(known)}"
             )
         return table[table["perturbation"].isin(wanted)].drop_duplicates("perturbation")
     if "pearson_delta" not in table:

@@ -16,7 +16,8 @@ import pandas as pd
 from state_rag import __version__
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.evaluate import MODEL, Evaluation, LineProfiles
+from state_rag.evaluation.evaluate import MODEL, Evaluation
+from state_rag.evaluation.line_profiles import LineProfiles
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.evaluation.row_store import row_blocks
 from state_rag.files import atomic_path
@@ -58,7 +59,8 @@ def save_evaluation(
     """
     check_per_gene(per_gene)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)
+    for stale in (SUMMARY, *(f"per_gene_{name}.csv" for name in PER_GENE if name not in per_gene)):
+        (folder / stale).unlink(missing_ok=True)
     table = _gge_columns(evaluation.table, columns, len(evaluation.features))
     is_model = table["predictor"] == MODEL
     with atomic_path(folder / "results.csv") as path:

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import numpy as np
 from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import Baseline, naive_baselines
+from state_rag.evaluation.baselines import naive_baselines
 from state_rag.evaluation.conditions import Columns, open_pair
+from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.metrics.registry import METRICS, Metric
-from state_rag.evaluation.results import check_per_gene, save_evaluation
+from state_rag.evaluation.results import SUMMARY, check_per_gene, save_evaluation
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
-from state_rag.evaluation.training_effects import training_effects
+from state_rag.evaluation.training_effects import TrainingEffects, training_effects
+from state_rag.files import sample_digest
 
 logger = logging.getLogger(__name__)
+BASELINES_LEFT_OUT = "baselines_left_out"
+NOT_ASKED, RIDGE, TRAINED = "not asked for", "embedding ridge", "all that need training data"
 
 
 def evaluate_run(
@@ -31,6 +36,7 @@ def evaluate_run(
     metrics: tuple[Metric, ...] = METRICS,
     toml: str | Path | None = None,
     embeddings: str | Path | Mapping[str, np.ndarray] | None = None,
+    otherwise: Path | None = None,
     with_baselines: bool = True,
     keep: set[str] | None = None,
     per_gene: tuple[str, ...] = ("mse",),
@@ -52,7 +58,9 @@ def evaluate_run(
         Split file, where the one in the configuration has moved.
     embeddings
         Perturbation embeddings for the ridge baseline: a file, or name to vector. By default the file that the
-        run's configuration, the environment or the published path names, if there is one.
+        run's configuration, `otherwise`, the environment or the published path names, if there is one.
+    otherwise
+        See there: the embeddings of a run that stands beside this one.
     with_baselines
         Whether to read the training data for the baselines that need it.
     keep
@@ -60,7 +68,8 @@ def evaluate_run(
     output
         Where to write; by default `RUN/eval_<checkpoint>/gge`.
     force
-        Whether to evaluate again where a finished evaluation of the same predictions and settings exists.
+        Whether to evaluate again where a finished evaluation of the same predictions and settings has all that is
+        asked for.
 
     Returns
     -------
@@ -72,20 +81,25 @@ def evaluate_run(
     columns = columns or run.columns
     folder = output or run.results
     matrix = predicted_matrix(run)
-    wanted: dict[str, Any] = {
+    source = None if isinstance(embeddings, Mapping) else embeddings_file(run, embeddings, otherwise)
+    made_from: dict[str, Any] = {
         "files": _fingerprints(run),
         "columns": [columns.perturbation, columns.cell_line, columns.control],
         "matrix": matrix,
-        "metric_names": [metric.name for metric in metrics],
-        "with_baselines": with_baselines,
+        "settings": asdict(settings),
         "run": run.name,
     }
     # What is not asked for may be as it was: `predict` names perturbations and embeddings, a later look does not.
     if keep is not None:
-        wanted["kept_perturbations"] = sorted(keep)
+        made_from["kept_perturbations"] = sorted(keep)
+    if toml is not None:
+        made_from["split"] = sample_digest(_existing_split(toml))
     if embeddings is not None:
-        wanted["embeddings"] = str(embeddings) if isinstance(embeddings, str | Path) else sorted(embeddings)
-    if not force and _is_current(folder, wanted, settings):
+        named = sorted(embeddings) if isinstance(embeddings, Mapping) else None
+        made_from["embeddings"] = sample_digest(source) if source else named
+    names = [metric.name for metric in metrics]
+    wanted = Wanted(made_from, names, per_gene, with_baselines, isinstance(embeddings, Mapping) or source is not None)
+    if not force and wanted.is_in(folder):
         logger.info("%s is up to date (evaluate again with --force)", folder)
         return folder
     width = _width(run, matrix)
@@ -97,12 +111,57 @@ def evaluate_run(
         features=feature_names(run, width, toml),
         keep=keep,
     )
-    baselines, remarks = _baselines(run, pair.features, columns, toml, embeddings, with_baselines, progress)
+    baselines, remarks = naive_baselines(None, len(pair.features)), {BASELINES_LEFT_OUT: NOT_ASKED}
+    if with_baselines:
+        training, remarks = _training(run, pair.features, columns, toml, progress)
+        vectors = None
+        if training is not None:
+            vectors, why = read_vectors(run, embeddings, source)
+            remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
+        baselines = naive_baselines(training, len(pair.features), vectors)
     evaluation = evaluate_pair(pair, baselines=baselines, metrics=metrics, settings=settings, progress=progress)
     evaluation.notes.update(remarks)
     _plot(evaluation, run.name, folder / "plots")
-    save_evaluation(evaluation, folder, columns, metadata=wanted, per_gene=per_gene)
+    save_evaluation(evaluation, folder, columns, metadata=made_from, per_gene=per_gene)
     return folder
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an evaluation must have been made from, and must hold, to be taken as it is.
+
+    Attributes
+    ----------
+    made_from
+        Entries of the summary's metadata.
+    metrics, per_gene
+        Names of metrics and per-gene tables; more of them do no harm.
+    baselines
+        Whether the baselines that need training data must have been tried.
+    embeddings
+        Whether embeddings are at hand, so that the ridge baseline may not be missing for want of them.
+    """
+
+    made_from: Mapping[str, Any]
+    metrics: Sequence[str]
+    per_gene: Sequence[str]
+    baselines: bool
+    embeddings: bool
+
+    def is_in(self, folder: Path) -> bool:
+        """Return whether a folder holds a finished evaluation of this kind."""
+        try:
+            metadata = json.loads((folder / SUMMARY).read_text())["metadata"]
+            left_out = str(metadata["notes"].get(BASELINES_LEFT_OUT, ""))
+        except (OSError, ValueError, KeyError, AttributeError):
+            return False
+        return (
+            all(metadata.get(key) == value for key, value in self.made_from.items())
+            and set(self.metrics) <= set(metadata.get("metric_names", []))
+            and all((folder / f"per_gene_{name}.csv").is_file() for name in self.per_gene)
+            and not (self.baselines and left_out == NOT_ASKED)
+            and not (self.baselines and self.embeddings and left_out.startswith(RIDGE))
+        )
 
 
 def _plot(evaluation: Evaluation, name: str, folder: Path) -> None:
@@ -123,51 +182,28 @@ def _width(run: Run, matrix: str) -> int:
         return int(shape[1])
 
 
-def _baselines(
-    run: Run, features: list[str], columns: Columns, toml, embeddings, with_baselines: bool, progress: bool
-) -> tuple[dict[str, Baseline], dict[str, Any]]:
-    """Return the baselines and remarks on those that had to be left out."""
+def _training(
+    run: Run, features: list[str], columns: Columns, toml: str | Path | None, progress: bool
+) -> tuple[TrainingEffects | None, dict[str, Any]]:
+    """Return the effects in the training data, and remarks; None where the data cannot be read."""
     path = run.split_path(toml)
-    if not with_baselines or path is None:
-        why = "not asked for" if not with_baselines else "the run's configuration names no split file"
-        return naive_baselines(None, len(features)), {"baselines_left_out": f"all that need training data: {why}"}
+    if path is None:
+        return None, {BASELINES_LEFT_OUT: f"{TRAINED}: the run's configuration names no split file"}
     try:
         training = training_effects(read_split(path), columns, run.source_matrix, len(features), progress=progress)
     except StateRagError as error:
         if toml is not None:
             raise
         logger.warning("Only the no-effect baseline is shown, since the training data cannot be read: %s", error)
-        return naive_baselines(None, len(features)), {"baselines_left_out": f"all that need training data: {error}"}
-    remarks: dict[str, Any] = {"training_conditions": training.n_conditions}
-    names = {name for effects in training.effects.values() for name in effects}
-    vectors: Mapping[str, np.ndarray] | None = None
-    if isinstance(embeddings, Mapping):
-        vectors = embeddings
-    else:
-        try:
-            vectors = read_vectors(run, embeddings, names)
-        except StateRagError as error:
-            if embeddings is not None:
-                raise
-            logger.warning("The ridge baseline is left out: %s", error)
-            remarks["baselines_left_out"] = f"embedding ridge: {error}"
-    return naive_baselines(training, len(features), vectors), remarks
+        return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {error}"}
+    return training, {"training_conditions": training.n_conditions}
 
 
-def read_vectors(run: Run, given: str | Path | None, names: set[str] | None = None) -> dict[str, np.ndarray]:
-    """Return the run's perturbation embeddings, by name.
-
-    Raises
-    ------
-    StateRagError
-        If no embeddings are found; the message lists the ways of giving them.
-    """
-    from state_rag.embeddings.find import find_embeddings
-    from state_rag.embeddings.readers import read_embeddings
-
-    configured = (run.config.get("training") or {}).get("genept_path")
-    table = read_embeddings(find_embeddings(str(given or configured) if given or configured else None), progress=False)
-    return dict(zip(table.names, table.vectors, strict=True))
+def _existing_split(toml: str | Path) -> Path:
+    """Return the split file that was given, which must be there."""
+    if not Path(toml).is_file():
+        raise StateRagError(f"{toml}: no such split file; correct --toml")
+    return Path(toml)
 
 
 def _fingerprints(run: Run) -> dict[str, list[int]]:
@@ -180,13 +216,3 @@ def _fingerprints(run: Run) -> dict[str, list[int]]:
         status = os.stat(path)
         found[name] = [status.st_size, status.st_mtime_ns]
     return found
-
-
-def _is_current(folder: Path, wanted: dict[str, Any], settings: Settings) -> bool:
-    from dataclasses import asdict
-
-    try:
-        metadata = json.loads((folder / "summary.json").read_text())["metadata"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return metadata.get("settings") == asdict(settings) and all(metadata.get(k) == v for k, v in wanted.items())

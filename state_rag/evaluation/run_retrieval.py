@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation.conditions import open_pair
+from state_rag.evaluation.embeddings_source import embeddings_file, of_other_runs, read_vectors
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis, analyse
 from state_rag.evaluation.retrieval_records import read_retrieval
-from state_rag.evaluation.run_evaluation import read_vectors
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
 from state_rag.evaluation.training_effects import TrainingEffects, training_effects
 from state_rag.files import atomic_path
@@ -70,13 +69,10 @@ def analyse_runs(
                 "that hold out different cell lines, or analyse them one by one"
             )
         seen.add(key)
-    vectors: Mapping[str, np.ndarray] | None = None
-    try:
-        vectors = read_vectors(runs[0], embeddings)
-    except StateRagError as error:
-        if embeddings is not None:
-            raise
-        logger.warning("Similarities are left out: %s", error)
+    source = embeddings_file(runs[0], embeddings, of_other_runs(runs, runs[0]))
+    vectors, why = read_vectors(runs[0], embeddings, source)
+    if why:
+        logger.warning("Similarities are left out: %s", why)
     return analyse(records, vectors=vectors, effect_of=_true_effects(runs, toml, progress), truth=known)
 
 

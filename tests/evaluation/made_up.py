@@ -110,3 +110,16 @@ def make_run(folder: Path, screen: Screen, *, accuracy: float, seed: int = 1, na
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+def write_retrieval(folder: Path, screen: Screen) -> None:
+    """Write a retrieval file whose inclusion follows the true effects, and the embeddings it is compared with."""
+    rows = ["cell_type,pert_name,retrieved_perturbations,selected_perturbations,n_selected,n_retrieved,degs,n_degs"]
+    effects = dict(zip(screen.perturbations, screen.effects[HELD_OUT], strict=True))
+    for query in screen.test:
+        others = [name for name in screen.perturbations if name != query][:6]
+        weights = [0.5 + 0.5 * np.corrcoef(effects[query], effects[name])[0, 1] for name in others]
+        found = "|".join(f"{name}(w={weight:.2f})" for name, weight in zip(others, weights, strict=True))
+        rows += [f"{HELD_OUT},{query},{found},none,0,6,,0"] * 3
+    (folder / "eval_last.ckpt/retrieval_info.csv").write_text("\n".join(rows) + "\n")
+    np.savez(folder.parent / "vectors.npz", **screen.embeddings)

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from state_rag.cli import main
 
@@ -10,7 +11,7 @@ from state_rag.cli import main
 @pytest.fixture
 def copies(runs, tmp_path):
     for name in ("good", "poor"):
-        shutil.copytree(runs[name], tmp_path / name)
+        shutil.copytree(runs[name], tmp_path / name, ignore=shutil.ignore_patterns("gge"))
     return tmp_path
 
 
@@ -50,12 +51,55 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(runs, copies, cap
     assert len(predictors) == 3
 
 
+def evaluated_at(copies):
+    return (copies / "good/eval_last.ckpt/gge/summary.json").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_both_commands_take_what_is_evaluated_already_and_force_evaluates_again(copies, command, capsys):
+    arguments = [command, str(copies / "good"), "--metrics", "mse", "--no-baselines", "--quiet"]
+    assert main(arguments) == 0
+    first, shown = evaluated_at(copies), capsys.readouterr().out
+    assert main(arguments) == 0
+    assert evaluated_at(copies) == first
+    assert capsys.readouterr().out == shown
+    assert main([*arguments, "--force"]) == 0
+    assert evaluated_at(copies) > first
+
+
+def test_only_the_metrics_and_baselines_asked_for_are_shown_of_a_larger_evaluation(copies, capsys):
+    common = [str(copies / "good"), "--quiet"]
+    assert main(["evaluate", *common, "--metrics", "mse", "mae"]) == 0
+    assert "mean effect" in capsys.readouterr().out
+    assert main(["compare", *common, "--metrics", "mae", "--no-baselines"]) == 0
+    shown = capsys.readouterr().out
+    assert "MAE" in shown
+    assert "MSE" not in shown
+    assert "no effect" in shown
+    assert "mean effect" not in shown
+
+
+def test_a_run_without_embeddings_takes_those_of_a_run_beside_it(copies, embeddings, capsys):
+    good, poor = str(copies / "good"), str(copies / "poor")
+    options = ["--metrics", "mse", "--quiet"]
+    assert main(["compare", good, *options]) == 0
+    assert "Baselines left out: embedding ridge: the run good names none; give" in capsys.readouterr().out
+    config = copies / "poor" / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    values["training"]["genept_path"] = embeddings
+    config.write_text(yaml.safe_dump(values))
+    assert main(["compare", good, poor, "--reference", good, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "embedding ridge" in shown
+    assert "left out" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["compare", "{good}", "--reference", "nobody"], "--reference: 'nobody' is none of"),
         (["compare", "{good}", "--names", "a", "b"], "--names: 2 names for 1 runs"),
-        (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'"),
+        (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'; close spellings: mse,"),
         (["evaluate", "{good}", "--control", "ctrl"], "no control cells"),
         (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such split file"),
         (["evaluate", "{good}", "--embeddings", "/none.npz"], "/none.npz"),

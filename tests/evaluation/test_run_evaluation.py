@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from state_rag.errors import StateRagError
+from state_rag.evaluation.evaluate import Settings
+from state_rag.evaluation.metrics.registry import choose
 from state_rag.evaluation.results import definitions, load_profiles, load_tables
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
@@ -90,6 +92,75 @@ def test_a_later_look_keeps_what_only_predict_was_told(runs, screen, tmp_path):
     assert (folder / "summary.json").stat().st_mtime_ns == stamp
     evaluate_run(run, keep=set(screen.test[:3]), **told)
     assert (folder / "summary.json").stat().st_mtime_ns > stamp
+
+
+@pytest.fixture
+def fresh(runs, tmp_path):
+    """A run without an evaluation, and a function that evaluates it where it must and says whether it did."""
+    folder = shutil.copytree(runs["good"], tmp_path / "run")
+    shutil.rmtree(folder / "eval_last.ckpt" / "gge", ignore_errors=True)
+
+    def evaluates(**asked):
+        summary = folder / "eval_last.ckpt" / "gge" / "summary.json"
+        before = summary.stat().st_mtime_ns if summary.is_file() else 0
+        evaluate_run(find_run(folder), progress=False, force=False, **asked)
+        return summary.stat().st_mtime_ns > before
+
+    return folder, evaluates
+
+
+def test_an_evaluation_that_holds_more_than_is_asked_for_is_kept(fresh):
+    _, evaluates = fresh
+    some = choose(["mse", "mae"])
+    assert evaluates(metrics=some, per_gene=("mse", "mae"))
+    assert not evaluates(metrics=some[:1], per_gene=("mae",))
+    assert not evaluates(metrics=some, with_baselines=False)
+    assert evaluates(metrics=choose(["mse", "rmse"]))
+    assert evaluates(metrics=some[:1], per_gene=("mae",))
+
+
+def test_baselines_that_were_not_asked_for_before_are_added(fresh):
+    _, evaluates = fresh
+    some = choose(["mse"])
+    assert evaluates(metrics=some, with_baselines=False)
+    assert evaluates(metrics=some)
+    assert not evaluates(metrics=some)
+
+
+def test_other_settings_splits_and_embeddings_are_evaluated_anew(fresh, screen, tmp_path):
+    folder, evaluates = fresh
+    some = choose(["mse"])
+    np.savez(tmp_path / "v.npz", **screen.embeddings)
+    np.savez(tmp_path / "w.npz", **{name: -2 * row for name, row in screen.embeddings.items()})
+    (tmp_path / "other.toml").write_text(screen.toml.read_text() + "# another\n")
+    assert evaluates(metrics=some)
+    assert evaluates(metrics=some, settings=Settings(deg_p=0.2))
+    assert evaluates(metrics=some, toml=tmp_path / "other.toml")
+    assert not evaluates(metrics=some, toml=tmp_path / "other.toml")
+    assert evaluates(metrics=some, embeddings=tmp_path / "v.npz")
+    assert not evaluates(metrics=some, embeddings=tmp_path / "v.npz")
+    assert evaluates(metrics=some, embeddings=tmp_path / "w.npz")
+    assert not evaluates(metrics=some)
+
+
+def baselines_of(folder):
+    return set(load_tables(folder / "eval_last.ckpt" / "gge")[1]["predictor"])
+
+
+def test_the_ridge_baseline_is_added_once_embeddings_are_known(fresh, screen, tmp_path, monkeypatch):
+    folder, evaluates = fresh
+    some = choose(["mse"])
+    np.savez(tmp_path / "v.npz", **screen.embeddings)
+    assert evaluates(metrics=some)
+    assert "embedding ridge" not in baselines_of(folder)
+    why = load_tables(folder / "eval_last.ckpt" / "gge")[2]["metadata"]["notes"]["baselines_left_out"]
+    assert why.startswith("embedding ridge: the run good names none; give a file of embeddings with --embeddings or")
+    assert "\n" not in why
+    monkeypatch.setenv("STATE_RAG_GENEPT", str(tmp_path / "v.npz"))
+    assert evaluates(metrics=some)
+    assert "embedding ridge" in baselines_of(folder)
+    monkeypatch.delenv("STATE_RAG_GENEPT")
+    assert not evaluates(metrics=some)
 
 
 def test_a_run_whose_training_data_moved_still_evaluates_and_says_what_is_missing(runs, screen, tmp_path, caplog):
