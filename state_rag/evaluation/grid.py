@@ -1,5 +1,6 @@
 """A table as rows of cells, and its three renderings: terminal, Markdown and LaTeX."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -79,30 +80,47 @@ def terminal(grid: Grid, width: int = 80) -> list:
 
     heads = [max(map(len, texts)) for texts in zip(grid.heads, *(names for names, _ in grid.rows), strict=True)]
     columns = [
-        max([7, *map(len, title.split()), *(len(cells[place].plain) for _, cells in grid.rows)])
+        max([7, _on_two_lines(title), *(len(cells[place].plain) for _, cells in grid.rows)])
         for place, title in enumerate(grid.columns)
     ]
     heads = _narrowed(heads, width - 1 - (max(columns, default=0) + 3))
     left = width - sum(head + 3 for head in heads) - 1
     tables = []
-    start = 0
-    while start < len(columns):
-        stop, used = start + 1, columns[start] + 3
-        while stop < len(columns) and used + columns[stop] + 3 <= left:
-            used += columns[stop] + 3
-            stop += 1
+    for start, stop in _blocks([column + 3 for column in columns], left):
         table = Table()
         for title, room in zip(grid.heads, heads, strict=True):
             table.add_column(escape(title), width=room, overflow="fold")
         for place in range(start, stop):
-            table.add_column(escape(grid.columns[place]), justify="right", min_width=columns[place])
+            room = max(1, min(columns[place], left - 3))
+            table.add_column(escape(grid.columns[place]), justify="right", min_width=room, overflow="fold")
         for number, (names, cells) in enumerate(grid.rows):
             if number and len(names) > 1 and names[0] != grid.rows[number - 1][0][0]:
                 table.add_section()
             table.add_row(*map(escape, _told_once(grid, number)), *map(_in_terminal, cells[start:stop]))
         tables.append(table)
-        start = stop
     return tables
+
+
+def _on_two_lines(title: str) -> int:
+    """Return the characters that a title needs if it may be broken once, between words."""
+    words = title.split()
+    return min(
+        (max(len(" ".join(words[:cut])), len(" ".join(words[cut:]))) for cut in range(1, len(words))),
+        default=len(title),
+    )
+
+
+def _blocks(widths: list[int], room: int) -> list[tuple[int, int]]:
+    """Return from where to where the columns of each block go: as few blocks as fit, of much the same length."""
+    greedy = [0]
+    for place in range(1, len(widths)):
+        if sum(widths[greedy[-1] : place + 1]) > room:
+            greedy.append(place)
+    even = [math.ceil(len(widths) * block / len(greedy)) for block in range(len(greedy) + 1)]
+    pairs = list(itertools.pairwise(even))
+    if any(sum(widths[start:stop]) > room for start, stop in pairs):
+        pairs = list(itertools.pairwise([*greedy, len(widths)]))
+    return [(start, stop) for start, stop in pairs if start < stop]
 
 
 def _narrowed(widths: list[int], room: int) -> list[int]:

@@ -50,6 +50,14 @@ def test_names_too_long_for_a_narrow_terminal_go_on_in_the_next_line():
     assert all(part in letters for part in ("genept_path", "own", "method"))
 
 
+def test_titles_take_two_lines_at_most_and_the_columns_are_spread_evenly():
+    titles = ["no effect", "mean effect", "same pert., other lines", "embedding ridge", "STATE", "PT-RAG"]
+    tables = grid.terminal(Grid(("metric",), titles, [(("Pearson (DEG) ↑",), [Cell(".931†**")] * 6)]), 60)
+    assert [len(table.columns) - 1 for table in tables] == [3, 3]
+    for table in tables:
+        assert printed([table], 60).split("┡")[0].count("\n") <= 3
+
+
 def test_markdown_has_a_column_for_every_head_and_escapes_asterisks(by_method):
     lines = grid.markdown(by_method).splitlines()
     assert lines[1] == "|---|---|---:|---:|"
