@@ -33,6 +33,7 @@ from state_rag.evaluation.metrics import effects
 from state_rag.evaluation.metrics.inputs import Profiles, RawCells
 from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
+from state_rag.names import suggest
 
 logger = logging.getLogger(__name__)
 PREFIX = "rag_"
@@ -274,7 +275,8 @@ def from_gge(name: str, settings: Settings | None = None, space: str = "raw") ->
     found = MetricRegistry.get(name)
     if found is None or name in METRIC_CLASSES:
         known = [each for each in MetricRegistry.list_all() if each not in METRIC_CLASSES]
-        raise StateRagError(f"--gge-metrics: GGE has no metric '{name}'; choose from {', '.join(known)}")
+        close = suggest([name], known)
+        raise StateRagError(f"--gge-metrics: GGE has no metric '{name}'{close}; choose from {', '.join(known)}")
     options = {"n_components": settings.components, "deg_lfc": settings.deg_log2fc, "deg_pval": settings.deg_p}
 
     def compute(cells: RawCells) -> float:

@@ -323,7 +323,7 @@ def test_table_2_of_a_sweep_without_retrieval_says_what_to_sweep(tmp_path):
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(full):
-    with pytest.raises(StateRagError, match="no metric 'mze'.*pearson_deg"):
+    with pytest.raises(StateRagError, match="--metrics: no metric 'mze'; close spellings: mse.*pearson_deg"):
         table1(read_sweep(full[0]), metrics=["mze"])
 
 
@@ -335,6 +335,17 @@ def test_a_table_is_written_in_three_formats_and_the_csv_holds_every_digit(full,
     assert back["mean"].to_numpy() == pytest.approx(table.rows["mean"].to_numpy())
     assert "| MSE ↓ |" in written[1].read_text()
     assert r"\toprule" in written[2].read_text()
+
+
+def test_notes_say_what_the_paired_test_cannot_show_on_few_conditions(tmp_path):
+    for line, conditions in (("hepg2", 4), ("k562", 20)):
+        make_job(tmp_path, "none", line, conditions=conditions)
+        make_job(tmp_path, "differentiable", line, 0, 32, conditions=conditions)
+    sweep = read_sweep(tmp_path)
+    assert "the paired test" not in table1(sweep).grid.notes
+    line = "hepg2, 4 conditions: the paired test cannot go below p = .125; no * or ** can appear."
+    assert line in table1(sweep, by_line=True).grid.notes.splitlines()
+    assert "k562, 20 conditions: the paired test" not in table1(sweep, by_line=True).grid.notes
 
 
 def test_the_largest_rectangle_of_lines_and_seeds_is_taken():
