@@ -74,8 +74,8 @@ def fingerprint(
     """Return the digest of a job.
 
     It covers the resolved configuration without the keys that have no effect (`NO_EFFECT`, and what the method does
-    not use), the split's lists and the data files, the embeddings, how is predicted, and the versions of state-rag
-    and arc-state.
+    not use), the split's lists and the data files, the embeddings, how is predicted, and the versions of state-rag,
+    arc-state and cell-load.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def fingerprint(
         "split": split_content(split),
         "embeddings": None if embeddings is None else sample_digest(embeddings),
         "prediction": dict(prediction),
-        "versions": {package: version(package) for package in ("state-rag", "arc-state")},
+        "versions": {package: version(package) for package in ("state-rag", "arc-state", "cell-load")},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -13,10 +13,12 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from state_rag.errors import StateRagError
+from state_rag.experiments.hydra_errors import errors_for_users
 from state_rag.experiments.plan import Plan, plan_job
 from state_rag.experiments.run_job import run_job, score
 from state_rag.upstream.overrides import quoted
@@ -159,7 +161,8 @@ def list_jobs(overrides: Sequence[str], *, multirun: bool, write: bool) -> Listi
             changed += ["hydra.sweeper.n_trials=1", "hydra.sweeper.storage=null"]
         serial = [text for text in overrides if not text.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))]
         try:
-            _application([*serial, "hydra/launcher=basic", *changed], multirun)
+            with errors_for_users(overrides, CONFIG):
+                _application([*serial, "hydra/launcher=basic", *changed], multirun)
         finally:
             _listing = None
     return listing
@@ -171,11 +174,8 @@ def search_trials(overrides: Sequence[str]) -> int | None:
     if not hydras:
         return None
     register_search_path()
-    with initialize_config_module(STATES_CONFIGS, version_base="1.3"):
-        try:
-            sweeper = compose(CONFIG, hydras, return_hydra_config=True).hydra.sweeper
-        except HydraException as error:
-            raise StateRagError(str(error)) from error
+    with errors_for_users(overrides, CONFIG), initialize_config_module(STATES_CONFIGS, version_base="1.3"):
+        sweeper = compose(CONFIG, hydras, return_hydra_config=True).hydra.sweeper
     return None if sweeper._target_ == GRID else int(sweeper.get("n_trials") or 1)
 
 
@@ -191,6 +191,22 @@ def _application(overrides: Sequence[str], multirun: bool) -> None:
     application = hydra.main(config_path=f"pkg://{STATES_CONFIGS}", config_name=CONFIG, version_base="1.3")(run_one)
     with _arguments(["state-rag sweep", *(["--multirun"] if multirun else []), *overrides]):
         application()
+
+
+def names_several_values(overrides: Sequence[str]) -> bool:
+    """Return whether an override asks for more than one value, such as ``seed=0,1``.
+
+    Raises
+    ------
+    StateRagError
+        For what is no override in Hydra's grammar.
+    """
+    try:
+        return any(parsed.is_sweep_override() for parsed in OverridesParser.create().parse_overrides(list(overrides)))
+    except OverrideParseException as error:
+        raise StateRagError(
+            f"{error.override} is not KEY=VALUE in Hydra's grammar. Quote values: KEY='\"a b\"'."
+        ) from None
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.metrics.registry import BY_NAME
 from state_rag.experiments.fingerprint import fingerprint, sample_digest
 from state_rag.experiments.jobs import Job
-from state_rag.experiments.overrides import overrides_of
 from state_rag.settings import RagSettings
+from state_rag.upstream.overrides import overrides_of
 
 OWN_KEYS = (
     "held_out",
@@ -44,6 +44,9 @@ KEY_OF_FLAG = {
     "--output": "sweep_dir",
 }
 """What says in a sweep what a flag of `state-rag data split` says there."""
+
+NOT_SAID = ("rag", "output_dir", "name", "overwrite")
+"""Left out of a job's overrides: where it is written to, and the presets, as `training` has what they come to."""
 
 CHECKPOINTS = ("last.ckpt", "best.ckpt", "final.ckpt")
 CELL_EVAL = (None, "minimal", "de", "full")
@@ -131,7 +134,7 @@ def plan_job(
     }
     if choices.get("rag"):
         groups["rag"] = str(choices["rag"])
-    overrides = overrides_of({**values, "data": data, "training": training}, groups)
+    overrides = overrides_of({**values, "data": data, "training": training}, groups, leaving_out=NOT_SAID)
     topk = settings.topk_rag if settings.retrieves else None
     seed = int(training["train_seed"])
     parts = [

@@ -13,7 +13,7 @@ from rich.table import Table
 from state_rag.errors import StateRagError
 from state_rag.experiments.cost import duration, estimate
 from state_rag.experiments.jobs import Job, read_jobs, write_job
-from state_rag.experiments.launch import Listing, list_jobs, run_jobs
+from state_rag.experiments.launch import Listing, list_jobs, names_several_values, run_jobs
 from state_rag.experiments.lock import is_locked, job_lock
 from state_rag.experiments.methods import TITLES
 from state_rag.experiments.plan import Plan
@@ -38,7 +38,7 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
     overrides
         Hydra's overrides of the configuration ``sweep_job``.
     multirun
-        Whether keys may have several values.
+        Whether Hydra shall sweep; it does without being told when a key has several values.
     dry_run
         List the jobs, their state and their cost; nothing is written.
     console
@@ -50,6 +50,7 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
         If a configuration is refused, before any job starts; or, at the end, if jobs failed.
     """
     console = console or Console()
+    multirun = multirun or names_several_values(overrides)
     with console.status("composing the configurations"):
         listing = list_jobs(overrides, multirun=multirun, write=not dry_run)
     _refuse(listing)

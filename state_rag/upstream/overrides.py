@@ -1,51 +1,141 @@
-"""Turn a run's configuration back into overrides for `state tx train`."""
+"""Say a configuration as overrides of `state tx train`."""
 
+import copy
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+from state_rag.upstream.search_path import STATES_CONFIGS, register_search_path
 
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
 _RESERVED = re.compile(r"(?i)true|false|null|inf|nan")
+_FOLLOWED = re.compile(r"\$\{([^${}:]+)\}")
+_ABSENT = object()
+
+Keys = tuple[str, ...]
 
 
-def overrides_of(text: str) -> list[str]:
-    """Return the overrides with which `state tx train` composes a configuration.
+def overrides_of(
+    config: Mapping[str, Any], groups: Mapping[str, str] | None = None, *, leaving_out: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return overrides, not many more than it takes, with which `state tx train` composes a configuration.
 
     Parameters
     ----------
-    text
-        A ``config.yaml``.
+    config
+        The configuration, resolved, as in a ``config.yaml``.
+    groups
+        Options to start from, such as ``{"model": "rag"}``; without, STATE's defaults.
+    leaving_out
+        Sections that are not looked at.
 
     Returns
     -------
-    list of str
-        What differs from the configuration without overrides, or follows another key there, one key each, in Hydra's
-        grammar: ``++key=value`` sets, ``~key`` removes.
+    tuple of str
+        Groups first, then single keys, in Hydra's grammar: ``key=value`` and ``++key=value`` set, ``~key`` removes.
     """
-    from omegaconf import OmegaConf
-    from state.__main__ import load_hydra_config
+    chosen = tuple(f"{group}={option}" for group, option in sorted((groups or {}).items()))
+    composed = copy.deepcopy(_composed(chosen))
 
-    usual: Any = OmegaConf.to_container(load_hydra_config("tx", []), resolve=False)
-    found = list(_differences(usual, yaml.safe_load(text), ""))
-    return sorted(found, key=lambda one: one.startswith("~"))  # what goes last is referred to by nobody any more
+    def differing(*, resolve: bool) -> list[tuple[Keys, Any]]:
+        now: Any = OmegaConf.to_container(composed, resolve=resolve)
+        return list(_differences(_without(now, leaving_out), _without(config, leaving_out), ()))
+
+    gone = [keys for keys, value in differing(resolve=False) if value is _ABSENT]
+    # What follows a key that will be gone has to be said, even where it has the right value.
+    said = {keys: _set(composed, keys, _at(config, keys)) for keys in _followers(composed, gone)}
+    # A key that follows another one changes with it, so that it may differ only once the others are as wanted.
+    while differs := [(keys, value) for keys, value in differing(resolve=True) if keys not in gone]:
+        said.update((keys, _set(composed, keys, value)) for keys, value in differs)
+    return (*chosen, *said.values(), *(override for keys in gone for override in _removal(composed, keys)))
 
 
-def _differences(usual: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in wanted.items():
-        if key not in usual:
-            yield f"++{prefix}{key}={quoted(value)}"
-        elif isinstance(value, dict) and isinstance(usual[key], dict):
-            yield from _differences(usual[key], value, f"{prefix}{key}.")
-        elif value != usual[key] or type(value) is not type(usual[key]):
-            yield f"++{prefix}{key}={quoted(value)}"
-    for key in usual:
+@functools.lru_cache(maxsize=32)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Return a composed configuration, in which keys still follow each other."""
+    register_search_path()
+    with _no_other_application(), initialize_config_module(STATES_CONFIGS, version_base="1.3"):
+        composed = compose("config", list(overrides))
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+@contextmanager
+def _no_other_application() -> Iterator[None]:
+    """Put the Hydra application that is running aside, since there can only be one."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if running is not None:
+            GlobalHydra.instance().initialize(running)
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def _differences(now: Mapping[str, Any], wanted: Mapping[str, Any], above: Keys) -> Iterator[tuple[Keys, Any]]:
+    """Yield the keys that differ, each with the value wanted, or `_ABSENT`."""
+    for key in now:
         if key not in wanted:
-            # Hydra takes a key without a value for a missing one, and will not delete it.
-            if usual[key] is None or (isinstance(usual[key], str) and "${" in usual[key]):
-                yield f"++{prefix}{key}=0"
-            yield f"~{prefix}{key}"
+            yield (*above, key), _ABSENT
+    for key, value in wanted.items():
+        old = now.get(key, _ABSENT)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from _differences(old, value, (*above, key))
+        elif old != value or type(old) is not type(value):
+            yield (*above, key), value
+
+
+def _followers(composed: DictConfig, gone: Collection[Keys]) -> list[Keys]:
+    """Return the keys that take their value from one that will be gone, without those that will be gone too."""
+    found: list[Keys] = []
+
+    def visit(values: Any, above: Keys) -> None:
+        if above in gone:
+            return
+        if isinstance(values, dict):
+            for key, value in values.items():
+                visit(value, (*above, key))
+        elif isinstance(values, str):
+            followed = [tuple(path.split(".")) for path in _FOLLOWED.findall(values)]
+            if any(path[: len(keys)] == keys for path in followed for keys in gone):
+                found.append(above)
+
+    visit(OmegaConf.to_container(composed, resolve=False), ())
+    return found
+
+
+def _at(values: Mapping[str, Any], keys: Keys) -> Any:
+    return functools.reduce(lambda inside, key: inside[key], keys, values)
+
+
+def _set(composed: DictConfig, keys: Keys, value: Any) -> str:
+    """Set a key of a configuration, and return the override that does it."""
+    parent: Any = _at(composed, keys[:-1])
+    override = f"{'' if keys[-1] in parent else '++'}{'.'.join(keys)}={quoted(value)}"
+    parent[keys[-1]] = OverridesParser.create().parse_override(override).value()
+    return override
+
+
+def _removal(composed: DictConfig, keys: Keys) -> Iterator[str]:
+    """Yield the overrides that remove a key."""
+    name, parent = ".".join(keys), _at(composed, keys[:-1])
+    # Hydra takes a key without a value of its own for a missing one, and will not remove it.
+    if OmegaConf.is_interpolation(parent, keys[-1]) or parent[keys[-1]] is None:
+        yield f"{name}=0"
+    yield f"~{name}"
 
 
 def quoted(value: Any) -> str:
@@ -56,8 +146,6 @@ def quoted(value: Any) -> str:
     >>> quoted({"a": [None, True, 1e-3], "b": "last.ckpt", "c": "two words"})
     "{a:[null,true,0.001],b:last.ckpt,c:'two words'}"
     """
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     if value is None:
         return "null"
     if isinstance(value, bool):
