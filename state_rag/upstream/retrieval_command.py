@@ -24,7 +24,7 @@ def add_retrieval(subparsers) -> None:
         "--ablate",
         action="store_true",
         help="predict again with each neighbour switched off, and with none; for the perturbations of --gene, or "
-        "for some of the test perturbations",
+        "for some of the test perturbations; adds to what is in ablation.csv",
     )
     parser.add_argument(
         "--ablate-at-most",
