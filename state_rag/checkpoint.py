@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from state_rag.errors import StateRagError
@@ -16,6 +17,20 @@ FORMAT = 1
 def pack(knowledge: Knowledge, settings: RagSettings) -> dict[str, Any]:
     """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU."""
     return {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
+
+
+def without_numpy(value: Any) -> Any:
+    """Return a hyperparameter with NumPy's numbers and strings, at any depth, as Python's own.
+
+    A NumPy number, which cell-load gives as `gene_dim`, would make the checkpoint a pickle.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {without_numpy(key): without_numpy(inside) for key, inside in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(without_numpy(inside) for inside in value)
+    return value
 
 
 def read_knowledge(checkpoint: Mapping[str, Any]) -> Knowledge:

@@ -8,6 +8,7 @@ asked for is imported with its heavy dependencies (inside `run`), so that `--hel
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,13 +37,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; a `StateRagError` becomes one line on standard error and status 1."""
+    """Run one command; what the user can mend becomes one line on standard error and status 1.
+
+    That is a `StateRagError`, or a file that the system refuses. ``STATE_RAG_TRACEBACK=1`` lets both through.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
-    except StateRagError as error:
-        print(f"state-rag: error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (StateRagError, OSError) as error:
+        if os.environ.get("STATE_RAG_TRACEBACK"):
+            raise
+        hint = "" if isinstance(error, StateRagError) else " (STATE_RAG_TRACEBACK=1 shows where)"
+        print(f"state-rag: error: {error}{hint}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from state_rag.errors import StateRagError
+
 PIECE, PLACES = 1 << 20, 10
 """Bytes that `sample_digest` reads at each place of a file, and the number of places, the two ends included."""
 
@@ -26,6 +28,11 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     pathlib.Path
         The name to write to.
 
+    Raises
+    ------
+    StateRagError
+        If nothing can be written there.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -36,16 +43,58 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     'whole'
     """
     final = Path(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}.", suffix=final.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    if final.is_dir():
+        raise StateRagError(f"{final} cannot be written: it is a folder. Name a file.")
+    try:
+        temporary = _temporary_file(final.parent, prefix=f".{final.stem}.", suffix=final.suffix)
+    except OSError as error:
+        raise StateRagError(f"{final} cannot be written: {_reason(error)}. Choose another place.") from error
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable_folder(folder: str | os.PathLike[str], option: str) -> Path:
+    """Return a folder that results can be written to, made if it is missing.
+
+    Called before long work, so that a mistaken place costs no time.
+
+    Parameters
+    ----------
+    folder
+        Where results shall lie.
+    option
+        What the user chose it with, such as ``-o``, for the message.
+
+    Raises
+    ------
+    StateRagError
+        If it cannot be made or written to.
+    """
+    try:
+        _temporary_file(Path(folder), prefix=".try.", suffix="").unlink()
+    except OSError as error:
+        raise StateRagError(
+            f"{option} {folder}: nothing can be written there ({_reason(error)}). Choose another folder."
+        ) from error
+    return Path(folder)
+
+
+def _temporary_file(folder: Path, prefix: str, suffix: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _reason(error: OSError) -> str:
+    """Return what stands in the way, and where."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file, not a folder"
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
 
 
 def _umask() -> int:

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
 from state_rag.cell_sets import CellSets, read_sets
-from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge
+from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge, without_numpy
 from state_rag.errors import StateRagError
 from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
 from state_rag.retrieval.knowledge import Knowledge
@@ -84,8 +83,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
             pert_dim = knowledge.width()
         # STATE's default, but by name: a module among the hyperparameters would make every checkpoint a pickle.
         kwargs.setdefault("loss_fn", "mse")
-        # So would a NumPy number, which cell-load gives as `gene_dim` of an embedding.
-        kwargs.update({name: value.item() for name, value in kwargs.items() if isinstance(value, np.generic)})
+        # By their names here, since Lightning takes the hyperparameters from these variables.
+        kwargs = without_numpy(kwargs)
+        input_dim, hidden_dim, output_dim, pert_dim = map(int, (input_dim, hidden_dim, output_dim, pert_dim))
         super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None

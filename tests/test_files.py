@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from state_rag.files import atomic_path, sha256
+from state_rag.errors import StateRagError
+from state_rag.files import atomic_path, sha256, writable_folder
 
 
 def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -75,3 +76,22 @@ def test_the_digest_is_that_of_the_whole_file(tmp_path, size):
     content = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "data").write_bytes(content[:size])
     assert sha256(tmp_path / "data") == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_stands_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for final, cause in ((tmp_path / "file" / "note.txt", "is a file, not a folder"), (tmp_path, "it is a folder")):
+        with pytest.raises(StateRagError, match=f"cannot be written: .*{cause}"), atomic_path(final):
+            pytest.fail("must not get here")
+
+
+def test_a_folder_for_results_is_made_and_left_empty(tmp_path):
+    assert writable_folder(tmp_path / "a" / "b", "-o") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/results"])
+def test_a_folder_that_results_cannot_go_to_is_refused_with_its_option(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StateRagError, match="-o .*: nothing can be written there .* Choose another folder"):
+        writable_folder(tmp_path / place, "-o")

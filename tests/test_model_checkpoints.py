@@ -74,8 +74,17 @@ def test_a_checkpoint_is_readable_without_trust_and_holds_names_rows_and_flags(t
 
 
 def test_numpy_numbers_among_the_arguments_do_not_make_the_checkpoint_a_pickle(tmp_path):
-    fit(tiny.build("genept", gene_dim=np.int64(tiny.GENES)), 1).save_checkpoint(tmp_path / "run.ckpt")
-    assert torch.load(tmp_path / "run.ckpt", weights_only=True)["hyper_parameters"]["gene_dim"] == tiny.GENES
+    given = {
+        "gene_dim": np.int64(tiny.GENES),
+        "input_dim": np.int64(tiny.GENES),
+        "gene_names": [np.str_("A"), "B"],
+        "decoder_cfg": {"k": np.int64(3)},
+    }
+    fit(tiny.build("genept", **given), 1).save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved["gene_dim"] == tiny.GENES
+    assert saved["gene_names"] == ["A", "B"]
+    assert saved["decoder_cfg"]["k"] == 3
 
 
 def test_a_checkpoint_needs_nothing_else_to_predict_as_before(trained):

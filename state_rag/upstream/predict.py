@@ -104,7 +104,7 @@ def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None)
         embeddings=args.genept_path,
         keep=keep,
     )
-    printed = f"state-rag evaluate --no-force {found.folder}"
+    printed = f"state-rag evaluate {found.folder}"
     logger.info("Metrics and naive baselines: %s (print them with `%s`)", folder, printed)
     send_evaluation(predictions, folder)
 

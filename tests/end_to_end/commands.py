@@ -49,6 +49,7 @@ REPLOGLE_COLUMNS = (
 
 STATE = (str(Path(sys.executable).with_name("state")),)
 STATE_MODULE = (sys.executable, "-m", "state.__main__")
+OURS = (str(Path(sys.executable).with_name("state-rag")),)
 OUR_MODULE = (sys.executable, "-m", "state_rag")
 
 

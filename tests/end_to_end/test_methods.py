@@ -15,7 +15,7 @@ import yaml
 
 from state_rag.datasets.prepare import prepare
 from state_rag.datasets.splits import write_split
-from tests.end_to_end.commands import Project, run
+from tests.end_to_end.commands import OURS, Project, run
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +69,28 @@ def test_the_published_sizes_start_and_predict_under_this_version_of_transformer
     table = pd.read_csv(folder / "eval_last.ckpt" / "retrieval_info.csv", keep_default_na=False)
     listed = "|".join(table["retrieved_perturbations"])
     assert set(re.findall(r"w=(\d\.\d\d)", listed)) == {"0.00", "1.00"}, "sampled inference draws"
+
+
+@pytest.mark.parametrize(
+    ("preset", "embed_key", "output_space", "genes"),
+    [
+        ("ptrag", "X_hvg", "all", 60),
+        ("none", "X_hvg", "all", 60),
+        ("ptrag", "null", "all", 60),
+        ("ptrag", "X_hvg", "embedding", 40),
+    ],
+)
+def test_every_output_space_is_predicted_and_evaluated(preset, embed_key, output_space, genes, project, tmp_path):
+    space = [f"data.kwargs.embed_key={embed_key}", f"data.kwargs.output_space={output_space}"]
+    run(project.train_rag("space", "training.max_steps=4", "training.val_freq=2", f"rag={preset}", *space), tmp_path)
+    genept = ["--genept-path", str(project.embeddings)]
+    run(["tx", "predict", "--output-dir", "runs/space", "--eval-genept-pert", "--predict-only", *genept], tmp_path)
+    results = tmp_path / "runs" / "space" / "eval_last.ckpt"
+    assert anndata.read_h5ad(results / "adata_pred.h5ad").n_vars == genes
+    table = pd.read_csv(results / "gge" / "results.csv")
+    assert len(table) > 5
+    if preset != "none":
+        run(["retrieval", "runs/space", "--ablate", "--ablate-at-most", "2"], tmp_path, via=OURS)
 
 
 def test_perturbations_without_embeddings_are_left_out_and_named(gappy_project, tmp_path):

@@ -88,7 +88,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
             return (print, ("ran",))
 
     torch.save({"state_dict": Harmful()}, tmp_path / "a.ckpt")
-    with pytest.raises(StateRagError, match="cannot be read"):
+    with pytest.raises(StateRagError, match="a.ckpt holds a print, which only running code"):
         read_checkpoint(tmp_path / "a.ckpt")
 
 
@@ -101,6 +101,12 @@ def test_a_dict_without_weights_is_no_checkpoint(tmp_path):
 def test_names_that_are_numpy_strings_can_be_read(tmp_path):
     torch.save({np.str_("AARS"): torch.ones(2)}, tmp_path / "map.pt")
     assert list(read_torch(tmp_path / "map.pt", "")) == ["AARS"]
+
+
+@pytest.mark.parametrize("number", [np.int64(7), np.float32(0.5), np.bool_(True), np.uint8(3), np.float64(0.25)])
+def test_numbers_of_numpy_among_the_hyperparameters_can_be_read(tmp_path, number):
+    torch.save({"hyper_parameters": {"decoder_cfg": {"gene_dim": number}}}, tmp_path / "run.ckpt")
+    assert read_torch(tmp_path / "run.ckpt", "") == {"hyper_parameters": {"decoder_cfg": {"gene_dim": number}}}
 
 
 def test_a_list_is_not_the_expected_dict(tmp_path):
