@@ -22,9 +22,10 @@ class Comparison:
     Attributes
     ----------
     rows
-        One row per predictor and metric: `predictor`, `metric`, `mean`, `sd`, `n` (conditions with a value),
-        `n_missing`, `difference` (mean of predictor minus reference over pairs), `p_mann_whitney`,
-        `q_mann_whitney`, `p_wilcoxon`, `q_wilcoxon`. Tests are empty for the reference.
+        One row per predictor and metric: `predictor`, `metric`, `mean`, `sd`, `n` (conditions that went into them,
+        see `in_common`), `n_missing` (shared conditions where the predictor has no value), `difference` (mean of
+        predictor minus reference), `p_mann_whitney`, `q_mann_whitney`, `p_wilcoxon`, `q_wilcoxon`. Tests are empty
+        for the reference.
     reference
         Name of the reference predictor.
     predictors, metrics
@@ -33,6 +34,8 @@ class Comparison:
         Conditions that all predictors share.
     left_out
         Conditions of each predictor that not all share.
+    values
+        Predictor to the table that its means are of: the shared conditions, NaN where not all have a value.
     """
 
     rows: pd.DataFrame
@@ -41,6 +44,7 @@ class Comparison:
     metrics: tuple[Metric, ...]
     n_conditions: int
     left_out: dict[str, int] = field(default_factory=dict)
+    values: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def cell(self, predictor: str, metric: str) -> pd.Series:
         """Return one row."""
@@ -70,7 +74,8 @@ def compare(
     Returns
     -------
     Comparison
-        Means and tests. The correction runs over the metrics of one predictor.
+        Means and tests, for each metric over the same conditions for all predictors. The correction runs over the
+        metrics of one predictor.
 
     Raises
     ------
@@ -94,20 +99,68 @@ def compare(
         logger.warning("%s: %d of its conditions are not in every run and are left out", name, count)
     known = known or BY_NAME
     chosen = tuple(known[name] for name in (metrics or known) if all(name in t.columns for t in indexed.values()))
+    limited = {name: table.loc[shared] for name, table in indexed.items()}
+    values, lacking = in_common(limited, [metric.name for metric in chosen])
     rows = []
-    base = indexed[reference].loc[shared]
-    for name, table in indexed.items():
-        mine = table.loc[shared]
-        block = [_row(name, metric.name, mine, base, name == reference) for metric in chosen]
+    for name, table in values.items():
+        block = [
+            _row(name, metric.name, table, values[reference], int(lacking[name][metric.name].sum()), name == reference)
+            for metric in chosen
+        ]
         for test in ("mann_whitney", "wilcoxon"):
             corrected = benjamini_hochberg(np.array([row[f"p_{test}"] for row in block]))
             for row, q in zip(block, corrected, strict=True):
                 row[f"q_{test}"] = float(q)
         rows += block
-    return Comparison(pd.DataFrame(rows), reference, list(tables), chosen, len(shared), left_out)
+    return Comparison(
+        pd.DataFrame(rows),
+        reference,
+        list(tables),
+        chosen,
+        len(shared),
+        left_out,
+        {name: table.reset_index() for name, table in values.items()},
+    )
 
 
-def _row(name: str, metric: str, mine: pd.DataFrame, base: pd.DataFrame, is_reference: bool) -> dict[str, object]:
+def in_common(
+    tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Make every mean of a metric one over the same conditions, whoever lacks values.
+
+    A predictor without a value for its worst conditions would else look better than one that has them all.
+
+    Parameters
+    ----------
+    tables
+        Predictor to table; all have the same index.
+    metrics
+        Columns.
+
+    Returns
+    -------
+    tuple
+        The metrics' tables, with NaN wherever a predictor has none; and for each predictor where it had none
+        (booleans). A predictor that has no value for a metric anywhere takes nothing from the others.
+
+    Examples
+    --------
+    >>> a, b = (pd.DataFrame({"mse": values}) for values in ([1.0, 2.0, 3.0], [1.0, np.nan, 5.0]))
+    >>> in_common({"a": a, "b": b}, ["mse"])[0]["a"]["mse"].tolist()
+    [1.0, nan, 3.0]
+    """
+    known = {name: np.isfinite(table[list(metrics)].astype(np.float64)) for name, table in tables.items()}
+    in_all: pd.DataFrame | None = None
+    for has in known.values():
+        usable = has | ~has.any()
+        in_all = usable if in_all is None else in_all & usable
+    values = {name: table[list(metrics)].where(known[name] & in_all) for name, table in tables.items()}
+    return values, {name: ~has for name, has in known.items()}
+
+
+def _row(
+    name: str, metric: str, mine: pd.DataFrame, base: pd.DataFrame, missing: int, is_reference: bool
+) -> dict[str, object]:
     values, others = (table[metric].to_numpy(dtype=np.float64) for table in (mine, base))
     known = values[np.isfinite(values)]
     pairs = np.isfinite(values) & np.isfinite(others)
@@ -117,7 +170,7 @@ def _row(name: str, metric: str, mine: pd.DataFrame, base: pd.DataFrame, is_refe
         "mean": float(known.mean()) if len(known) else float("nan"),
         "sd": float(known.std(ddof=1)) if len(known) > 1 else float("nan"),
         "n": len(known),
-        "n_missing": len(values) - len(known),
+        "n_missing": missing,
         "difference": float((values - others)[pairs].mean()) if pairs.any() else float("nan"),
         "p_mann_whitney": float("nan") if is_reference else mann_whitney(values, others),
         "p_wilcoxon": float("nan") if is_reference else paired_wilcoxon(values, others),

@@ -19,7 +19,7 @@ from state_rag.evaluation.significance import out_of_reach, smallest_wilcoxon
 LEGEND = (
     "Marks: differs from {reference}; \u2020 q < .01, \u2021 q < .05 by Mann-Whitney U (as published; conservative on "
     "paired conditions), ** q < .01, * q < .05 by paired Wilcoxon; q: Benjamini-Hochberg over the metrics. "
-    "Mean over {n} conditions. Best value of a row in bold."
+    "{over} Best value of a row in bold."
 )
 
 
@@ -57,15 +57,31 @@ def number(value: float) -> str:
 
 def legend(comparison: Comparison) -> str:
     """Return the explanation of the marks, `limits` and `exceptions`."""
-    marks_mean = LEGEND.format(reference=comparison.reference, n=comparison.n_conditions)
+    marks_mean = LEGEND.format(reference=comparison.reference, over=mean_over(comparison))
     return "\n".join([marks_mean, *limits(comparison), *exceptions(comparison)])
+
+
+def mean_over(comparison: Comparison) -> str:
+    """Return a sentence on how many conditions the means are over."""
+    fewer = any(count < comparison.n_conditions for count in _counts(comparison).values())
+    if not fewer:
+        return f"Mean over {comparison.n_conditions} conditions."
+    return (
+        f"Mean over at most {comparison.n_conditions} conditions, for each metric those where every predictor has a "
+        "value (see below)."
+    )
 
 
 def limits(comparison: Comparison) -> list[str]:
     """Return a line on marks that the paired test cannot give to so few conditions, if there are any."""
-    conditions, metrics = comparison.n_conditions, len(comparison.metrics)
-    if len(comparison.predictors) < 2 or not metrics:
+    metrics, counts = len(comparison.metrics), sorted(set(_counts(comparison).values()) - {0})
+    if len(comparison.predictors) < 2 or not counts:
         return []
+    if len(counts) > 1:
+        if smallest_wilcoxon(counts[0]) < 0.01:
+            return []
+        return [f"Metrics over {_conditions(counts[0])}: {_cannot(counts[0])}."]
+    conditions = counts[0]
     needed = {mark: out_of_reach(conditions, metrics, level) for mark, level in (("*", 0.05), ("**", 0.01))}
     hard = {mark: count for mark, count in needed.items() if count > max(1, metrics / 2)}
     if not hard:
@@ -78,21 +94,51 @@ def limits(comparison: Comparison) -> list[str]:
         for mark, count in hard.items()
         if count <= metrics
     ]
+    return [f"{_conditions(conditions)}: {_cannot(conditions)}; {'; '.join(parts)}."]
+
+
+def _conditions(count: int) -> str:
+    return f"{count} condition{'s' * (count > 1)}"
+
+
+def _cannot(conditions: int) -> str:
     smallest = f"{smallest_wilcoxon(conditions):.3g}".removeprefix("0")
-    some = f"{conditions} condition{'s' * (conditions > 1)}"
-    return [f"{some}: the paired test cannot go below p = {smallest}; {'; '.join(parts)}."]
+    return f"the paired test cannot go below p = {smallest}"
+
+
+def _counts(comparison: Comparison) -> dict[str, int]:
+    """Return over how many conditions each metric's means are."""
+    return {str(name): int(rows["n"].max()) for name, rows in comparison.rows.groupby("metric", sort=False)}
 
 
 def exceptions(comparison: Comparison) -> list[str]:
-    """Return a line for every metric that lacks values, and for every predictor that lost conditions."""
-    lines = []
-    missing = comparison.rows[comparison.rows["n_missing"] > 0]
-    for metric, rows in missing.groupby("metric", sort=False):
-        counts = sorted(set(rows["n_missing"]))
-        shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
-        lines.append(f"{metric}: undefined for {shown} conditions, which its mean leaves out.")
+    """Return lines on predictors that lack values, on the metrics that are over fewer conditions for it, and so on."""
+    lines, whole = [], comparison.n_conditions
+    counts = _counts(comparison)
+    for name in comparison.predictors:
+        mine = comparison.rows[comparison.rows["predictor"] == name]
+        some = mine[(mine["n_missing"] > 0) & (mine["n_missing"] < whole)]
+        for missing, rows in some.groupby("n_missing", sort=False):
+            lines.append(f"{name} has no value in {missing} of {whole} conditions: {_told(rows, comparison)}.")
+        none = mine[(mine["n_missing"] >= whole) & mine["metric"].map(lambda metric: counts[metric] > 0)]
+        if len(none):
+            lines.append(f"{name} has no value in any condition: {_told(none, comparison)}.")
+    one_each = comparison.rows.drop_duplicates("metric")
+    fewer = one_each.assign(n=one_each["metric"].map(counts))
+    for count, rows in fewer[fewer["n"] < whole].groupby("n", sort=False):
+        over = f"over the {_conditions(count)} where every predictor has a value" if count else "no condition to show"
+        lines.append(f"{_told(rows, comparison)}: {over}.")
     lines += [f"{name}: {count} conditions not shared by all, left out." for name, count in comparison.left_out.items()]
     return lines
+
+
+def _told(rows: pd.DataFrame, comparison: Comparison) -> str:
+    """Return the names of some metrics, or of those that are not among them where these are fewer."""
+    names, every = list(rows["metric"]), [metric.name for metric in comparison.metrics]
+    others = [name for name in every if name not in names]
+    if not others and len(names) > 1:
+        return "every metric"
+    return f"every metric but {', '.join(others)}" if len(others) < len(names) - 1 else ", ".join(names)
 
 
 def terminal_tables(comparison: Comparison, width: int = 80) -> list:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from state_rag.evaluation.compare import compare
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import Run
 from state_rag.files import sample_digest
@@ -28,10 +29,13 @@ def send_evaluation(run: Run, folder: Path) -> bool:
         Whether it was logged.
     """
     model, baselines, _ = load_tables(folder)
-    metrics = [name for name in definitions([folder]) if name in model]
+    known = definitions([folder])
+    metrics = [name for name in known if name in model]
     predictors = {**{str(name): table for name, table in baselines.groupby("predictor", sort=False)}, run.name: model}
+    shown = [name for name in metrics if all(name in table for table in predictors.values())]
+    comparison = compare(predictors, run.name, shown, known)
     rows: list[list[Any]] = [
-        [name, len(table), *(_number(table[metric].mean()) if metric in table else None for metric in metrics)]
+        [name, len(table), *(_number(comparison.cell(name, metric)["mean"]) for metric in shown)]
         for name, table in predictors.items()
     ]
     means = {metric: value for metric in metrics if (value := _number(model[metric].mean())) is not None}
@@ -41,7 +45,7 @@ def send_evaluation(run: Run, folder: Path) -> bool:
         run.folder,
         means=means,
         tables={
-            "table": (["predictor", "conditions", *metrics], rows),
+            "table": (["predictor", "conditions", *shown], rows),
             "conditions": (list(conditions.columns), listed),
         },
         pictures={path.stem: path for path in sorted((folder / "plots").glob("*.png"))},

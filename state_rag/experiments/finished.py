@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.compare import KEY, Comparison, compare
+from state_rag.evaluation.compare import KEY, Comparison, compare, in_common
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import RESULTS
 from state_rag.experiments.jobs import Job, read_jobs
 from state_rag.experiments.lock import is_locked
 from state_rag.experiments.methods import Method, in_order, methods_of
+from state_rag.names import close_spellings
 
 logger = logging.getLogger(__name__)
 Place = tuple[str, int]
@@ -238,14 +239,22 @@ def compare_shared(
     first = names[reference] if reference in included else next(iter(chosen))
     common = [name for name in known if all(name in table.columns for by in tables.values() for table in by.values())]
     if unknown := [name for name in metrics if name not in common]:
-        raise StateRagError(f"no metric {unknown[0]!r} in all of the evaluations; choose from {', '.join(common)}.")
-    averaged = {
-        name: pd.concat(by.values()).groupby(KEY, sort=False)[list(metrics)].mean().reset_index()
-        for name, by in tables.items()
-    }
+        without = next(
+            (found.folder for by in chosen.values() for found in by.values() if unknown[0] not in found.model), None
+        )
+        where = f" ({without} has none; `state-rag evaluate --force` computes it)" if without else ""
+        close = ", ".join(close_spellings(unknown[0], common, 3))
+        raise StateRagError(
+            f"no metric {unknown[0]!r} in all of the evaluations{where}; "
+            + (f"close spellings: {close}; " if close else "")
+            + f"choose from {', '.join(common)}."
+        )
+    whole = {name: _one_table(by) for name, by in tables.items()}
+    values, lacking = in_common(whole, metrics)
+    averaged = {name: table.groupby(level=KEY, sort=False).mean().reset_index() for name, table in values.items()}
     comparison = compare(averaged, first, metrics, known)
     comparison.left_out = left_out
-    _over_seeds(comparison, tables, shared_seeds)
+    _over_seeds(comparison, values, lacking)
     if reference not in included:
         tests = [column for column in comparison.rows if column.startswith(("p_", "q_")) or column == "difference"]
         comparison.rows[tests] = np.nan
@@ -346,21 +355,21 @@ def _refuse_overlap(place: Place, conditions: Sequence[tuple], others: Mapping[P
             )
 
 
+def _one_table(by_place: Mapping[Place, pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of all places as one, whose index says held-out line, seed and condition."""
+    parts = [table.assign(held_out=line, seed=seed) for (line, seed), table in by_place.items()]
+    return pd.concat(parts).set_index(["held_out", "seed", *KEY])
+
+
 def _over_seeds(
-    comparison: Comparison, tables: Mapping[str, Mapping[Place, pd.DataFrame]], seeds: Sequence[int]
+    comparison: Comparison, values: Mapping[str, pd.DataFrame], lacking: Mapping[str, pd.DataFrame]
 ) -> None:
-    """Set each row's `mean` to the mean over seeds, and add `sd_over_seeds` and `n_seeds`."""
-    means = {
-        name: pd.DataFrame(
-            [
-                pd.concat([table for place, table in by.items() if place[1] == seed]).mean(numeric_only=True)
-                for seed in seeds
-            ]
-        )
-        for name, by in tables.items()
-    }
+    """Set each row's `mean` to the mean over seeds, `n_missing` to the conditions that lack a seed; add the spread."""
+    by_seed = {name: table.groupby(level="seed").mean() for name, table in values.items()}
+    missing = {name: table.groupby(level=KEY).any().sum() for name, table in lacking.items()}
     rows = comparison.rows
     pairs = list(zip(rows["predictor"], rows["metric"], strict=True))
-    rows["mean"] = [float(means[name][metric].mean()) for name, metric in pairs]
-    rows["sd_over_seeds"] = [float(means[name][metric].std(ddof=1)) for name, metric in pairs]
-    rows["n_seeds"] = len(seeds)
+    rows["mean"] = [float(by_seed[name][metric].mean()) for name, metric in pairs]
+    rows["n_missing"] = [int(missing[name][metric]) for name, metric in pairs]
+    rows["sd_over_seeds"] = [float(by_seed[name][metric].std(ddof=1)) for name, metric in pairs]
+    rows["n_seeds"] = [len(by_seed[name]) for name, _ in pairs]

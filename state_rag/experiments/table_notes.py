@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from state_rag.evaluation.tables import exceptions, legend, limits
+from state_rag.evaluation.tables import exceptions, legend, limits, mean_over
 from state_rag.experiments.finished import Shared, Sweep
 from state_rag.experiments.methods import Method
 
@@ -17,14 +17,14 @@ def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, t
         notes.append("No run has been evaluated yet.")
     else:
         if tested is None:
-            notes.append(f"Mean over {shared.comparison.n_conditions} conditions. Best value in bold.")
+            notes.append(f"{mean_over(shared.comparison)} Best value in bold.")
             notes += exceptions(shared.comparison)
         elif tested in shared.comparison.predictors:
             notes.append(legend(shared.comparison))
         else:
             notes.append(
-                f"No tests: {tested}, which the others are tested against, has no results to compare yet. Mean over "
-                f"{shared.comparison.n_conditions} conditions. Best value of a row in bold."
+                f"No tests: {tested}, which the others are tested against, has no results to compare yet. "
+                f"{mean_over(shared.comparison)} Best value of a row in bold."
             )
             notes += exceptions(shared.comparison)
         notes.append(compared(shared))
@@ -76,4 +76,4 @@ def line_notes(line: str, shared: Shared | None) -> list[str]:
         return [f"{line}: no run has been evaluated yet."]
     seeds = ", ".join(map(str, shared.seeds))
     over = f"{line}: {shared.comparison.n_conditions} conditions, seed{'s' * (len(shared.seeds) > 1)} {seeds}."
-    return [over, *(f"{line}, {limit}" for limit in limits(shared.comparison))]
+    return [over, *(f"{line}, {told}" for told in [*limits(shared.comparison), *exceptions(shared.comparison)])]

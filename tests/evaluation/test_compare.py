@@ -4,7 +4,7 @@ import pytest
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.compare import compare
-from state_rag.evaluation.significance import benjamini_hochberg
+from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
 
 
 def table(shift=0.0, n=60, seed=0, noise=0.02):
@@ -59,12 +59,40 @@ def test_correction_runs_over_the_metrics_of_one_predictor():
     np.testing.assert_allclose(rows["q_wilcoxon"], benjamini_hochberg(rows["p_wilcoxon"].to_numpy()))
 
 
-def test_missing_values_are_counted_and_left_out_of_the_mean():
-    gaps = table(seed=2)
-    gaps.loc[:4, "mse"] = np.nan
-    row = compare({"a": table(seed=1), "b": gaps}, "a").cell("b", "mse")
-    assert (row["n"], row["n_missing"]) == (55, 5)
-    assert row["mean"] == pytest.approx(gaps["mse"].mean())
+def test_a_predictor_without_its_worst_conditions_does_not_look_better_than_with_them():
+    honest, reference = table(0.5, seed=2), table(seed=1)
+    worst = honest["mse"].nlargest(20).index
+    gaps = honest.copy()
+    gaps.loc[worst, "mse"] = np.nan
+    result = compare({"ours": reference, "gaps": gaps}, "ours")
+    rest = honest.index.difference(worst)
+    ours, theirs = result.cell("ours", "mse"), result.cell("gaps", "mse")
+    assert (theirs["n"], theirs["n_missing"], ours["n"], ours["n_missing"]) == (40, 20, 40, 0)
+    assert ours["mean"] == pytest.approx(reference.loc[rest, "mse"].mean())
+    assert theirs["mean"] == pytest.approx(honest.loc[rest, "mse"].mean())
+    assert theirs["difference"] == pytest.approx(theirs["mean"] - ours["mean"])
+    both = reference.loc[rest, "mse"].to_numpy(), honest.loc[rest, "mse"].to_numpy()
+    assert theirs["p_mann_whitney"] == pytest.approx(mann_whitney(both[1], both[0]))
+    assert result.cell("ours", "energy_pca50")["n"] == 60
+
+
+def test_a_third_predictors_gaps_limit_everybodys_mean():
+    gaps = table(seed=3)
+    gaps.loc[:9, "mse"] = np.nan
+    named = {"a": table(seed=1), "b": table(1.0, seed=2), "gaps": gaps}
+    result = compare(named, "a")
+    for name, one in named.items():
+        assert result.cell(name, "mse")["mean"] == pytest.approx(one["mse"].iloc[10:].mean())
+    assert result.values["b"]["mse"].notna().sum() == 50
+
+
+def test_a_predictor_without_any_value_leaves_the_others_theirs():
+    nothing = table(seed=3).assign(mse=np.nan)
+    result = compare({"a": table(seed=1), "b": table(1.0, seed=2), "nothing": nothing}, "a")
+    assert result.cell("b", "mse")["n"] == 60
+    assert np.isfinite(result.cell("b", "mse")["p_wilcoxon"])
+    assert result.cell("nothing", "mse")[["n", "n_missing"]].tolist() == [0, 60]
+    assert np.isnan(result.cell("nothing", "mse")["mean"])
 
 
 def test_runs_without_a_common_condition_and_unknown_references_are_refused():

@@ -64,10 +64,38 @@ def test_the_terminal_tables_fit_into_the_width_and_show_every_predictor(compari
     assert "…" not in stream.getvalue()
 
 
-def test_the_legend_says_which_metric_is_undefined_how_often():
-    gaps = table(seed=2)
-    gaps.loc[:4, "mse"] = float("nan")
-    assert "mse: undefined for 5 conditions" in tables.legend(compare({"a": table(), "b": gaps}, "a"))
+def lacking(count, *metrics, n=60):
+    gaps = table(seed=2, n=n)
+    gaps.loc[: count - 1, list(metrics)] = float("nan")
+    return gaps
+
+
+def test_the_legend_names_who_lacks_how_many_conditions_for_which_metrics():
+    told = tables.legend(compare({"a": table(), "b": lacking(5, "mse")}, "a"))
+    assert "Mean over at most 60 conditions, for each metric those where every predictor has a value" in told
+    assert "b has no value in 5 of 60 conditions: mse." in told
+    assert "mse: over the 55 conditions where every predictor has a value." in told
+
+
+def test_a_predictor_without_any_value_is_named_and_takes_no_conditions_from_the_others():
+    found = compare({"a": table(), "b": lacking(60, "mse")}, "a")
+    told = tables.legend(found)
+    assert "Mean over 60 conditions." in told
+    assert "b has no value in any condition: mse." in told
+    cells = {names[0]: row for names, row in tables.comparison_grid(found).rows}
+    assert [cell.text for cell in cells["MSE ↓"]] == [tables.number(table()["mse"].mean()), "-"]
+
+
+def test_many_metrics_with_the_same_gaps_are_told_as_every_metric():
+    names = ("mse", "pearson_delta", "energy_pca50")
+    assert "b has no value in 5 of 60 conditions: every metric." in tables.legend(
+        compare({"a": table(), "b": lacking(5, *names)}, "a")
+    )
+
+
+def test_metrics_over_fewer_conditions_say_what_the_paired_test_cannot_show_there():
+    found = compare({"a": table(n=12), "b": lacking(6, "mse", n=12)}, "a")
+    assert tables.limits(found) == ["Metrics over 6 conditions: the paired test cannot go below p = .0312."]
 
 
 @pytest.mark.parametrize(

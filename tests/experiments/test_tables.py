@@ -204,9 +204,37 @@ def test_table_2_and_a_table_without_tests_say_what_their_means_leave_out(tmp_pa
     make_job(tmp_path, "differentiable", "k562", 0, 5, conditions=15)
     make_job(tmp_path, "none", "k562", status="waiting")
     sweep = read_sweep(tmp_path)
-    for table in (table2(sweep, metric="mse"), table1(sweep, topk=2, reference="none")):
-        assert "mse: undefined for 3 conditions, which its mean leaves out." in table.grid.notes
+    whole = table1(sweep, topk=2, reference="none")
+    for table, told in (
+        (table2(sweep, metric="mse"), "PT-RAG, K = 2 has no value in 3 of 15 conditions: mse."),
+        (whole, "PT-RAG has no value in 3 of 20 conditions: mse."),
+    ):
+        assert told in table.grid.notes
+        assert "conditions where every predictor has a value." in table.grid.notes
     assert "PT-RAG, K = 2: 5 conditions not shared by all, left out." in table2(sweep, metric="mse").grid.notes
+
+
+def test_a_value_that_one_method_lacks_for_a_seed_is_left_out_of_all_for_that_seed(tmp_path):
+    jobs = {
+        (method, seed): make_job(tmp_path, method, "k562", seed) for method in ("none", "genept") for seed in (0, 1)
+    }
+    tables = {key: pd.read_csv(job.predictions / "gge/results.csv") for key, job in jobs.items()}
+    tables["genept", 0].loc[:4, "mse"] = np.nan
+    tables["genept", 0].to_csv(jobs["genept", 0].predictions / "gge/results.csv", index=False)
+    shown = table1(read_sweep(tmp_path), metrics=["mse"])
+    rest = tables["none", 0]["perturbation"].isin(tables["genept", 0].dropna(subset="mse")["perturbation"])
+    expected = (tables["none", 0].loc[rest, "mse"].mean() + tables["none", 1]["mse"].mean()) / 2
+    assert cell(shown, "STATE", "mse")["mean"] == pytest.approx(expected)
+    assert cell(shown, "STATE+GenePT", "mse")["n_missing"] == 5
+    assert "STATE+GenePT has no value in 5 of 20 conditions: mse." in shown.grid.notes
+
+
+def test_a_metric_that_a_run_lacks_is_refused_with_that_run_and_close_spellings(tmp_path):
+    job = make_job(tmp_path, "none", "k562")
+    path = job.predictions / "gge/results.csv"
+    pd.read_csv(path).drop(columns="energy_pca50").to_csv(path, index=False)
+    with pytest.raises(StateRagError, match="k562_s0.*has none.*close spellings: mse_pca50"):
+        table1(read_sweep(tmp_path), metrics=["energy_pca50"])
 
 
 def test_columns_by_line_use_each_lines_own_seeds_and_tests(tmp_path):
