@@ -3,8 +3,8 @@
 PyTorch lets a backend be written in Python. This one computes on the CPU, and shows what can go wrong on a GPU:
 
 - Operations on tensors of two devices are refused, except where CUDA takes them too (numbers, index tensors, copies).
-- Every computed value is off by one more rounding error, and so are the terms of every sum and product of matrices:
-  another device adds in another order, and results must not depend on it.
+- Every value that had to be rounded is off by one more rounding error, and so are the terms of every sum and product of
+  matrices: another device adds in another order, and results must not depend on it.
 - Each time that the host waits for the device (a value is read, a shape depends on values, memory that is not pinned
   is copied), the place in the code is noted.
 
@@ -126,8 +126,10 @@ def _on_device(operation, *args, **kwargs):
     rounds = name.rstrip("_") in SUMS | ROUNDED
     if operation._schema.is_mutable:
         return _pytree.tree_map(functools.partial(_written, tensors, rounds), result)
-    if rounds:
+    if rounds and name in SUMS:
         result = _pytree.tree_map(_off_by_rounding, result)
+    elif rounds:
+        result = _pytree.tree_map(_off_where_it_rounded, result, operation(*_pytree.tree_map(_wide, terms), **here))
     return _pytree.tree_map(_sent, result) if there else result
 
 
@@ -177,6 +179,16 @@ def _off_by_rounding(leaf: object) -> object:
         return leaf
     noise = torch.rand(leaf.shape, generator=_rounding, dtype=leaf.dtype).mul_(2).sub_(1)
     return torch.where(torch.isfinite(leaf), leaf * (1 + noise * torch.finfo(leaf.dtype).eps), leaf)
+
+
+def _off_where_it_rounded(leaf: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Leave float32 numbers that are right to the last digit, such as 0 - x: every device has the same."""
+    off = _off_by_rounding(leaf)
+    return torch.where(leaf.double() == exact, leaf, off) if leaf.dtype == torch.float32 else off
+
+
+def _wide(leaf: object) -> object:
+    return leaf.double() if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 else leaf
 
 
 def _note_wait(why: str) -> None:

@@ -79,6 +79,18 @@ def test_every_variant_is_a_forward_pass_with_that_weight_at_zero(mode, cells):
     assert np.abs(found.without_one - found.whole).max() > 1e-2
 
 
+def switched_off_on(device, mode):
+    last = LastTrace()
+    found = switch_off_each(model_of(mode, last).to(device), one_set(tiny.CELLS), last)
+    return found.whole, found.without_one, found.without_any, found.inclusion
+
+
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_another_device_gives_the_same_variants(on_pretend_gpu, mode):
+    for there, here in zip(on_pretend_gpu(switched_off_on, "pretend", mode), switched_off_on("cpu", mode), strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+
+
 def test_a_neighbour_that_nobody_includes_changes_nothing(monkeypatch):
     last = LastTrace()
     model = model_of("differentiable", last)
