@@ -134,6 +134,10 @@ def compose() -> Callable[..., dict]:
 @pytest.fixture(scope="session")
 def on_pretend_gpu() -> Iterator[Callable[..., Any]]:
     """Return a function that calls another one, of a test module, in a process that has the device `pretend`."""
+    from torch.utils import backend_registration
+
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this version of torch takes no backend written in Python")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_pretend_gpu) as process:
         yield lambda function, *args: process.submit(function, *args).result(timeout=300)
 
