@@ -4,16 +4,17 @@ Each predicts a condition's mean effect; its profile is the real control mean pl
 control cells of the cell line moved by it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
+from state_rag.evaluation.ridge import RidgeModel, fit_ridge
+from state_rag.evaluation.row_store import row_blocks
 from state_rag.evaluation.training_effects import TrainingEffects
 
 MIN_RIDGE_CONDITIONS = 10
 NO_EFFECT = "no effect"
-RIDGE_ALPHAS = tuple(10.0**power for power in range(-4, 5))
 
 
 class Baseline(Protocol):
@@ -51,11 +52,14 @@ class MeanEffect:
     """
 
     def __init__(self, training: TrainingEffects):
-        self.by_line: dict[str, np.ndarray] = {
-            line: np.mean(list(effects.values()), axis=0) for line, effects in training.effects.items() if effects
-        }
-        every = [effect for effects in training.effects.values() for effect in effects.values()]
-        self.overall: np.ndarray = np.mean(every, axis=0)
+        self.by_line: dict[str, np.ndarray] = {}
+        every, count = np.zeros(()), 0
+        for line, effects in training.effects.items():
+            if effects:
+                total = sum(effects.values(), start=np.zeros(()))
+                self.by_line[line] = total / len(effects)
+                every, count = every + total, count + len(effects)
+        self.overall: np.ndarray = every / count
 
     def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
         """Return the mean training effect `[G]`."""
@@ -72,24 +76,24 @@ class OtherLines:
     A perturbation that no other line has falls back to the mean effect.
     """
 
-    def __init__(self, training: TrainingEffects):
+    def __init__(self, training: TrainingEffects, fallback: Baseline | None = None):
         self.training = training
-        self.fallback = MeanEffect(training)
+        self.fallback = fallback or MeanEffect(training)
 
     def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
         """Return the perturbation's mean effect over the other lines `[G]`."""
-        found = self._found(perturbation, cell_line)
-        return np.mean(found, axis=0) if found else self.fallback.effect(perturbation, cell_line)
+        lines = self._lines(perturbation, cell_line)
+        if not lines:
+            return self.fallback.effect(perturbation, cell_line)
+        return np.mean([self.training.effects[line][perturbation] for line in lines], axis=0)
 
     def knows(self, perturbation: str, cell_line: str) -> bool:
         """Return whether another line's training data has the perturbation."""
-        return bool(self._found(perturbation, cell_line))
+        return bool(self._lines(perturbation, cell_line))
 
-    def _found(self, perturbation: str, cell_line: str) -> list[np.ndarray]:
+    def _lines(self, perturbation: str, cell_line: str) -> list[str]:
         return [
-            effects[perturbation]
-            for line, effects in self.training.effects.items()
-            if line != cell_line and perturbation in effects
+            line for line, effects in self.training.effects.items() if line != cell_line and perturbation in effects
         ]
 
 
@@ -97,9 +101,9 @@ class Ridge:
     """Ridge regression from a perturbation's embedding to its mean effect.
 
     Fitted per cell line on the line's own training perturbations, or, with fewer than ten of them, on every training
-    perturbation's mean effect over the training lines. The penalty minimises the leave-one-out error (scikit-learn's
-    `RidgeCV`) over 1e-4 ... 1e4, with embeddings scaled to unit mean square norm. A perturbation without an
-    embedding falls back to the mean effect.
+    perturbation's mean effect over the training lines. The penalty minimises the leave-one-out error over
+    1e-4 ... 1e4, with embeddings scaled to unit mean square norm. A perturbation without an embedding falls back to
+    the mean effect. Only the model of the line asked for last is kept.
 
     Parameters
     ----------
@@ -107,13 +111,18 @@ class Ridge:
         Mean effects of the training conditions.
     embeddings
         Perturbation to vector `[D]`.
+    fallback
+        The mean effect, where it is at hand.
     """
 
-    def __init__(self, training: TrainingEffects, embeddings: Mapping[str, np.ndarray]):
+    def __init__(
+        self, training: TrainingEffects, embeddings: Mapping[str, np.ndarray], fallback: Baseline | None = None
+    ):
         self.training = training
         self.embeddings = embeddings
-        self.fallback = MeanEffect(training)
-        self.models: dict[str, tuple[object, float] | None] = {}
+        self.fallback = fallback or MeanEffect(training)
+        self._fitted_on: dict[str, str | None] = {}
+        self._latest: tuple[str | None, tuple[RidgeModel, float] | None] | None = None
 
     def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
         """Return the regression's prediction `[G]`."""
@@ -121,32 +130,40 @@ class Ridge:
         if model is None or perturbation not in self.embeddings:
             return self.fallback.effect(perturbation, cell_line)
         regression, scale = model
-        vector = np.asarray(self.embeddings[perturbation], dtype=np.float64)[None] / scale
-        return regression.predict(vector)[0]  # type: ignore[attr-defined]
+        return regression.predict(np.asarray(self.embeddings[perturbation], dtype=np.float64) / scale)
 
     def knows(self, perturbation: str, cell_line: str) -> bool:
         """Return whether the perturbation has an embedding and a regression could be fitted."""
         return perturbation in self.embeddings and self._model(cell_line) is not None
 
-    def _model(self, line: str) -> tuple[object, float] | None:
-        if line not in self.models:
-            self.models[line] = self._fit(line)
-        return self.models[line]
+    def _model(self, line: str) -> tuple[RidgeModel, float] | None:
+        if line not in self._fitted_on:
+            own = self._usable(self.training.effects.get(line, {}))
+            self._fitted_on[line] = line if len(own) >= MIN_RIDGE_CONDITIONS else None
+        source = self._fitted_on[line]
+        if self._latest is None or self._latest[0] != source:
+            self._latest = None  # two models at once would be memory for nothing
+            effects = self.training.mean_over_lines() if source is None else self.training.effects[source]
+            self._latest = source, self._fit(effects)
+        return self._latest[1]
 
-    def _fit(self, line: str) -> tuple[object, float] | None:
-        from sklearn.linear_model import RidgeCV
-
-        pairs = self._usable(self.training.effects.get(line, {}))
-        if len(pairs) < MIN_RIDGE_CONDITIONS:
-            pairs = self._usable(self.training.mean_over_lines())
-        if len(pairs) < MIN_RIDGE_CONDITIONS:
+    def _fit(self, effects: Mapping[str, np.ndarray]) -> tuple[RidgeModel, float] | None:
+        names = self._usable(effects)
+        if len(names) < MIN_RIDGE_CONDITIONS:
             return None
-        x = np.stack([np.asarray(self.embeddings[name], dtype=np.float64) for name in pairs])
-        scale = float(np.sqrt(np.square(x).sum(axis=1).mean())) or 1.0
-        return RidgeCV(alphas=RIDGE_ALPHAS).fit(x / scale, np.stack(list(pairs.values()))), scale
+        norms = (np.square(np.asarray(self.embeddings[name], dtype=np.float64)).sum() for name in names)
+        scale = float(np.sqrt(sum(norms) / len(names))) or 1.0
 
-    def _usable(self, effects: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: effect for name, effect in effects.items() if name in self.embeddings}
+        def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for rows in row_blocks(len(names)):
+                some = names[rows]
+                vectors = np.stack([np.asarray(self.embeddings[name], dtype=np.float64) for name in some])
+                yield vectors / scale, np.stack([effects[name] for name in some])
+
+        return fit_ridge(blocks), scale
+
+    def _usable(self, effects: Mapping[str, np.ndarray]) -> list[str]:
+        return [name for name in effects if name in self.embeddings]
 
 
 def naive_baselines(
@@ -165,8 +182,8 @@ def naive_baselines(
     """
     found: dict[str, Baseline] = {NO_EFFECT: NoEffect(genes)}
     if training is not None and training.n_conditions:
-        found["mean effect"] = MeanEffect(training)
-        found["same pert., other lines"] = OtherLines(training)
+        found["mean effect"] = mean = MeanEffect(training)
+        found["same pert., other lines"] = OtherLines(training, mean)
         if embeddings:
-            found["embedding ridge"] = Ridge(training, embeddings)
+            found["embedding ridge"] = Ridge(training, embeddings, mean)
     return found
