@@ -75,15 +75,16 @@ def _gge(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.console import make_console
-    from state_rag.evaluation.gather import evaluated, predictors, shown_metrics
+    from state_rag.evaluation.gather import RESERVED, evaluated, predictors, shown_metrics
     from state_rag.evaluation.results import definitions
     from state_rag.evaluation.tables import legend, terminal_tables
     from state_rag.evaluation.to_wandb import send_evaluation
 
     console = make_console()
     for run, folder in evaluated(args):
-        tables = predictors(run.name, folder, args.no_baselines)
-        comparison = compare(tables, run.name, shown_metrics(args), definitions([folder]))
+        name = f"{run.name} (run)" if run.name in RESERVED else run.name
+        tables = predictors(name, folder, args.no_baselines)
+        comparison = compare(tables, name, shown_metrics(args), definitions([folder]))
         console.print(*terminal_tables(comparison, console.width), sep="\n")
         console.print(legend(comparison), style="dim", markup=False)
         _print_notes(console, folder)
@@ -94,8 +95,10 @@ def _compare(args: argparse.Namespace) -> None:
     from state_rag.evaluation.console import make_console
     from state_rag.evaluation.gather import gather
     from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
-    from state_rag.files import atomic_path
+    from state_rag.files import atomic_path, writable_folder
 
+    if args.output:
+        writable_folder(args.output, "-o")
     found = gather(args)
     comparison = found.comparison
     console = make_console()

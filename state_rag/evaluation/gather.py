@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,22 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import NO_EFFECT
-from state_rag.evaluation.compare import Comparison, compare
-from state_rag.evaluation.conditions import Columns
+from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.metrics.registry import METRICS, choose
+from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.run_evaluation import BASELINES_LEFT_OUT, evaluate_run
 from state_rag.evaluation.runs import Run, find_run
+from state_rag.files import writable_folder
 from state_rag.names import suggest
+
+FALLBACKS = "fallbacks of "
+
+
+RESERVED = (NO_EFFECT, "mean effect", "same pert., other lines", "embedding ridge")
+"""What baselines are called."""
 
 
 @dataclass
@@ -29,37 +36,78 @@ class Gathered:
     Attributes
     ----------
     runs
-        Name to run and folder of its results.
+        Name to run and folder of its results, of those that are compared.
     tables
         Predictor to table.
     comparison
         Result of `compare`.
     remarks
         What a reader should know about the baselines.
+    apart
+        Name to run and folder of those that share no condition with the reference; see `gather`.
     """
 
     runs: dict[str, tuple[Run, Path]]
     tables: dict[str, pd.DataFrame]
     comparison: Comparison
     remarks: list[str]
+    apart: dict[str, tuple[Run, Path]] = field(default_factory=dict)
 
 
-def gather(args: argparse.Namespace) -> Gathered:
-    """Evaluate the runs of `args` and compare them and the reference's baselines."""
-    if args.names and len(args.names) != len(args.runs):
-        raise StateRagError(f"--names: {len(args.names)} names for {len(args.runs)} runs")
-    done = evaluated(args)
-    names = args.names or _distinct([run for run, _ in done])
-    reference = _reference(args.reference, done, names)
-    own = {name: predictors(name, folder, args.no_baselines) for name, (_, folder) in zip(names, done, strict=True)}
+def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
+    """Evaluate the runs of `args` and compare them and the reference's baselines.
+
+    Parameters
+    ----------
+    args
+        From a parser with this room's options.
+    set_apart
+        Whether runs that share no condition with the reference are evaluated only, rather than refused.
+
+    Raises
+    ------
+    StateRagError
+        If two runs have one name or are the same, a name is a baseline's, runs were scored on different real cells,
+        or no condition is shared.
+    """
+    runs = find_runs(args)
+    names = names_of(runs, args.names)
+    reference = _reference(args.reference, runs, names)
+    done = dict(zip(names, evaluated(args, runs), strict=True))
+    own = {name: predictors(name, folder, args.no_baselines) for name, (_, folder) in done.items()}
+    conditions = {name: set(own[name][name][KEY].itertuples(index=False, name=None)) for name in names}
+    apart = {name: found for name, found in done.items() if not conditions[name] & conditions[reference]}
+    if apart and not set_apart:
+        raise StateRagError(
+            f"{next(iter(apart))} and {reference} have no condition (perturbation in cell line) in common; they were "
+            "predicted on different tests, so there is nothing to compare"
+        )
+    compared = {name: found for name, found in done.items() if name not in apart}
+    folders = {name: folder for name, (_, folder) in compared.items()}
+    refuse_other_real_cells(folders, reference)
     tables = {key: table for key, table in own[reference].items() if key != reference}
-    tables.update({name: own[name][name] for name in names})
-    runs = dict(zip(names, done, strict=True))
-    comparison = compare(tables, reference, shown_metrics(args), definitions([folder for _, folder in done]))
-    return Gathered(runs, tables, comparison, left_out(runs[reference][1]))
+    tables.update({name: own[name][name] for name in compared})
+    comparison = compare(tables, reference, shown_metrics(args), definitions(list(folders.values())))
+    return Gathered(compared, tables, comparison, remarks(folders[reference]), apart)
 
 
-def evaluated(args: argparse.Namespace) -> list[tuple[Run, Path]]:
+def find_runs(args: argparse.Namespace) -> list[Run]:
+    """Find the runs of `args`, with the columns and control label that were given in place of the configuration's.
+
+    So whatever reads a run's cells takes the same columns.
+    """
+    given = {"pert_col": args.pert_col, "cell_type_key": args.cell_type_key, "control_pert": args.control}
+    given = {key: value for key, value in given.items() if value is not None}
+    runs = [find_run(place, args.checkpoint) for place in args.runs]
+    return [_with_data(run, given) for run in runs] if given else runs
+
+
+def _with_data(run: Run, given: Mapping[str, str]) -> Run:
+    data = {**(run.config.get("data") or {}), "kwargs": {**run.data, **given}}
+    return replace(run, config={**run.config, "data": data})
+
+
+def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> list[tuple[Run, Path]]:
     """Evaluate every run, or take its finished evaluation, and return pairs of run and results folder."""
     settings = Settings(
         deg_p=args.deg_p,
@@ -74,16 +122,14 @@ def evaluated(args: argparse.Namespace) -> list[tuple[Run, Path]]:
 
         parts = [text.partition(":") for text in args.gge_metrics]
         metrics += tuple(from_gge(name, settings, space or "raw") for name, _, space in parts)
-    runs = [find_run(place, args.checkpoint) for place in args.runs]
+    runs = find_runs(args) if runs is None else runs
+    for run in runs:
+        if args.force or not (run.results / SUMMARY).is_file():
+            writable_folder(run.results, f"results of {run.name}:")
     done = []
     for run in runs:
-        own = run.columns
-        columns = Columns(
-            args.pert_col or own.perturbation, args.cell_type_key or own.cell_line, args.control or own.control
-        )
         folder = evaluate_run(
             run,
-            columns=columns,
             settings=settings,
             metrics=metrics,
             toml=args.toml,
@@ -112,6 +158,8 @@ def predictors(name: str, folder: Path, no_baselines: bool = False) -> dict[str,
     """Return the tables of the baselines (or only the one that needs no training data) and, last, of the run."""
     model, baselines, _ = load_tables(folder)
     grouped = {str(key): table for key, table in baselines.groupby("predictor", sort=False)}
+    if name in grouped:
+        raise StateRagError(f"'{name}' is what a baseline is called; name the run otherwise with --names")
     return {**{key: table for key, table in grouped.items() if key == NO_EFFECT or not no_baselines}, name: model}
 
 
@@ -120,10 +168,16 @@ def notes(folder: Path) -> Mapping[str, Any]:
     return json.loads((folder / SUMMARY).read_text())["metadata"]["notes"]
 
 
-def left_out(folder: Path) -> list[str]:
-    """Return a line on baselines that an evaluation lacks, if there are any."""
-    why = notes(folder).get(BASELINES_LEFT_OUT)
-    return [f"Baselines left out: {why}."] if why else []
+def remarks(folder: Path) -> list[str]:
+    """Return lines on baselines that an evaluation lacks, and on where those that it has did not know an answer."""
+    found = notes(folder)
+    why = found.get(BASELINES_LEFT_OUT)
+    lines = [f"Baselines left out: {why}."] if why else []
+    fallbacks = {str(key): count for key, count in found.items() if str(key).startswith(FALLBACKS)}
+    if fallbacks:
+        parts = [f"{key.removeprefix(FALLBACKS)} in {count}" for key, count in fallbacks.items()]
+        lines.append(f"Conditions where a baseline had to fall back to a simpler one: {', '.join(parts)}.")
+    return lines
 
 
 def _gge_name(text: str) -> str:
@@ -131,21 +185,51 @@ def _gge_name(text: str) -> str:
     return f"gge_{name}" if space in ("", "raw") else f"gge_{name}_{space}"
 
 
-def _distinct(runs: Sequence[Run]) -> list[str]:
-    """Return the runs' names, with enough of their folders to tell equal ones apart."""
-    names = [run.name for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{run.folder.parent.name}/{run.folder.name}/{run.predictions.name}"
-        for name, run in zip(names, runs, strict=True)
-    ]
+def names_of(runs: Sequence[Run], given: Sequence[str] | None) -> list[str]:
+    """Return the names that runs have in tables: those given, or their own, told apart by their folders where needed.
+
+    Raises
+    ------
+    StateRagError
+        If the same predictions are there twice, or a name is there twice or is a baseline's.
+    """
+    if given and len(given) != len(runs):
+        raise StateRagError(f"--names: {len(given)} names for {len(runs)} runs")
+    places = [run.predictions.resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise StateRagError(f"{place}: these predictions were given twice; name each run once")
+    names = list(given) if given else _distinct([run.name for run in runs], places)
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise StateRagError(f"--names: '{name}' is there twice; give each run a name of its own")
+        if name in RESERVED:
+            raise StateRagError(
+                f"'{name}' ({places[number]}) is what a baseline is called; name the runs otherwise with --names, one "
+                "name per run"
+            )
+    return names
 
 
-def _reference(given: str | None, done: Sequence[tuple[Run, Path]], names: Sequence[str]) -> str:
+def _distinct(names: Sequence[str], places: Sequence[Path]) -> list[str]:
+    """Return the names, those that are not unique replaced by as much of the runs' folders as tells them apart."""
+    found = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        same = [number for number, other in enumerate(names) if other == name]
+        depth = 3
+        while len({places[number].parts[-depth:] for number in same}) < len(same):
+            depth += 1
+        for number in same:
+            found[number] = "/".join(places[number].parts[-depth:])
+    return found
+
+
+def _reference(given: str | None, runs: Sequence[Run], names: Sequence[str]) -> str:
     if given is None:
         return names[-1]
     if given in names:
         return given
-    for name, (run, _) in zip(names, done, strict=True):
+    for name, run in zip(names, runs, strict=True):
         if Path(given).resolve() in (run.folder.resolve(), run.predictions.resolve()):
             return name
     close = suggest([given], names)

@@ -12,6 +12,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
     parser.add_argument("--toml", help=f"split file that names the training data {FROM_RUN}")
     parser.add_argument("--embeddings", help="perturbation embeddings (default: those a run was trained with)")
+    parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
+    parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
+    parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -27,9 +30,6 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold-change", choices=("log1p", "gge"), default="log1p", help="definition of log2FC")
     parser.add_argument("--components", type=int, default=50, help="dimensions of the PCA space (%(default)s)")
     parser.add_argument("--per-gene", nargs="*", default=["mse"], help="per-gene tables: mse mae delta_real ...")
-    parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
-    parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
-    parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where distances are computed; auto: the GPU if there is one"
     )

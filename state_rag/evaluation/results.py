@@ -19,6 +19,7 @@ from state_rag.evaluation.conditions import Columns
 from state_rag.evaluation.evaluate import MODEL, Evaluation
 from state_rag.evaluation.line_profiles import LineProfiles
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
+from state_rag.evaluation.real_side import real_side
 from state_rag.evaluation.row_store import row_blocks
 from state_rag.files import atomic_path
 
@@ -32,6 +33,7 @@ SPLIT = "test"
 TABLE_VALUES = 2**20
 SUMMARY = "summary.json"
 """The file that makes a results folder complete."""
+PROFILES = "profiles.npz"
 
 
 def save_evaluation(
@@ -85,12 +87,14 @@ def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any
     """Read back the model's rows, the baselines' rows and the summary."""
     if not (folder / SUMMARY).is_file():
         raise StateRagError(f"{folder}: no finished evaluation here; make one with `state-rag evaluate`")
-    text = {"perturbation": str, "cell_line": str, "condition_key": str}
-    read = [
-        pd.read_csv(folder / name, dtype=text, keep_default_na=True, na_values=[""])
+    summary = json.loads((folder / SUMMARY).read_text())
+    words = ("predictor", "perturbation", "cell_line", "condition_key", *summary.get("condition_columns", ()))
+    # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
+    model, baselines = (
+        pd.read_csv(folder / name, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
         for name in ("results.csv", "baselines.csv")
-    ]
-    return read[0], read[1], json.loads((folder / SUMMARY).read_text())
+    )
+    return model, baselines, summary
 
 
 def definitions(folders: list[Path]) -> dict[str, Metric]:
@@ -112,7 +116,7 @@ def _stored(*_: Any) -> float:
 
 def load_profiles(folder: Path) -> tuple[dict[str, LineProfiles], list[str]]:
     """Read back the mean profiles per cell line and the gene names."""
-    path = folder / "profiles.npz"
+    path = folder / PROFILES
     if not path.is_file():
         raise StateRagError(f"{path}: no such file; run `state-rag evaluate --force` once more")
     with np.load(path, allow_pickle=False) as stored:
@@ -178,6 +182,7 @@ def _summary(evaluation: Evaluation, model: pd.DataFrame, columns: Columns, meta
                 for metric in evaluation.metrics
             },
             "settings": asdict(evaluation.settings),
+            "real": real_side(evaluation),
             "notes": evaluation.notes,
             **metadata,
         },
@@ -224,7 +229,7 @@ def _save_profiles(evaluation: Evaluation, folder: Path) -> None:
         arrays[f"{number}/perturbations"] = np.array(profiles.perturbations)
         for name in ("real", "predicted", "degs", "control", "own_control"):
             arrays[f"{number}/{name}"] = getattr(profiles, name)
-    with atomic_path(folder / "profiles.npz") as path, zipfile.ZipFile(path, "w") as archive:
+    with atomic_path(folder / PROFILES) as path, zipfile.ZipFile(path, "w") as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 if isinstance(values, np.ndarray):

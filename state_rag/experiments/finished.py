@@ -11,6 +11,7 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.compare import KEY, Comparison, compare, in_common
+from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import RESULTS
 from state_rag.experiments.jobs import Job, read_jobs
@@ -222,7 +223,7 @@ def compare_shared(
     Raises
     ------
     StateRagError
-        If an evaluation lacks one of the metrics, or methods have no condition in common.
+        If an evaluation lacks one of the metrics, or methods have no condition in common or other real cells.
     """
     finished = {method: sweep.finished(method, lines) for method in names}
     included, some_lines, some_seeds = shared_places(finished, reference)
@@ -231,6 +232,9 @@ def compare_shared(
     shared_lines, shared_seeds = [x for x in sweep.lines if x in some_lines], sorted(some_seeds)
     places = [(line, seed) for seed in shared_seeds for line in shared_lines]
     chosen = {names[method]: {place: sweep.results[method, place] for place in places} for method in included}
+    for line, seed in places:
+        by_name = {name: by[line, seed].folder for name, by in chosen.items()}
+        refuse_other_real_cells(by_name, next(iter(by_name)), f" (held-out line {line}, seed {seed})")
     tables: dict[str, dict[Place, pd.DataFrame]] = _baselines(list(chosen.values()), places)
     baselines = list(tables)
     tables.update({name: {place: found.model for place, found in by.items()} for name, by in chosen.items()})
