@@ -46,12 +46,16 @@ class Condition:
 
 @dataclass
 class Side:
-    """One of the two files: its matrix, its cells' labels and its feature names (None where it has none)."""
+    """One of the two files: its matrix, its cells' labels and its feature names (None where it has none).
+
+    `pseudobulk` says whether its rows are marked as pseudobulks.
+    """
 
     name: str
     rows: Rows
     obs: pd.DataFrame
     features: list[str] | None
+    pseudobulk: bool = False
 
 
 @dataclass
@@ -65,6 +69,7 @@ class Pair:
     lines: dict[str, list[Condition]]
     controls: dict[str, tuple[np.ndarray, np.ndarray]]
     gene_order: np.ndarray | None = field(default=None)
+    genes_left_out: list[str] = field(default_factory=list)
 
     def read_real(self, rows: np.ndarray) -> np.ndarray:
         """Return real cells as float32 `[len(rows), genes]`."""
@@ -74,6 +79,13 @@ class Pair:
         """Return predicted cells as float32 `[len(rows), genes]`, in the gene order of the real ones."""
         cells = self.predicted.rows.read(rows)
         return cells if self.gene_order is None else cells[:, self.gene_order]
+
+    @property
+    def pseudobulk(self) -> bool:
+        """Return whether both sides are pseudobulks: marked as such, or with one row for each condition."""
+        conditions = [condition for some in self.lines.values() for condition in some]
+        alone = all(len(condition.real) == len(condition.predicted) == 1 for condition in conditions)
+        return alone or (self.real.pseudobulk and self.predicted.pseudobulk)
 
     @property
     def n_conditions(self) -> int:
@@ -117,7 +129,7 @@ def open_pair(
         their features cannot be brought into one order.
     """
     sides = [_open_side(source, name, columns, matrix) for source, name in ((real, "real"), (predicted, "predicted"))]
-    names, gene_order = _match_features(sides[0], sides[1], features)
+    names, gene_order, left_out = _match_features(sides[0], sides[1], features)
     groups = [_group_rows(side, columns) for side in sides]
     _check_same_conditions(groups[0], groups[1], sides)
     lines: dict[str, list[Condition]] = {}
@@ -140,7 +152,7 @@ def open_pair(
             f"'{columns.perturbation}' equals '{columns.control}' (found {', '.join(labels)}, ...). "
             "Give the control's label with --control"
         )
-    return Pair(sides[0], sides[1], columns, names, lines, controls, gene_order)
+    return Pair(sides[0], sides[1], columns, names, lines, controls, gene_order, left_out)
 
 
 def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
@@ -169,23 +181,42 @@ def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
     names = [str(value) for value in var.index] if matrix == "X" else None
     if names == [str(number) for number in range(rows.shape[1])]:
         names = None
-    return Side(name, rows, obs, names)
+    # `state tx predict --pseudobulk` adds this column, behind underscores where the data have one of that name.
+    return Side(name, rows, obs, names, any(column.lstrip("_") == "pseudobulk_n_cells" for column in have))
 
 
-def _match_features(real: Side, predicted: Side, given: list[str] | None) -> tuple[list[str], np.ndarray | None]:
-    """Return the common feature names and, where needed, the predicted columns in the real order."""
+def _match_features(
+    real: Side, predicted: Side, given: list[str] | None
+) -> tuple[list[str], np.ndarray | None, list[str]]:
+    """Return the common feature names, where needed the predicted columns in the real order, and those left out."""
     if real.features is not None and predicted.features is not None and real.features != predicted.features:
         position = {name: number for number, name in enumerate(predicted.features)}
         missing = [name for name in real.features if name not in position]
-        if missing or len(position) != len(predicted.features):
+        if missing:
             raise StateRagError(
                 f"{predicted.name}: {len(missing)} of the {len(real.features)} genes of {real.name} are missing "
-                f"({', '.join(missing[:5])}, ...); predict with the genes of the real data"
-                if missing
-                else f"{predicted.name}: gene names are not unique, so they cannot be put into the real data's order"
+                f"({_some(missing)}); predict with the genes of the real data"
             )
-        logger.info("The predicted genes are in another order than the real ones; they were reordered by name.")
-        return real.features, np.array([position[name] for name in real.features])
+        wanted = set(real.features)
+        for side in (predicted, real):
+            if side.features is not None and len(set(side.features)) != len(side.features):
+                raise StateRagError(
+                    f"{side.name}: gene names are not unique, so the two files cannot be brought into one order; make "
+                    "them unique (`adata.var_names_make_unique()`) in both"
+                )
+        left_out = [name for name in predicted.features if name not in wanted]
+        if left_out:
+            logger.warning(
+                "%s: %d of its %d genes are not in %s and were left out (%s).",
+                predicted.name,
+                len(left_out),
+                len(predicted.features),
+                real.name,
+                _some(left_out),
+            )
+        else:
+            logger.info("The predicted genes are in another order than the real ones; they were reordered by name.")
+        return real.features, np.array([position[name] for name in real.features]), left_out
     if real.rows.shape[1] != predicted.rows.shape[1]:
         raise StateRagError(
             f"{predicted.name} has {predicted.rows.shape[1]} columns, {real.name} has {real.rows.shape[1]}; "
@@ -194,7 +225,12 @@ def _match_features(real: Side, predicted: Side, given: list[str] | None) -> tup
     names = real.features or predicted.features
     if names is None and given is not None and len(given) == real.rows.shape[1]:
         names = list(given)
-    return names or [f"feature_{number}" for number in range(real.rows.shape[1])], None
+    return names or [f"feature_{number}" for number in range(real.rows.shape[1])], None, []
+
+
+def _some(names: list[str]) -> str:
+    """Return the first five names."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarray]:

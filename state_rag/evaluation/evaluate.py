@@ -14,6 +14,7 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline
+from state_rag.evaluation.cell_draws import choose_cells, condition_generator, content_keys
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
 from state_rag.evaluation.devices import choose_device
@@ -23,42 +24,13 @@ from state_rag.evaluation.metrics.inputs import RawCells
 from state_rag.evaluation.metrics.registry import METRICS, Metric
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.row_store import RowBlocks, RowStore, row_blocks
+from state_rag.evaluation.settings import PCA_LABEL, Settings
 from state_rag.evaluation.spaces import PcaSpace, fit_pca
 
 logger = logging.getLogger(__name__)
 MODEL = "model"
 READ_ROWS = 2048
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What can be chosen about an evaluation.
-
-    Attributes
-    ----------
-    deg_p, deg_log2fc, fold_change
-        Thresholds and fold-change definition of `degs.differential_genes`.
-    components
-        Dimensions of the PCA space.
-    batch
-        Conditions whose cell distances are computed together.
-    max_cells
-        Cells of a condition that enter the pairwise distances; larger conditions are thinned to this many by a
-        fixed random choice (the number of thinned conditions is reported). Means and DEGs use all cells.
-    device
-        `cpu`, `cuda`, or `auto`: the GPU where there is one.
-    seed
-        Seed of that choice, and of the control cells that baselines start from.
-    """
-
-    deg_p: float = 0.1
-    deg_log2fc: float = 0.05
-    fold_change: str = "log1p"
-    components: int = 50
-    batch: int = 32
-    max_cells: int = 1000
-    device: str = "auto"
-    seed: int = 0
+PSEUDOBULK = "pseudobulk profiles, not cells: no DEGs and no distances between clouds of cells can be told (NaN)"
 
 
 @dataclass
@@ -77,8 +49,9 @@ class Evaluation:
     features
         Gene names.
     notes
-        Counts of everything that a reader should know about: conditions with NaN input or too few cells, negative
-        values, baselines that fell back, and NaN per metric.
+        What a reader should know about: counts of conditions with NaN input or too few cells, of negative values, of
+        baselines that fell back and of NaN per metric and predictor; genes left out, pseudobulks, and PCA spaces with
+        other than 50 dimensions.
     settings
         The settings used.
     """
@@ -158,6 +131,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.settings.device)
+        self.notes.update(_describe(self.pair))
         self.on_cells = [metric for metric in self.metrics if metric.on == "cells"]
         self.on_raw = [metric for metric in self.metrics if metric.on == "raw"]
         self.on_profiles = [metric for metric in self.metrics if metric.on == "profiles"]
@@ -179,8 +153,7 @@ class _Run:
             control.mean,
             own.mean,
         )
-        rng = np.random.default_rng(self.settings.seed)
-        control_cells = self._control_cells(line, rng) if self.on_cells or self.on_raw else None
+        control_cells = self._control_cells(line) if self.on_cells or self.on_raw else None
         width = len(self.on_cells) + len(self.on_raw)
         distances = {name: np.full((len(conditions), width), np.nan) for name in self._names()}
         waiting: list[tuple[int, dict[str, np.ndarray]]] = []
@@ -190,21 +163,22 @@ class _Run:
             moments.add(real)
             real_means[number] = moments.mean
             predicted_means[number] = predicted.mean(axis=0, dtype=np.float64)
-            if not self._usable(real, predicted):
+            finite = self._finite(real, predicted)
+            if finite[0]:
+                degs[number] = differential_genes(
+                    moments,
+                    control,
+                    p_below=self.settings.deg_p,
+                    log2fc_from=self.settings.deg_log2fc,
+                    fold_change=self.settings.fold_change,
+                ).mask
+            if not all(finite):
                 continue
-            degs[number] = differential_genes(
-                moments,
-                control,
-                p_below=self.settings.deg_p,
-                log2fc_from=self.settings.deg_log2fc,
-                fold_change=self.settings.fold_change,
-            ).mask
             self.count("conditions_with_one_cell", int(min(len(real), len(predicted)) < 2))
             if control_cells is None or min(len(real), len(predicted)) < 2:
                 continue
-            clouds = {"": self._thin(real, rng), MODEL: self._thin(predicted, rng)}
-            for name in self._names()[1:]:
-                clouds[name] = self._baseline_cells(name, condition, control_cells, len(clouds[MODEL]), rng)
+            clouds = {"": self._thin(real), MODEL: self._thin(predicted)}
+            clouds.update(self._baseline_cells(condition, control_cells, len(clouds[MODEL])))
             for name in self._names():
                 inputs = RawCells(clouds[""], clouds[name], control_cells, space, pair.features)
                 distances[name][number, len(self.on_cells) :] = [metric.compute(inputs) for metric in self.on_raw]
@@ -250,35 +224,44 @@ class _Run:
         self.spaces[line] = fit_pca(blocks(), self.settings.components)
         return self.spaces[line]
 
-    def _control_cells(self, line: str, rng: np.random.Generator) -> np.ndarray:
-        rows = self.pair.controls[line][0]
-        if len(rows) > self.settings.max_cells:
-            rows = np.sort(rng.choice(rows, self.settings.max_cells, replace=False))
-        return self.pair.read_real(rows)
+    def _control_cells(self, line: str) -> np.ndarray:
+        """Return the line's real control cells, at most `max_cells`, in an order that depends on their content only."""
+        rows, seed = self.pair.controls[line][0], self.settings.seed
+        keys = (content_keys(block, seed) for block in _blocks(self.pair.read_real, rows))
+        return self.pair.read_real(rows[choose_cells(keys, self.settings.max_cells)])
 
-    def _usable(self, real: np.ndarray, predicted: np.ndarray) -> bool:
-        finite = np.isfinite(real).all(), np.isfinite(predicted).all()
+    def _finite(self, real: np.ndarray, predicted: np.ndarray) -> tuple[bool, bool]:
+        finite = bool(np.isfinite(real).all()), bool(np.isfinite(predicted).all())
         self.count("conditions_with_nan_in_real_cells", int(not finite[0]))
         self.count("conditions_with_nan_in_predicted_cells", int(not finite[1]))
         self.count("negative_values_in_real_cells", int((real < 0).sum()))
         self.count("negative_values_in_predicted_cells", int((predicted < 0).sum()))
-        return bool(all(finite))
+        return finite
 
-    def _thin(self, cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _thin(self, cells: np.ndarray) -> np.ndarray:
         if len(cells) <= self.settings.max_cells:
             return cells
         self.count("clouds_thinned")
-        return cells[np.sort(rng.choice(len(cells), self.settings.max_cells, replace=False))]
+        return cells[choose_cells([content_keys(cells, self.settings.seed)], self.settings.max_cells)]
 
-    def _baseline_cells(
-        self, name: str, condition: Condition, control_cells: np.ndarray, count: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Return real control cells moved by the baseline's effect and clipped as upstream clips predictions."""
+    def _baseline_cells(self, condition: Condition, control_cells: np.ndarray, count: int) -> dict[str, np.ndarray]:
+        """Return real control cells moved by each baseline's effect and clipped as upstream clips predictions.
+
+        All baselines move the same cells, so they differ in their effects only.
+        """
+        rng = condition_generator(self.settings.seed, condition.cell_line, condition.perturbation)
         chosen = control_cells[rng.choice(len(control_cells), count, replace=count > len(control_cells))]
-        effect = self.baselines[name].effect(condition.perturbation, condition.cell_line)
-        moved = chosen + effect.astype(np.float32)
         low = min(0.0, float(control_cells.min()))
-        return np.clip(moved, low, None)
+        return {
+            name: np.clip(
+                chosen + baseline.effect(condition.perturbation, condition.cell_line).astype(np.float32), low, None
+            )
+            for name, baseline in self.baselines.items()
+        }
+
+    def _nan_counts(self, rows: pd.DataFrame) -> dict[str, int]:
+        counts = {metric.name: int(rows[metric.name].isna().sum()) for metric in self.metrics}
+        return {name: count for name, count in counts.items() if count}
 
     def _measure(self, waiting: list[tuple[int, dict[str, np.ndarray]]], distances: dict[str, np.ndarray]) -> None:
         if not waiting:
@@ -329,12 +312,15 @@ class _Run:
         model = table[table["predictor"] == MODEL]
         self.notes["conditions"] = len(model)
         self.notes["conditions_without_degs"] = int((model["n_degs"] == 0).sum())
-        self.notes["nan_per_metric"] = {
-            metric.name: int(model[metric.name].isna().sum())
-            for metric in self.metrics
-            if model[metric.name].isna().any()
-        }
-        self.notes["pca_dimensions"] = {line: space.components.shape[1] for line, space in self.spaces.items()}
+        nan = {str(name): self._nan_counts(rows) for name, rows in table.groupby("predictor", sort=False)}
+        self.notes["nan_per_metric"] = nan.pop(MODEL)
+        self.notes["nan_per_metric_of_baselines"] = {name: counts for name, counts in nan.items() if counts}
+        used = {line: space.components.shape[1] for line, space in self.spaces.items()}
+        self.notes["pca_dimensions"] = used
+        if other := {line: number for line, number in used.items() if number != PCA_LABEL}:
+            self.notes["pca_of_other_size_than_the_labels_say"] = ", ".join(
+                f"{number} in {line}" for line, number in other.items()
+            )
         for name in ("real", "predicted"):
             if found := self.notes.get(f"negative_values_in_{name}_cells"):
                 logger.warning("%s negative values among %s cells; log-normalised data have none.", found, name)
@@ -348,6 +334,21 @@ class _Run:
         return Evaluation(
             table, self.profiles, self.spaces, self.pair.features, self.notes, self.settings, self.metrics
         )
+
+
+def _describe(pair: Pair) -> dict[str, object]:
+    """Return notes on the files, with a line of warning where the predictions are pseudobulks."""
+    notes: dict[str, object] = {}
+    if pair.genes_left_out:
+        notes["predicted_genes_left_out"] = len(pair.genes_left_out)
+    if pair.pseudobulk:
+        profiles = {
+            line: sum(len(c.real) for c in some) + len(pair.controls[line][0]) for line, some in pair.lines.items()
+        }
+        numbers = ", ".join(f"{number} in {line}" for line, number in profiles.items())
+        notes["pseudobulk"] = f"{PSEUDOBULK}; PCA is fitted on these profiles ({numbers})"
+        logger.warning("%s: %s.", pair.predicted.name, notes["pseudobulk"])
+    return notes
 
 
 def _blocks(read, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -35,6 +35,16 @@ def test_missing_genes_are_named():
         open_pair(cells(genes=("G1", "G2", "G9")), cells(), COLUMNS)
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_gene_names_that_are_not_unique_cannot_be_brought_into_one_order():
+    doubled = cells(genes=("G1", "G1", "G2"))
+    with pytest.raises(StateRagError, match="real AnnData: gene names are not unique"):
+        open_pair(cells(genes=("G2", "G3", "G1")), doubled, COLUMNS)
+    with pytest.raises(StateRagError, match="predicted AnnData: gene names are not unique"):
+        open_pair(doubled, cells(genes=("G1", "G2")), COLUMNS)
+    assert open_pair(doubled, doubled, COLUMNS).features == ["G1", "G1", "G2"]
+
+
 def test_different_widths_without_names_are_refused():
     real, predicted = cells(genes=("0", "1", "2")), cells(genes=("0", "1"))
     with pytest.raises(StateRagError, match="has 2 columns.*has 3"):

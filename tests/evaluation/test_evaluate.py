@@ -73,6 +73,49 @@ def test_shuffling_cells_within_conditions_changes_nothing():
         np.testing.assert_allclose(after[metric.name], before[metric.name], rtol=1e-5, atol=1e-7, err_msg=metric.name)
 
 
+class Fixed:
+    """A baseline that knows nothing but what every condition does."""
+
+    def __init__(self, effect):
+        self.change = effect
+
+    def effect(self, perturbation, cell_line):
+        return self.change
+
+    def knows(self, perturbation, cell_line):
+        return True
+
+
+def columns_of(table, predictor):
+    return table[table["predictor"] == predictor].reset_index(drop=True).drop(columns="predictor")
+
+
+@pytest.mark.parametrize("max_cells", [1000, 14])
+def test_shuffling_the_rows_of_both_files_changes_no_column_of_any_predictor(max_cells):
+    real, predicted = screen(0.6)
+    baselines = {"no effect": NoEffect(GENES), "something": Fixed(np.linspace(-0.5, 0.5, GENES))}
+    settings = Settings(components=20, max_cells=max_cells)
+
+    def table(*sides):
+        pair = open_pair(sides[1], sides[0], Columns())
+        return evaluate_pair(pair, baselines=baselines, settings=settings, progress=False).table
+
+    rng = np.random.default_rng(5)
+    before = table(real, predicted)
+    after = table(*(adata[rng.permutation(adata.n_obs)].copy() for adata in (real, predicted)))
+    assert set(before["predictor"]) == {"model", *baselines}
+    pd.testing.assert_frame_equal(after, before, rtol=1e-9, atol=1e-9)
+
+
+def test_baselines_move_the_same_control_cells_whatever_other_baselines_there_are():
+    real, predicted = screen(0.6, lines=("a",))
+    none, few = NoEffect(GENES), Fixed(np.full(GENES, 0.1))
+    alone = evaluated(real, predicted, baselines={"no effect": none}).table
+    beside = evaluated(real, predicted, baselines={"few": few, "no effect": none, "again": none}).table
+    pd.testing.assert_frame_equal(columns_of(beside, "no effect"), columns_of(alone, "no effect"))
+    pd.testing.assert_frame_equal(columns_of(beside, "again"), columns_of(alone, "no effect"))
+
+
 def test_batching_of_conditions_changes_nothing():
     real, predicted = screen(0.6)
     pair = open_pair(predicted, real, Columns())
@@ -129,6 +172,26 @@ def test_nan_in_a_prediction_makes_that_conditions_metrics_nan_and_is_counted():
     assert evaluation.notes["nan_per_metric"]["mse"] == 1
 
 
+def test_differential_genes_do_not_depend_on_the_prediction():
+    real, predicted = screen(0.6, lines=("a",))
+    expected = evaluated(real, predicted).model()["n_degs"]
+    predicted.X[3, 5] = np.nan
+    evaluation = evaluated(real, predicted)
+    assert evaluation.model()["n_degs"].tolist() == expected.tolist()
+    assert expected[0] > 0
+    assert evaluation.notes["conditions_without_degs"] == 0
+
+
+def test_nan_is_counted_for_every_baseline_too():
+    real, predicted = screen(0.6, lines=("a",))
+    real.X[3, 5] = np.nan
+    broken = Fixed(np.full(GENES, np.nan))
+    notes = evaluated(real, predicted, baselines={"no effect": NoEffect(GENES), "broken": broken}).notes
+    assert notes["nan_per_metric"]["mse"] == 1
+    assert notes["nan_per_metric_of_baselines"]["no effect"]["mse"] == 1
+    assert notes["nan_per_metric_of_baselines"]["broken"]["mse"] == 12
+
+
 def test_nan_in_controls_is_an_error_that_names_file_and_line():
     real, predicted = screen(lines=("a",))
     real.X[-1, 0] = np.inf
@@ -149,11 +212,40 @@ def test_a_single_cell_leaves_profiles_but_no_distances_or_degs():
     assert evaluation.notes["conditions_without_degs"] == 1
 
 
-def test_pseudobulk_with_one_row_per_condition_is_evaluated_on_profiles():
+def test_pseudobulk_with_one_row_per_condition_is_evaluated_on_profiles_and_named(caplog):
     real, predicted = screen(0.8, cells=1)
-    table = evaluated(real, predicted).model()
+    evaluation = evaluated(real, predicted)
+    table = evaluation.model()
     assert table["pearson_delta"].notna().all()
     assert table["energy_pca50"].isna().all()
+    assert evaluation.notes["nan_per_metric"]["energy_pca50"] == 24
+    assert evaluation.notes["pseudobulk"].endswith("PCA is fitted on these profiles (13 in a, 13 in b)")
+    assert [record.levelname for record in caplog.records if "pseudobulk" in record.message] == ["WARNING"]
+
+
+def test_rows_that_predict_marks_as_pseudobulks_are_recognised_and_cells_are_not():
+    real, predicted = screen(0.8, cells=2, lines=("a",))
+    assert "pseudobulk" not in evaluated(real, predicted).notes
+    for adata in (real, predicted):
+        adata.obs["_pseudobulk_n_cells"] = 30
+    assert "pseudobulk" in evaluated(real, predicted).notes
+
+
+def test_notes_say_where_pca_has_another_size_than_its_label():
+    real, predicted = screen(0.8)
+    assert evaluated(real, predicted).notes["pca_of_other_size_than_the_labels_say"] == "20 in a, 20 in b"
+
+
+def test_predicted_genes_that_the_real_file_lacks_are_counted_and_change_nothing(caplog):
+    real, predicted = screen(0.6, lines=("a",))
+    names = [f"G{number}" for number in range(GENES)]
+    real.var_names = predicted.var_names = names
+    more = ad.concat([predicted, ad.AnnData(predicted.X[:, :7] + 1, var=pd.DataFrame(index=[*"abcdefg"]))], axis=1)
+    more.obs = predicted.obs
+    evaluation = evaluated(real, more)
+    pd.testing.assert_frame_equal(evaluation.table, evaluated(real, predicted).table)
+    assert evaluation.notes["predicted_genes_left_out"] == 7
+    assert "7 of its 47 genes are not in real AnnData and were left out (a, b, c, d, e, ...)" in caplog.text
 
 
 def test_negative_values_are_counted_not_dropped():
