@@ -115,7 +115,7 @@ def evaluate_run(
     if with_baselines:
         training, remarks = _training(run, pair.features, columns, toml, progress)
         vectors = None
-        if training is not None:
+        if training is not None and training.n_conditions:
             vectors, why = read_vectors(run, embeddings, source)
             remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
         baselines = naive_baselines(training, len(pair.features), vectors)
@@ -196,7 +196,33 @@ def _training(
             raise
         logger.warning("Only the no-effect baseline is shown, since the training data cannot be read: %s", error)
         return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {error}"}
-    return training, {"training_conditions": training.n_conditions}
+    remarks: dict[str, Any] = {"training_conditions": training.n_conditions}
+    if training.not_finite:
+        remarks["training_conditions_with_nan"] = len(training.not_finite)
+        remarks["training_conditions_with_nan_are"] = _some(training.not_finite)
+        logger.warning(
+            "%s: baselines leave out %d training conditions, since NaN or infinity is among their cells: %s",
+            path,
+            len(training.not_finite),
+            _some(training.not_finite),
+        )
+    why = "; ".join(f"{line}: {reason}" for line, reason in training.lines_left_out.items())
+    if training.labels:
+        found = ", ".join(training.labels)
+        why += f" (nothing in column '{columns.perturbation}' equals '{columns.control}'; found {found}, ...)"
+    if not training.n_conditions:
+        why = f"no training condition can be used; {why or f'{path} names none'}"
+        remarks[BASELINES_LEFT_OUT] = f"{TRAINED}: {why}"
+        logger.warning("Only the no-effect baseline is shown: %s", why)
+    elif why:
+        remarks["training_lines_left_out"] = why
+        logger.warning("%s: baselines leave out training cells of %s", path, why)
+    return training, remarks
+
+
+def _some(names: Sequence[str], shown: int = 20) -> str:
+    """Return the first names."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def _existing_split(toml: str | Path) -> Path:

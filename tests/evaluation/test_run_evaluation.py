@@ -177,6 +177,61 @@ def test_a_run_whose_training_data_moved_still_evaluates_and_says_what_is_missin
     assert set(load_tables(again)[1]["predictor"]) > {"no effect", "embedding ridge"}
 
 
+def evaluated_on(training, run, folder, **options):
+    """Evaluate a run with other training data; return the baselines' table and the notes."""
+    training.write_h5ad(folder / "training.h5ad")
+    (folder / "training.toml").write_text(
+        f'[datasets]\ns = "{folder / "training.h5ad"}"\n[training]\ns = "train"\n[zeroshot]\n"s.hepg2" = "test"\n'
+    )
+    made = evaluate_run(
+        find_run(run), toml=folder / "training.toml", output=folder / "out", progress=False, per_gene=(), **options
+    )
+    _, baselines, summary = load_tables(made)
+    return baselines, summary["metadata"]["notes"]
+
+
+def test_nan_in_one_training_cell_costs_that_condition_only_and_is_said(runs, screen, tmp_path, caplog):
+    training = ad.read_h5ad(screen.h5ad)
+    options = {"embeddings": screen.embeddings, "metrics": choose(["mse", "pearson_delta"])}
+    (tmp_path / "whole").mkdir()
+    whole, _ = evaluated_on(training, runs["good"], tmp_path / "whole", **options)
+    bad = np.flatnonzero((training.obs["cell_line"] == "k562") & (training.obs["gene"] == "P20"))[0]
+    training.obsm["X_hvg"][bad, 0] = np.nan
+    (tmp_path / "bad").mkdir()
+    baselines, notes = evaluated_on(training, runs["good"], tmp_path / "bad", **options)
+    assert notes["training_conditions"] == 47
+    assert notes["training_conditions_with_nan"] == 1
+    assert notes["training_conditions_with_nan_are"] == "P20 in k562"
+    assert "1 training conditions, since NaN or infinity is among their cells: P20 in k562" in caplog.text
+    assert baselines[["mse", "pearson_delta"]].notna().all().all()
+    np.testing.assert_allclose(baselines["mse"], whole["mse"], rtol=0.1)
+
+
+def test_training_data_without_the_control_label_are_one_line_of_warning_and_a_note(runs, screen, tmp_path, caplog):
+    training = ad.read_h5ad(screen.h5ad)
+    training.obs["gene"] = training.obs["gene"].astype(str).replace("non-targeting", "NTC")
+    baselines, notes = evaluated_on(training, runs["good"], tmp_path, metrics=choose(["mse"]))
+    assert set(baselines["predictor"]) == {"no effect"}
+    assert "all that need training data: no training condition can be used; " in notes["baselines_left_out"]
+    assert (
+        "k562: no control cells (nothing in column 'gene' equals 'non-targeting'; found NTC,"
+        in (notes["baselines_left_out"])
+    )
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.startswith("Only the no-effect baseline is shown: ") for message in warned] == [True]
+
+
+def test_a_line_with_nan_among_its_training_controls_is_left_out_of_the_baselines(runs, screen, tmp_path, caplog):
+    training = ad.read_h5ad(screen.h5ad)
+    bad = np.flatnonzero((training.obs["cell_line"] == "k562") & (training.obs["gene"] == "non-targeting"))[0]
+    training.obsm["X_hvg"][bad, 0] = np.inf
+    baselines, notes = evaluated_on(training, runs["good"], tmp_path, metrics=choose(["mse"]))
+    assert notes["training_lines_left_out"] == "k562: NaN or infinity in its control cells"
+    assert notes["training_conditions"] == 24
+    assert "k562: NaN or infinity in its control cells" in caplog.text
+    assert baselines["mse"].notna().all()
+
+
 def test_predictions_written_without_adatas_are_a_user_error(runs, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(runs["good"], copy)
