@@ -294,7 +294,7 @@ def test_memory_does_not_grow_with_the_number_of_conditions(tmp_path, monkeypatc
     monkeypatch.setattr("state_rag.evaluation.row_store.BLOCK_ROWS", 32)
     monkeypatch.setattr("state_rag.evaluation.metrics.effects.DISCRIMINATION_BLOCK", 32)
     monkeypatch.setattr("state_rag.evaluation.evaluate.READ_ROWS", 256)
-    monkeypatch.setattr("state_rag.evaluation.spaces.BLOCK", 256)
+    monkeypatch.setattr("state_rag.evaluation.spaces.BLOCK_VALUES", 256 * 300)
     monkeypatch.setattr("state_rag.evaluation.results.TABLE_VALUES", 2**12)
     evaluate_pair(open_pair(*reversed(screen(conditions=8, lines=("a",))), Columns()), progress=False)
     few, many = peak_of(tmp_path, 80), peak_of(tmp_path, 320)
