@@ -6,6 +6,9 @@
 
 `--total-cells 1000000` writes files of that many cells instead (eight cell lines, conditions of `--cells` cells, dense
 as STATE writes them: 8 GB each; `--density 0.05` writes CSR) and evaluates those. `--folder` says where to.
+
+`--training-conditions 8000` measures what `state-rag evaluate` does instead: a whole run folder, with all baselines
+from a training file of so many conditions in four cell lines, and 1,536-wide embeddings for the ridge regression.
 """
 
 import argparse
@@ -104,6 +107,61 @@ def _write_csr(file: h5py.File, blocks: Iterable[np.ndarray], shape: tuple[int, 
     group.create_dataset("indptr", data=np.concatenate(starts))
 
 
+def write_run(folder: Path, training: int, conditions: int, cells: int, genes: int, lines: int = 4) -> None:
+    """Write a run folder with predictions, and beside it training data of so many conditions and embeddings."""
+    import anndata as ad
+    import pandas as pd
+
+    of_line, few = training // lines, 10
+    rng = np.random.default_rng(2)
+    vectors = {f"P{number}": rng.normal(size=1536).astype(np.float32) for number in range(max(of_line, conditions))}
+    np.savez(folder / "embeddings.npz", **vectors)
+    labels = [f"P{number}" for number in range(of_line) for _ in range(few)] + [CONTROL] * 200
+    obs = pd.DataFrame(
+        {"gene": labels * lines, "cell_line": np.repeat([f"line{n}" for n in range(lines)], len(labels))}
+    )
+    obs = obs.set_axis([str(number) for number in range(len(obs))])
+    ad.AnnData(shape=(len(obs), genes), obs=obs).write_h5ad(folder / "training.h5ad")
+    with h5py.File(folder / "training.h5ad", "a") as file:
+        if "X" in file:
+            del file["X"]
+        chunks = (min(8192, len(obs) - start) for start in range(0, len(obs), 8192))
+        _write_dense(file, (rng.standard_exponential((n, genes), dtype=np.float32) for n in chunks), (len(obs), genes))
+    (folder / "split.toml").write_text(
+        f'[datasets]\nscreen = "{folder / "training.h5ad"}"\n[training]\nscreen = "train"\n'
+    )
+    run = folder / "run"
+    (run / "eval_last.ckpt").mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        json.dumps(
+            {
+                "name": "benchmark",
+                "data": {"kwargs": {"toml_config_path": str(folder / "split.toml")}},
+                "training": {"genept_path": str(folder / "embeddings.npz")},
+            }
+        )
+    )
+    write_cells(run / "eval_last.ckpt", conditions, cells, genes)
+
+
+def evaluate_command(run: Path, device: str) -> dict[str, float]:
+    """Do in this process what `state-rag evaluate` does; return seconds and peak memory in GiB."""
+    import resource
+
+    import pandas as pd
+
+    from state_rag.evaluation.evaluate import Settings
+    from state_rag.evaluation.run_evaluation import evaluate_run
+    from state_rag.evaluation.runs import find_run
+
+    start = time.perf_counter()
+    results = evaluate_run(find_run(run), settings=Settings(device=device), progress=False)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    predictors = pd.read_csv(results / "baselines.csv")["predictor"].nunique()
+    return {"seconds": seconds, "gib": peak, "baselines": predictors}
+
+
 def evaluate_ours(folder: Path, device: str, only: list[str] | None = None) -> dict[str, float]:
     """Evaluate in this process; return seconds and peak memory in GiB."""
     import resource
@@ -121,9 +179,9 @@ def evaluate_ours(folder: Path, device: str, only: list[str] | None = None) -> d
     return {"seconds": seconds, "gib": peak, "conditions": pair.n_conditions, "missing": missing}
 
 
-def in_a_process(folder: Path, device: str, only: list[str] | None = None) -> dict[str, float]:
-    """Run `evaluate_ours` in a process of its own, so that peak memory is that of the evaluation alone."""
-    command = [sys.executable, __file__, "--measure", str(folder), "--device", device, "--only", *(only or [])]
+def in_a_process(folder: Path, device: str, only: list[str] | None = None, what: str = "--measure") -> dict[str, float]:
+    """Run `evaluate_ours` (or `evaluate_command`) in a process of its own: peak memory is then its alone."""
+    command = [sys.executable, __file__, what, str(folder), "--device", device, "--only", *(only or [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -180,11 +238,16 @@ def main() -> None:
     parser.add_argument("--density", type=float, help="with --total-cells: CSR files with this share of values")
     parser.add_argument("--metrics", nargs="+", help="with --total-cells: only these metrics")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made (default: the system's place)")
+    parser.add_argument("--training-conditions", type=int, help="the command with baselines from so much training data")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure-command", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(evaluate_ours(args.measure, args.device, args.only or None)))
+        return
+    if args.measure_command:
+        print(json.dumps(evaluate_command(args.measure_command, args.device)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
@@ -198,6 +261,15 @@ def main() -> None:
                 f"{len(args.metrics or []) or 'all'} metrics, two files of {args.total_cells} cells x {args.genes} "
                 f"genes, {full['conditions']} conditions: {full['seconds']:.0f} s, peak {full['gib']:.2f} GiB, "
                 f"{full['missing']} missing values"
+            )
+            return
+        if args.training_conditions:
+            write_run(folder, args.training_conditions, args.conditions, args.cells, args.genes)
+            full = in_a_process(folder / "run", args.device, what="--measure-command")
+            print(
+                f"state-rag evaluate, {args.conditions} conditions of {args.cells} + {args.cells} cells x {args.genes} "
+                f"genes, {full['baselines']} baselines from {args.training_conditions} training conditions: "
+                f"{full['seconds']:.0f} s, peak {full['gib']:.3f} GiB"
             )
             return
         write_cells(folder, args.conditions, args.cells, args.genes)

@@ -55,6 +55,7 @@ def finite_mean(profiles: RowBlocks) -> tuple[np.ndarray, np.ndarray | None]:
     return usable, (np.asarray(total) / usable.sum() if usable.any() else None)
 
 
+@np.errstate(invalid="ignore")  # infinity among predictions makes NaN, which is meant and counted
 def profile_columns(
     metrics: Sequence[Metric],
     profiles: LineProfiles,

@@ -192,6 +192,14 @@ def test_nan_is_counted_for_every_baseline_too():
     assert notes["nan_per_metric_of_baselines"]["broken"]["mse"] == 12
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinity_in_a_prediction_is_nan_without_a_warning_for_each_operation():
+    real, predicted = screen(0.6, lines=("a",))
+    predicted.X[3, 5], predicted.X[25, 7] = np.inf, -np.inf
+    evaluation = evaluated(real, predicted)
+    assert set(evaluation.notes["nan_per_metric"].values()) == {2}
+
+
 def test_nan_in_controls_is_an_error_that_names_file_and_line():
     real, predicted = screen(lines=("a",))
     real.X[-1, 0] = np.inf
