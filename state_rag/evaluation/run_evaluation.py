@@ -25,6 +25,8 @@ from state_rag.files import sample_digest
 
 logger = logging.getLogger(__name__)
 BASELINES_LEFT_OUT = "baselines_left_out"
+DRAWN = "by content"
+"""How control cells and thinned clouds are chosen; evaluations of a time when rows decided are made again."""
 NOT_ASKED, RIDGE, TRAINED = "not asked for", "embedding ridge", "all that need training data"
 
 
@@ -88,6 +90,7 @@ def evaluate_run(
         "matrix": matrix,
         "settings": asdict(settings),
         "run": run.name,
+        "cells_drawn": DRAWN,
     }
     # What is not asked for may be as it was: `predict` names perturbations and embeddings, a later look does not.
     if keep is not None:

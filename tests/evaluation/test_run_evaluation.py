@@ -127,6 +127,18 @@ def test_baselines_that_were_not_asked_for_before_are_added(fresh):
     assert not evaluates(metrics=some)
 
 
+def test_an_evaluation_whose_baselines_drew_cells_by_row_is_made_again(fresh):
+    folder, evaluates = fresh
+    some = choose(["mse"])
+    assert evaluates(metrics=some)
+    summary = folder / "eval_last.ckpt" / "gge" / "summary.json"
+    content = json.loads(summary.read_text())
+    del content["metadata"]["cells_drawn"]
+    summary.write_text(json.dumps(content))
+    assert evaluates(metrics=some)
+    assert not evaluates(metrics=some)
+
+
 def test_other_settings_splits_and_embeddings_are_evaluated_anew(fresh, screen, tmp_path):
     folder, evaluates = fresh
     some = choose(["mse"])
