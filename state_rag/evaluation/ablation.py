@@ -12,9 +12,13 @@ from state_rag.evaluation.retrieval_analysis import spearman_within_conditions
 from state_rag.evaluation.significance import paired_wilcoxon
 
 ALL = "(all neighbours)"
+OTHER_CONTROLS = (
+    "Predictions start from control cells drawn anew, so Pearson delta is near but not equal to that of `evaluate` for "
+    "the same condition."
+)
 LEGEND = (
     "change: how far the predicted effect moves without the neighbour, in percent of its length; without: Pearson "
-    "delta without it; help: Pearson delta with it less without it."
+    f"delta without it; help: Pearson delta with it less without it. {OTHER_CONTROLS}"
 )
 
 

@@ -23,8 +23,9 @@ from state_rag.files import writable_folder
 from state_rag.names import suggest
 
 FALLBACKS = "fallbacks of "
-
-
+"""How notes on baselines that did not know an answer begin."""
+ODDITIES = ("pseudobulk", "predicted_genes_left_out")
+"""Notes of an evaluation that a reader of a comparison needs."""
 RESERVED = (NO_EFFECT, "mean effect", "same pert., other lines", "embedding ridge")
 """What baselines are called."""
 
@@ -45,6 +46,8 @@ class Gathered:
         What a reader should know about the baselines.
     apart
         Name to run and folder of those that share no condition with the reference; see `gather`.
+    conditions
+        Name of every run, of both kinds, to its conditions.
     """
 
     runs: dict[str, tuple[Run, Path]]
@@ -52,6 +55,7 @@ class Gathered:
     comparison: Comparison
     remarks: list[str]
     apart: dict[str, tuple[Run, Path]] = field(default_factory=dict)
+    conditions: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
 
 
 def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
@@ -88,7 +92,8 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
     tables = {key: table for key, table in own[reference].items() if key != reference}
     tables.update({name: own[name][name] for name in compared})
     comparison = compare(tables, reference, shown_metrics(args), definitions(list(folders.values())))
-    return Gathered(compared, tables, comparison, remarks(folders[reference]), apart)
+    told = remarks(folders[reference]) + [line for name, folder in folders.items() for line in _oddities(name, folder)]
+    return Gathered(compared, tables, comparison, told, apart, conditions)
 
 
 def find_runs(args: argparse.Namespace) -> list[Run]:
@@ -178,6 +183,12 @@ def remarks(folder: Path) -> list[str]:
         parts = [f"{key.removeprefix(FALLBACKS)} in {count}" for key, count in fallbacks.items()]
         lines.append(f"Conditions where a baseline had to fall back to a simpler one: {', '.join(parts)}.")
     return lines
+
+
+def _oddities(name: str, folder: Path) -> list[str]:
+    """Return lines on what makes a run's values other than usual ones."""
+    found = notes(folder)
+    return [f"{name}, {key.replace('_', ' ')}: {found[key]}." for key in ODDITIES if found.get(key)]
 
 
 def _gge_name(text: str) -> str:

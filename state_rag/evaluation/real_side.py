@@ -72,8 +72,8 @@ def refuse_other_real_cells(folders: Mapping[str, Path], reference: str, where: 
         if name != reference and (what := difference(folders[reference], folder)):
             raise StateRagError(
                 f"{name} and {reference}{where} were scored on different real data, so their values cannot be "
-                f"compared: {what}. Predict both from the same data file with the same data.kwargs (embed_key, output_space), "
-                "or compare them apart"
+                f"compared: {what}. Predict both from the same data file with the same data.kwargs (embed_key, "
+                "output_space), or compare them apart"
             )
 
 

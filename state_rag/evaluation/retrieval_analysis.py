@@ -17,6 +17,32 @@ EffectOf = Callable[[str, str], np.ndarray | None]
 
 
 @dataclass
+class LineOverlap:
+    """How alike the choices for one perturbation are in two cell lines; tables of lines x lines.
+
+    Attributes
+    ----------
+    sets
+        Mean Jaccard index of the selected sets (`Retrieved.selected`), over the perturbations that both lines have.
+        NaN where nothing is selected in either line for any of them.
+    n_sets
+        Number of perturbations that `sets` is over.
+    weighted
+        Mean weighted Jaccard index of the mean inclusions, which needs no threshold.
+    n_weighted
+        Number of perturbations that `weighted` is over.
+    shared
+        Number of perturbations that both lines have.
+    """
+
+    sets: pd.DataFrame
+    n_sets: pd.DataFrame
+    weighted: pd.DataFrame
+    n_weighted: pd.DataFrame
+    shared: pd.DataFrame
+
+
+@dataclass
 class RetrievalAnalysis:
     """Result of `analyse`.
 
@@ -26,17 +52,14 @@ class RetrievalAnalysis:
         One row per condition and candidate: `cell_line`, `perturbation`, `rank` (1 is nearest), `neighbour`,
         `inclusion`, `selected`, and where known `similarity` (cosine of embeddings), `agreement` (Pearson
         correlation of the two true effects) and `relation` (on a simulated screen: module mate, misleading, other).
-    jaccard
-        Mean Jaccard index of selected sets for each pair of cell lines, over the perturbations that both have.
-    shared
-        Number of those perturbations for each pair.
+    overlap
+        Overlap of what is chosen between cell lines.
     summary
         Headline numbers.
     """
 
     neighbours: pd.DataFrame
-    jaccard: pd.DataFrame
-    shared: pd.DataFrame
+    overlap: LineOverlap
     summary: dict[str, Any]
 
 
@@ -87,33 +110,62 @@ def analyse(
         table["relation"] = [
             _relation(truth, query, name) for query, name in zip(table["perturbation"], table["neighbour"], strict=True)
         ]
-    jaccard, shared = jaccard_between_lines(records)
-    return RetrievalAnalysis(table, jaccard, shared, _summary(table, records, jaccard))
+    overlap = overlap_between_lines(records)
+    return RetrievalAnalysis(table, overlap, _summary(table, records, overlap))
 
 
-def jaccard_between_lines(records: Sequence[Retrieved]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    r"""Return mean Jaccard indices of the selected sets, and the number of shared perturbations, lines x lines.
+def overlap_between_lines(records: Sequence[Retrieved]) -> LineOverlap:
+    r"""Return how alike the choices for the same perturbation are in each pair of cell lines, in two ways.
 
-    .. math:: J = |A \cap B| / |A \cup B|
+    .. math:: J(A, B) = |A \cap B| / |A \cup B|, \quad J_w(u, v) = \sum_k \min(u_k, v_k) / \sum_k \max(u_k, v_k)
 
-    for the sets selected for one perturbation in two cell lines (paper, section 5). Two empty sets have no index and
-    are left out.
+    J is of the selected sets (paper, section 5); two empty sets have no index and are left out. J_w (Ruzicka's
+    similarity) is of the mean inclusions themselves, over the union of the candidates, an absent one having
+    inclusion 0; it equals J where every inclusion is 0 or 1.
     """
     lines = sorted({record.cell_line for record in records})
-    selected = {(record.cell_line, record.perturbation): record.selected for record in records}
-    mean = pd.DataFrame(np.nan, index=lines, columns=lines)
-    count = pd.DataFrame(0, index=lines, columns=lines)
+    found = {(record.cell_line, record.perturbation): record for record in records}
+    values = {name: pd.DataFrame(np.nan, index=lines, columns=lines) for name in ("sets", "weighted")}
+    counts = {name: pd.DataFrame(0, index=lines, columns=lines) for name in ("sets", "weighted", "shared")}
     for first, second in itertools.combinations_with_replacement(lines, 2):
         pairs = [
-            (chosen, selected[second, perturbation])
-            for (line, perturbation), chosen in selected.items()
-            if line == first and (second, perturbation) in selected
+            (record, found[second, perturbation])
+            for (line, perturbation), record in found.items()
+            if line == first and (second, perturbation) in found
         ]
-        indices = [len(a & b) / len(a | b) for a, b in pairs if a | b]
-        count.loc[first, second] = count.loc[second, first] = len(indices)
-        if indices:
-            mean.loc[first, second] = mean.loc[second, first] = float(np.mean(indices))
-    return mean, count
+        indices = {
+            "sets": [jaccard(a.selected, b.selected) for a, b in pairs],
+            "weighted": [weighted_jaccard(_by_name(a), _by_name(b)) for a, b in pairs],
+        }
+        counts["shared"].loc[first, second] = counts["shared"].loc[second, first] = len(pairs)
+        for name, each in indices.items():
+            known = [value for value in each if value is not None]
+            counts[name].loc[first, second] = counts[name].loc[second, first] = len(known)
+            if known:
+                values[name].loc[first, second] = values[name].loc[second, first] = float(np.mean(known))
+    return LineOverlap(values["sets"], counts["sets"], values["weighted"], counts["weighted"], counts["shared"])
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float | None:
+    """Return the Jaccard index of two sets; None for two empty ones."""
+    return len(a & b) / len(a | b) if a | b else None
+
+
+def weighted_jaccard(u: Mapping[str, float], v: Mapping[str, float]) -> float | None:
+    """Return the weighted Jaccard index of two non-negative weightings; None where all weights are 0.
+
+    Examples
+    --------
+    >>> weighted_jaccard({"A": 0.4, "B": 0.1}, {"A": 0.2, "C": 0.5})
+    0.2
+    """
+    names = sorted(u.keys() | v.keys())
+    largest = sum(max(u.get(name, 0.0), v.get(name, 0.0)) for name in names)
+    return sum(min(u.get(name, 0.0), v.get(name, 0.0)) for name in names) / largest if largest else None
+
+
+def _by_name(record: Retrieved) -> dict[str, float]:
+    return dict(zip(record.neighbours, map(float, record.inclusion), strict=True))
 
 
 def case_study(analysis: RetrievalAnalysis, gene: str) -> pd.DataFrame:
@@ -136,15 +188,19 @@ def case_study(analysis: RetrievalAnalysis, gene: str) -> pd.DataFrame:
     return chosen.pivot(index="neighbour", columns="cell_line", values="inclusion").loc[order]
 
 
-def _summary(table: pd.DataFrame, records: Sequence[Retrieved], jaccard: pd.DataFrame) -> dict[str, Any]:
-    upper = jaccard.to_numpy()[np.triu_indices(len(jaccard), 1)]
+def _summary(table: pd.DataFrame, records: Sequence[Retrieved], overlap: LineOverlap) -> dict[str, Any]:
+    upper = {name: each.to_numpy()[np.triu_indices(len(each), 1)] for name, each in vars(overlap).items()}
+    pairs, defined = int(upper["shared"].sum()), int(upper["n_sets"].sum())
     summary: dict[str, Any] = {
         "conditions": len(records),
         "cell_lines": sorted(set(table["cell_line"])),
         "mean_inclusion": float(table["inclusion"].mean()),
         "mean_number_selected": float(np.mean([len(record.selected) for record in records])),
         "mean_number_retrieved": float(np.mean([len(record.neighbours) for record in records])),
-        "mean_pairwise_jaccard": float(np.nanmean(upper)) if np.isfinite(upper).any() else None,
+        "mean_pairwise_jaccard": _mean(pd.Series(upper["sets"], dtype=float)),
+        "mean_pairwise_weighted_jaccard": _mean(pd.Series(upper["weighted"], dtype=float)),
+        "pairs_of_conditions_between_lines": pairs,
+        "pairs_of_two_empty_sets": pairs - defined,
         "inclusion_by_rank": table.groupby("rank")["inclusion"].mean().round(4).tolist(),
     }
     for column in ("similarity", "agreement"):

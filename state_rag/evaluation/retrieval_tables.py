@@ -12,10 +12,7 @@ def describe(summary: dict) -> list[str]:
         f"(mean inclusion above one half); mean inclusion {summary['mean_inclusion']:.3f}",
         "mean inclusion by rank: " + " ".join(f"{value:.2f}" for value in summary["inclusion_by_rank"]),
     ]
-    if summary["mean_pairwise_jaccard"] is not None:
-        lines.append(f"mean Jaccard index of selected sets between cell lines: {summary['mean_pairwise_jaccard']:.3f}")
-    else:
-        lines.append("Jaccard index between cell lines: no perturbation is predicted in two of them")
+    lines.append(overlap_line(summary))
     for column, what in (("similarity", "embedding similarity"), ("agreement", "agreement of true effects")):
         found = summary.get(f"inclusion_against_{column}")
         if found and found["mean_spearman_within_conditions"] is not None:
@@ -24,18 +21,36 @@ def describe(summary: dict) -> list[str]:
                 f"{found['conditions']} conditions (Wilcoxon p = {found['p_wilcoxon_against_zero']:.2g})"
             )
     if agreement := summary.get("agreement_of_selected_and_not"):
-        shown = [
-            "none" if agreement[f"mean_of_{kind}"] is None else f"{agreement[f'mean_of_{kind}']:.3f}"
-            for kind in ("selected", "not_selected")
-        ]
+        known = {kind: agreement[f"mean_of_{kind}"] for kind in ("selected", "not_selected")}
+        shown = ["unknown" if value is None else f"{value:.3f}" for value in known.values()]
+        if summary["mean_number_selected"] == 0:
+            shown[0] = "no value, since none is selected"
+        elif summary["mean_number_selected"] == summary["mean_number_retrieved"]:
+            shown[1] = "no value, since all are selected"
         paired = "" if agreement["p_wilcoxon"] is None else f" (paired Wilcoxon p = {agreement['p_wilcoxon']:.2g})"
         lines.append(
-            f"correlation of a neighbour's true effect with the query's: selected {shown[0]}, "
-            f"not selected {shown[1]}{paired}"
+            f"correlation of a neighbour's true effect with the query's: of selected ones {shown[0]}, "
+            f"of others {shown[1]}{paired}"
         )
     for name, value in summary.get("inclusion_by_relation", {}).items():
         lines.append(f"mean inclusion, {name}: {value['mean']:.3f} over {value['candidates']} candidates")
-    return lines
+    return [*lines, *summary.get("remarks", ())]
+
+
+def overlap_line(summary: dict) -> str:
+    """Return the overlap of what two cell lines choose, or why there is none."""
+    pairs, empty = summary["pairs_of_conditions_between_lines"], summary["pairs_of_two_empty_sets"]
+    if not pairs:
+        return "Jaccard index between cell lines: no perturbation is predicted in two of them"
+    weighted = summary["mean_pairwise_weighted_jaccard"]
+    parts = [
+        "undefined (every inclusion is 0)" if weighted is None else f"{weighted:.3f} weighted by mean inclusion",
+        f"undefined for selected sets, since in none of {pairs} pairs of conditions anything is selected"
+        if empty == pairs
+        else f"{summary['mean_pairwise_jaccard']:.3f} of selected sets",
+    ]
+    left_out = f" ({empty} of {pairs} pairs with nothing selected left out)" if 0 < empty < pairs else ""
+    return f"mean Jaccard index between cell lines: {', '.join(parts)}{left_out}"
 
 
 def study_table(gene: str, study):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,19 @@ from state_rag.evaluation.retrieval_records import read_retrieval
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
 from state_rag.evaluation.training_effects import TrainingEffects, training_effects
 from state_rag.files import atomic_path
+from state_rag.names import listing
+from state_rag.settings import RagSettings
 
 logger = logging.getLogger(__name__)
 INFO = "retrieval_info.csv"
+WAY_OF_RETRIEVING = {field.name for field in fields(RagSettings)} - {
+    "check_gradients",
+    "gradient_check_interval",
+    "genept_missing",
+    "genept_path",
+    "rag_watch",
+}
+"""Settings of `training.` that make another method, or another K."""
 
 
 def analyse_runs(
@@ -73,15 +84,29 @@ def analyse_runs(
     vectors, why = read_vectors(runs[0], embeddings, source)
     if why:
         logger.warning("Similarities are left out: %s", why)
-    return analyse(records, vectors=vectors, effect_of=_true_effects(runs, toml, progress), truth=known)
+    effect_of, remarks = _true_effects(runs, toml, progress)
+    analysis = analyse(records, vectors=vectors, effect_of=effect_of, truth=known)
+    if remarks:
+        analysis.summary["remarks"] = remarks
+    return analysis
+
+
+def same_retrieval(one: Run, other: Run) -> bool:
+    """Return whether two runs retrieve in the same way, going by their configurations."""
+    first, second = (
+        {key: value for key, value in (run.config.get("training") or {}).items() if key in WAY_OF_RETRIEVING}
+        for run in (one, other)
+    )
+    return first == second
 
 
 def save_analysis(analysis: RetrievalAnalysis, folder: Path) -> None:
-    """Write `neighbours.csv`, `jaccard.csv` and `retrieval.json`."""
+    """Write `neighbours.csv`, `jaccard.csv`, `jaccard_weighted.csv` and `retrieval.json`."""
     with atomic_path(folder / "neighbours.csv") as path:
         analysis.neighbours.to_csv(path, index=False, float_format="%.5g")
-    with atomic_path(folder / "jaccard.csv") as path:
-        analysis.jaccard.to_csv(path, float_format="%.5g")
+    for name, table in (("jaccard", analysis.overlap.sets), ("jaccard_weighted", analysis.overlap.weighted)):
+        with atomic_path(folder / f"{name}.csv") as path:
+            table.to_csv(path, float_format="%.5g")
     with atomic_path(folder / "retrieval.json") as path:
         path.write_text(json.dumps(analysis.summary, indent=2) + "\n")
 
@@ -100,20 +125,34 @@ def _read_truth(path: str | Path | None) -> dict[str, Any] | None:
     return truth
 
 
-def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> EffectOf:
-    """Return a look-up of real effects.
+def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> tuple[EffectOf, list[str]]:
+    """Return a look-up of real effects, and remarks on those that are not known.
 
     In order: the run's own real test cells; the training cells of the line; the mean over the training lines.
     """
+    remarks: list[str] = []
     measured: dict[tuple[str, str], np.ndarray] = {}
     training: TrainingEffects | None = None
     for run in runs:
         pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns, matrix=predicted_matrix(run))
         for line, conditions in pair.lines.items():
             control = pair.read_real(pair.controls[line][0]).mean(axis=0, dtype=np.float64)
+            if bad := int((~np.isfinite(control)).sum()):
+                remarks.append(
+                    f"{run.name}: NaN or infinity in the real control cells of {line} ({bad} of {len(control)} genes), "
+                    "so the true effects of its test cells are not known; those of the training data stand in where "
+                    "there are some"
+                )
+                continue
+            unknown = []
             for condition in track(conditions, f"{line}: real effects", disable=not progress):
-                mean = pair.read_real(condition.real).mean(axis=0, dtype=np.float64)
-                measured[condition.perturbation, line] = mean - control
+                effect = pair.read_real(condition.real).mean(axis=0, dtype=np.float64) - control
+                if np.isfinite(effect).all():
+                    measured[condition.perturbation, line] = effect
+                else:
+                    unknown.append(condition.perturbation)
+            if unknown:
+                remarks.append(f"{run.name}: real cells of {line} hold NaN or infinity in {listing(unknown)}")
         path = run.split_path(toml)
         try:
             if path is not None and training is None:
@@ -122,7 +161,7 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> E
                     split, run.columns, run.source_matrix, len(pair.features), progress=progress
                 )
         except StateRagError as error:
-            logger.warning("True effects are those of the test cells only: %s", error)
+            remarks.append(f"{run.name}: the training data cannot be read, so no true effects come from it ({error})")
     elsewhere = training.mean_over_lines() if training is not None else {}
 
     def effect_of(perturbation: str, line: str) -> np.ndarray | None:
@@ -131,4 +170,4 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> E
             found = training.effects.get(line, {}).get(perturbation)
         return elsewhere.get(perturbation) if found is None else found
 
-    return effect_of
+    return effect_of, remarks

@@ -4,6 +4,9 @@ The command is here since `--ablate` predicts with STATE; the analysis itself is
 """
 
 import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from state_rag.evaluation.options import DEVICES, add_run_options
@@ -24,7 +27,8 @@ def add_retrieval(subparsers) -> None:
         "--ablate",
         action="store_true",
         help="predict again with each neighbour switched off, and with none; for the perturbations of --gene, or "
-        "for some of the test perturbations; adds to what is in ablation.csv",
+        "for some of the test perturbations; adds to what is in ablation.csv. Starts from control cells drawn anew, so "
+        "values are near but not equal to those of `evaluate`",
     )
     parser.add_argument(
         "--ablate-at-most",
@@ -41,19 +45,20 @@ def add_retrieval(subparsers) -> None:
 def _retrieval(args: argparse.Namespace) -> None:
     from state_rag.evaluation import plots
     from state_rag.evaluation.console import make_console
+    from state_rag.evaluation.gather import find_runs
     from state_rag.evaluation.retrieval_analysis import case_study
     from state_rag.evaluation.retrieval_tables import describe, study_table
     from state_rag.evaluation.run_retrieval import analyse_runs, save_analysis
-    from state_rag.evaluation.runs import find_run
+    from state_rag.files import writable_folder
 
-    runs = [find_run(place, args.checkpoint) for place in args.runs]
+    runs = find_runs(args)
+    output = writable_folder(args.output or runs[0].predictions / "retrieval", "-o")
     analysis = analyse_runs(runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet)
     studies = {gene: case_study(analysis, gene) for gene in args.gene}
-    output = args.output or runs[0].predictions / "retrieval"
     save_analysis(analysis, output)
     figures = {"inclusion_by_rank": plots.inclusion_by_rank(analysis.neighbours)}
-    if len(analysis.jaccard) > 1:
-        figures["jaccard"] = plots.jaccard_map(analysis.jaccard, analysis.shared)
+    if (overlap := plots.jaccard_map(analysis.overlap)) is not None:
+        figures["jaccard"] = overlap
     for name, figure in figures.items():
         plots.save_figure(figure, output / "plots", name)
     console = make_console()
@@ -64,6 +69,21 @@ def _retrieval(args: argparse.Namespace) -> None:
     if args.ablate:
         _ablate(args, runs, analysis.neighbours, output, console)
     console.print(f"Written: {output}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def without_remarks_on_log1p() -> Iterator[None]:
+    """Keep cell-load from saying that it takes values for log1p, which changes nothing here."""
+    logger = logging.getLogger("cell_load.data_modules.perturbation_dataloader")
+
+    def is_else(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("is_log1p mode is")
+
+    logger.addFilter(is_else)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_else)
 
 
 def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -> None:
@@ -81,14 +101,15 @@ def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -
             "embeddings": args.embeddings,
         }
         settings.append(made_with(run.folder, **how))
-        done += ablate_run(
-            run.folder,
-            args.gene or None,
-            at_most=args.ablate_at_most,
-            device=args.device,
-            progress=not args.quiet,
-            **how,
-        )
+        with without_remarks_on_log1p():
+            done += ablate_run(
+                run.folder,
+                args.gene or None,
+                at_most=args.ablate_at_most,
+                device=args.device,
+                progress=not args.quiet,
+                **how,
+            )
     table = ablation.ablation_table(done)
     known = [name for name in ("agreement", "relation") if name in neighbours]
     key = ["cell_line", "perturbation", "neighbour"]

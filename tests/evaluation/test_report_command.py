@@ -1,13 +1,16 @@
 import re
 import shutil
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from state_rag.cli import main
 from state_rag.evaluation.ablation import ablation_table
 from state_rag.evaluation.ablation_files import save_ablation
+from state_rag.evaluation.results import load_tables
 from tests.evaluation.made_up import HELD_OUT, write_retrieval
 from tests.evaluation.test_ablation import ablated
 
@@ -47,7 +50,7 @@ def test_chosen_perturbations_are_drawn_and_unknown_ones_refused(retrieving, cap
     capsys.readouterr()
     assert main([*common, "--perturbations", "P011"]) == 1
     error = capsys.readouterr().err
-    assert "--perturbations: 'P011' was not predicted; close spellings: P011 -> P11, P01;" in error
+    assert "--perturbations: 'P011' was not predicted by every run; close spellings: P011 -> P11, P01;" in error
 
 
 def test_the_report_explains_its_metrics_behind_a_fold_and_lacks_no_baseline_silently(retrieving):
@@ -69,3 +72,103 @@ def test_the_report_shows_neighbours_that_were_switched_off(retrieving):
     assert main(["report", str(retrieving / "good"), "-o", str(report), "--no-baselines", "--quiet"]) == 0
     assert "Neighbours switched off" in (report / "index.html").read_text()
     assert (report / "plots/ablation.png").is_file()
+
+
+def page_of(output):
+    return (output / "index.html").read_text()
+
+
+def other_line(run, line):
+    """Say of a run's cells and of what it retrieved that they are of another cell line."""
+    for name in ("adata_pred.h5ad", "adata_real.h5ad"):
+        path = run / "eval_last.ckpt" / name
+        cells = ad.read_h5ad(path)
+        cells.obs["cell_line"] = cells.obs["cell_line"].astype(str).replace({HELD_OUT: line})
+        path.unlink()
+        cells.write_h5ad(path)
+    path = run / "eval_last.ckpt/retrieval_info.csv"
+    if path.is_file():
+        path.write_text(path.read_text().replace(HELD_OUT, line))
+
+
+def configure(run, **training):
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["training"].update(training)
+    config["name"] = run.name
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def two_lines(retrieving):
+    """Runs of one method, each with a cell line of its own."""
+    first, second = retrieving / "good", retrieving / "good_k562"
+    shutil.copytree(first, second)
+    for run in (first, second):
+        configure(run, rag=True, topk_rag=6)
+    other_line(second, "k562")
+    return first, second
+
+
+def report(*runs, output, options=()):
+    places = [str(run) for run in runs]
+    arguments = [*places, "-o", str(output), "--no-baselines", "--quiet", "--metrics", "mse", "pearson_delta"]
+    return main(["report", *arguments, *options])
+
+
+def test_runs_of_one_method_that_hold_out_a_line_each_share_the_retrieval_section(two_lines, tmp_path):
+    first, second = two_lines
+    assert report(second, tmp_path / "poor", first, output=tmp_path / "r") == 0
+    page = page_of(tmp_path / "r")
+    assert "Analysed: good, good_k562, 24 conditions in hepg2, k562." in page
+    assert "12 conditions (perturbation in a cell line" in page
+    assert (tmp_path / "r/plots/jaccard.png").is_file()
+
+
+def test_a_run_of_another_line_that_retrieves_otherwise_is_refused(two_lines, tmp_path, capsys):
+    first, second = two_lines
+    configure(second, topk_rag=3)
+    assert report(second, first, output=tmp_path / "r") == 1
+    assert "good_k562 has no condition (perturbation in cell line) in common with good" in capsys.readouterr().err
+
+
+def test_all_runs_are_drawn_at_the_references_conditions(retrieving, monkeypatch):
+    seen = {}
+
+    def draw(report, runs, chosen, how):
+        seen.update(dict.fromkeys(runs, chosen), how=how)
+
+    monkeypatch.setattr("state_rag.evaluation.report.draw_conditions", draw)
+    assert report(retrieving / "poor", retrieving / "good", output=retrieving / "r") == 0
+    table = load_tables(retrieving / "good/eval_last.ckpt/gge")[0].sort_values("pearson_delta")
+    assert seen["poor"] == seen["good"]
+    assert seen["good"][0][1] == table["perturbation"].iloc[round(0.9 * (len(table) - 1))]
+    assert "good's Pearson delta" in seen["how"]
+
+
+def test_the_controls_label_holds_for_the_pictures_too(retrieving):
+    run = retrieving / "poor"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["kwargs"] |= {"control_pert": "wrong", "pert_col": "wrong", "cell_type_key": "wrong"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    columns = ["--control", "non-targeting", "--pert-col", "gene", "--cell-type-key", "cell_line"]
+    assert report(run, output=retrieving / "r", options=columns) == 0
+    assert (retrieving / "r/plots/cells_poor.png").is_file()
+
+
+def test_a_condition_with_undefined_cells_is_named_instead_of_drawn(retrieving):
+    path = retrieving / "poor/eval_last.ckpt/adata_pred.h5ad"
+    cells = ad.read_h5ad(path)
+    cells.X[np.flatnonzero(cells.obs["gene"] == "P01")[0]] = np.nan
+    path.unlink()
+    cells.write_h5ad(path)
+    output = retrieving / "r"
+    assert report(retrieving / "poor", output=output, options=["--perturbations", "P01", "P02"]) == 0
+    assert "Not drawn, since cells hold NaN or infinity: P01 in hepg2." in page_of(output)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(retrieving, capsys):
+    (retrieving / "file").write_text("")
+    assert report(retrieving / "poor", output=retrieving / "file") == 1
+    assert "-o" in capsys.readouterr().err
+    assert not (retrieving / "poor/eval_last.ckpt/gge").exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import evaluate_pair
 from state_rag.evaluation.metrics.registry import BY_NAME
-from state_rag.evaluation.report import choose_conditions
+from state_rag.evaluation.report_conditions import choose_conditions
 from state_rag.evaluation.results import load_tables, save_evaluation
 
 TRICKY = [
@@ -58,7 +58,7 @@ def test_every_name_of_a_perturbation_or_cell_line_is_read_back_as_it_was(pertur
     assert set(zip(model["perturbation"], model["cell_line"], strict=True)) == expected
     assert set(model["gene"]) == set(perturbations)
     assert model["mse"].dtype == np.float64
-    assert set(choose_conditions(model, list(perturbations))["perturbation"]) == set(perturbations)
+    assert {name for _, name in choose_conditions(model, perturbations)} == set(perturbations)
 
 
 def test_an_undefined_value_is_read_back_as_missing(tmp_path):

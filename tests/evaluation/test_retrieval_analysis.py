@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.retrieval_analysis import analyse, case_study, jaccard_between_lines
+from state_rag.evaluation.retrieval_analysis import analyse, case_study, overlap_between_lines
 from state_rag.evaluation.retrieval_records import Retrieved
+from state_rag.evaluation.retrieval_tables import describe
 
 
 def record(line, name, **weights):
@@ -21,15 +22,44 @@ RECORDS = [
 
 
 def test_jaccard_is_the_mean_over_shared_perturbations_and_leaves_out_two_empty_sets():
-    mean, shared = jaccard_between_lines(RECORDS)
-    assert mean.loc["k562", "rpe1"] == pytest.approx((1 / 3 + 1) / 2)
-    assert mean.loc["k562", "k562"] == 1
-    assert shared.loc["rpe1", "k562"] == 2
-    assert analyse(RECORDS).summary["mean_pairwise_jaccard"] == pytest.approx(2 / 3)
+    overlap, summary = overlap_between_lines(RECORDS), analyse(RECORDS).summary
+    assert overlap.sets.loc["k562", "rpe1"] == pytest.approx((1 / 3 + 1) / 2)
+    assert overlap.sets.loc["k562", "k562"] == 1
+    assert overlap.n_sets.loc["rpe1", "k562"] == 2
+    assert overlap.shared.loc["rpe1", "k562"] == 3
+    assert summary["mean_pairwise_jaccard"] == pytest.approx(2 / 3)
+    assert (summary["pairs_of_conditions_between_lines"], summary["pairs_of_two_empty_sets"]) == (3, 1)
 
 
 def test_one_cell_line_has_no_jaccard_index_between_lines():
-    assert analyse(RECORDS[:1]).summary["mean_pairwise_jaccard"] is None
+    summary = analyse(RECORDS[:1]).summary
+    assert summary["mean_pairwise_jaccard"] is summary["mean_pairwise_weighted_jaccard"] is None
+    assert "no perturbation is predicted in two of them" in " ".join(describe(summary))
+
+
+def test_the_weighted_index_is_the_sum_of_minima_over_that_of_maxima_and_needs_no_selected_set():
+    weak = [record("k562", "P", A=0.4, B=0.1), record("rpe1", "P", A=0.2, C=0.3)]
+    overlap = overlap_between_lines(weak)
+    assert np.isnan(overlap.sets.loc["k562", "rpe1"])
+    assert overlap.weighted.loc["k562", "rpe1"] == pytest.approx(0.2 / (0.4 + 0.1 + 0.3))
+    told = " ".join(describe(analyse(weak).summary))
+    assert "0.250 weighted by mean inclusion" in told
+    assert "undefined for selected sets, since in none of 1 pairs of conditions anything is selected" in told
+
+
+def test_the_weighted_index_is_that_of_sets_where_inclusion_is_all_or_nothing():
+    rng = np.random.default_rng(0)
+    draws = [
+        Retrieved(line, f"P{number}", tuple("ABCDEF"), (rng.random(6) < 0.5).astype(float), 1)
+        for line in ("k562", "rpe1")
+        for number in range(20)
+    ]
+    overlap = overlap_between_lines(draws)
+    np.testing.assert_allclose(overlap.weighted, overlap.sets)
+
+
+def test_inclusions_of_zero_throughout_have_no_index():
+    assert overlap_between_lines([record("a", "P", A=0.0), record("b", "P", A=0.0)]).weighted.isna().all().all()
 
 
 def test_inclusion_by_rank_averages_over_conditions():

@@ -1,10 +1,16 @@
 import json
+import logging
+import shutil
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from state_rag.cli import main
-from tests.evaluation.made_up import HELD_OUT, make_run, make_screen, write_retrieval
+from state_rag.upstream.retrieval_command import without_remarks_on_log1p
+from tests.evaluation.made_up import CONTROL, HELD_OUT, make_run, make_screen, write_retrieval
 from tests.evaluation.test_ablation import ablated
 
 
@@ -75,3 +81,68 @@ def test_a_misspelt_gene_is_refused_with_close_spellings(good, capsys):
     error = capsys.readouterr().err
     assert "--gene: nothing was retrieved for 'p3'" in error
     assert "P03" in error
+
+
+def changed(run, place, edit):
+    """Copy a run with its real cells as `edit` returns them."""
+    shutil.copytree(run, place)
+    path = place / "eval_last.ckpt/adata_real.h5ad"
+    cells = edit(ad.read_h5ad(path))
+    path.unlink()
+    cells.write_h5ad(path)
+    return place
+
+
+def test_undefined_controls_are_told_as_the_reason_why_true_effects_are_missing(folder, tmp_path, capsys):
+    def spoil(cells):
+        cells.X[np.flatnonzero(cells.obs["gene"] == CONTROL)[0], 3] = np.nan
+        return cells
+
+    run = changed(folder / "good", tmp_path / "spoilt", spoil)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["kwargs"]["toml_config_path"] = None
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["retrieval", str(run), "--quiet", "-o", str(tmp_path / "out")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of selected ones unknown, of others unknown" in shown
+    assert "good: NaN or infinity in the real control cells of hepg2 (1 of 60 genes)" in shown
+    assert "NaN or infinity" in json.loads((tmp_path / "out/retrieval.json").read_text())["remarks"][0]
+
+
+def test_columns_that_were_given_hold_in_place_of_the_configurations(folder, tmp_path, capsys):
+    run = tmp_path / "odd"
+    shutil.copytree(folder / "good", run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["kwargs"] |= {"control_pert": "wrong", "pert_col": "wrong"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["retrieval", str(run), "--quiet", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert main([*arguments, "--control", CONTROL, "--pert-col", "gene"]) == 0
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["retrieval", str(folder / "good"), "--quiet", "-o", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr()
+    assert "-o" in error.err
+    assert "is a file, not a folder" in error.err
+    assert not error.out
+
+
+def test_both_indices_of_overlap_are_written(good, tmp_path):
+    assert main(["retrieval", *good]) == 0
+    assert {"jaccard.csv", "jaccard_weighted.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_switching_off_says_that_it_starts_from_other_controls_than_evaluate(good, asked, capsys):
+    assert main(["retrieval", *good, "--ablate", "--gene", "P03"]) == 0
+    assert "near but not equal to that of `evaluate`" in " ".join(capsys.readouterr().out.split())
+
+
+def test_cell_loads_remark_on_log1p_is_kept_back_and_nothing_else_is(caplog):
+    logger = logging.getLogger("cell_load.data_modules.perturbation_dataloader")
+    with without_remarks_on_log1p():
+        logger.warning("is_log1p mode is ENABLED. Detected uns/log1p metadata (example: %s).", "x")
+        logger.warning("No control cells in x")
+    logger.warning("is_log1p mode is DISABLED.")
+    assert [record.getMessage() for record in caplog.records] == ["No control cells in x", "is_log1p mode is DISABLED."]

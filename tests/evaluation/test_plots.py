@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from state_rag.evaluation import plots
+from state_rag.evaluation.retrieval_analysis import overlap_between_lines
+from state_rag.evaluation.retrieval_records import Retrieved
+
+LONG = "a_run_of_ptrag_with_a_long_name_lr1e-3_K{}_hidden128"
+
+
+def curves(names):
+    return {name: pd.DataFrame({"step": [1, 2], "val_loss": [2.0, 1.0]}) for name in names}
+
+
+def drawn(text):
+    """Return a text as matplotlib draws it, and whether it takes it for mathematics."""
+    figure = Figure()
+    return figure.text(0, 0, text)._preprocess_math(text)
+
+
+@pytest.mark.parametrize("name", ["$x_1$", "50$", "a$b$c", "$\\foo$", "plain"])
+def test_a_dollar_in_a_name_is_a_dollar_in_the_picture(name):
+    assert drawn(plots.labels([name])[0]) == (name, False)
+    plots.settle(plots.learning_curves(curves([name, "other"]), "val_loss"))
+
+
+def test_names_that_would_be_alike_when_cut_stay_whole():
+    middle = [f"{'a' * 30}{number}{'b' * 30}" for number in range(2)]
+    assert plots.labels(middle) == middle
+    assert all(len(label) <= plots.LONGEST for label in plots.labels([LONG.format(number) for number in range(12)]))
+
+
+def test_no_two_of_thirty_runs_have_the_same_line_and_the_legend_covers_no_curve():
+    figure = plots.learning_curves(curves([LONG.format(number) for number in range(30)]), "val_loss")
+    plots.settle(figure)
+    (ax,), (legend,) = figure.axes, figure.legends
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 30
+    box = legend.get_window_extent()
+    assert not box.overlaps(ax.get_window_extent())
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def overlap(scale, lines=("a", "b", "c")):
+    rng = np.random.default_rng(0)
+    return overlap_between_lines(
+        [
+            Retrieved(line, f"P{number}", tuple("ABCD"), scale * rng.random(4), 1)
+            for line in lines
+            for number in range(5)
+        ]
+    )
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_the_map_shows_both_indices_and_says_which_is_which():
+    assert titles(plots.jaccard_map(overlap(1.0))) == [
+        "selected sets (mean inclusion > 0.5)",
+        "weighted by mean inclusion",
+    ]
+
+
+def test_the_map_shows_the_weighted_index_alone_where_nothing_is_selected():
+    (title,) = titles(plots.jaccard_map(overlap(0.4)))
+    assert title.startswith("weighted by mean inclusion")
+    assert "no set is selected" in title
+
+
+def test_one_cell_line_has_no_map():
+    assert plots.jaccard_map(overlap(1.0, lines=("a",))) is None
+
+
+def test_many_panels_go_on_in_the_next_row():
+    rng = np.random.default_rng(0)
+    panels = [(f"P{number}", *rng.normal(size=(2, 9)), rng.random(9) < 0.5) for number in range(plots.IN_A_ROW + 1)]
+    figure = plots.effect_scatter(panels, [0.0] * len(panels))
+    rows = {ax.get_subplotspec().rowspan.start for ax in figure.axes if ax.get_visible()}
+    assert rows == {0, 1}
