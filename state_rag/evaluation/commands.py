@@ -4,6 +4,8 @@
 """
 
 import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from state_rag.evaluation.metrics_command import add_metrics
@@ -53,23 +55,32 @@ def _add_compare(subparsers) -> None:
 def _add_gge(subparsers) -> None:
     parser = subparsers.add_parser(
         "gge",
+        allow_abbrev=False,
         help="GGE's own command, with the metrics of state-rag registered",
         description="Runs GGE's command on a pair of h5ad files; --metrics also takes rag_<name>. All other arguments "
-        "are GGE's: `state-rag gge -- --help` lists them.",
+        "are GGE's, such as --real, --generated, --conditions and --output: `state-rag gge -- --help` lists them.",
     )
     parser.add_argument("--pert-col", default="gene", help="perturbation column (%(default)s)")
     parser.add_argument("--cell-type-key", default="cell_line", help="cell-line column (%(default)s)")
     parser.add_argument("--control", default="non-targeting", help="label of control cells (%(default)s)")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="GGE's arguments, after --")
+    parser.parse_known_args = partial(_with_rest, parser.parse_known_args)  # type: ignore[method-assign]
     parser.set_defaults(run=_gge)
+
+
+def _with_rest(parse: Callable, arguments: Sequence[str], namespace: argparse.Namespace | None = None):
+    """Parse what is ours, and keep the rest, and all after `--`, as `arguments` instead of refusing it."""
+    place = list(arguments).index("--") if "--" in arguments else len(arguments)
+    before, after = arguments[:place], arguments[place + 1 :]
+    namespace, rest = parse(before, namespace)
+    namespace.arguments = [*rest, *after]
+    return namespace, []
 
 
 def _gge(args: argparse.Namespace) -> None:
     from state_rag.evaluation.conditions import Columns
     from state_rag.evaluation.gge import run_command
 
-    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
-    run_command(arguments, Columns(args.pert_col, args.cell_type_key, args.control))
+    run_command(args.arguments, Columns(args.pert_col, args.cell_type_key, args.control))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -103,8 +114,9 @@ def _compare(args: argparse.Namespace) -> None:
     comparison = found.comparison
     console = make_console()
     console.print(*terminal_tables(comparison, console.width), sep="\n")
-    for line in [legend(comparison), *found.remarks]:
-        console.print(line, style="dim", markup=False)
+    console.print(legend(comparison), style="dim", markup=False)
+    for line in found.remarks:
+        console.print(line, style="dim", markup=False, soft_wrap=True)
     if args.output:
         for suffix, text in (("md", markdown_table(comparison)), ("tex", latex_table(comparison))):
             with atomic_path(args.output / f"comparison.{suffix}") as path:
@@ -120,5 +132,5 @@ def _print_notes(console, folder: Path) -> None:
     unshown = ("pca_dimensions", "conditions", "ridge_embeddings")
     for key, value in notes(folder).items():
         if value and key not in unshown:
-            console.print(f"{key.replace('_', ' ')}: {value}", style="dim", markup=False)
+            console.print(f"{key.replace('_', ' ')}: {value}", style="dim", markup=False, soft_wrap=True)
     console.print(f"Written: {folder}", markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from state_rag.cli import main
+from state_rag.evaluation.conditions import Columns
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_run_without_embeddings_takes_those_of_a_run_beside_it(copies, embeddi
     config.write_text(yaml.safe_dump(values))
     assert main(["compare", good, poor, "--reference", good, *options]) == 0
     shown = capsys.readouterr().out
-    assert "embedding ridge" in shown
+    assert "embedding" in shown
     assert "left out" not in shown
 
 
@@ -111,3 +112,25 @@ def test_wrong_arguments_are_one_line_on_standard_error(copies, capsys, argument
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.fixture
+def passed_on(monkeypatch):
+    """What GGE's command was asked for; it is not run."""
+    calls = []
+    monkeypatch.setattr(
+        "state_rag.evaluation.gge.run_command", lambda arguments, columns: calls.append((arguments, columns))
+    )
+    return calls
+
+
+@pytest.mark.parametrize("mark", [[], ["--"]])
+def test_gges_options_reach_gge_with_and_without_the_two_dashes(passed_on, mark):
+    theirs = ["--real", "a.h5ad", "--generated", "b.h5ad", "--conditions", "gene", "cell_line", "-o", "out"]
+    assert main(["gge", "--control", "ctrl", *mark, *theirs]) == 0
+    assert passed_on == [(theirs, Columns(control="ctrl"))]
+
+
+def test_gges_help_is_shown_after_the_two_dashes(passed_on):
+    assert main(["gge", "--", "--help"]) == 0
+    assert passed_on[0][0] == ["--help"]
