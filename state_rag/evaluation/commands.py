@@ -106,10 +106,8 @@ def _compare(args: argparse.Namespace) -> None:
     from state_rag.evaluation.console import make_console
     from state_rag.evaluation.gather import gather
     from state_rag.evaluation.tables import latex_table, legend, markdown_table, terminal_tables
-    from state_rag.files import atomic_path, writable_folder
+    from state_rag.files import atomic_path
 
-    if args.output:
-        writable_folder(args.output, "-o")
     found = gather(args)
     comparison = found.comparison
     console = make_console()

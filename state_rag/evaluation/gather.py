@@ -72,11 +72,13 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
     ------
     StateRagError
         If two runs have one name or are the same, a name is a baseline's, runs were scored on different real cells,
-        or no condition is shared.
+        no condition is shared, or nothing can be written to `args.output`; before the work where that can be told.
     """
     runs = find_runs(args)
     names = names_of(runs, args.names)
     reference = _reference(args.reference, runs, names)
+    if args.output is not None:
+        writable_folder(args.output, "-o")
     done = dict(zip(names, evaluated(args, runs), strict=True))
     own = {name: predictors(name, folder, args.no_baselines) for name, (_, folder) in done.items()}
     conditions = {name: set(own[name][name][KEY].itertuples(index=False, name=None)) for name in names}

@@ -40,9 +40,7 @@ def _report(args: argparse.Namespace) -> None:
     from state_rag.evaluation.gather import gather
     from state_rag.evaluation.report import build_report
     from state_rag.evaluation.run_retrieval import analyse_runs
-    from state_rag.files import writable_folder
 
-    writable_folder(args.output, "-o")
     found = gather(args, set_apart=True)
     together = retrieving_together(found)
     retrieval = switched_off = None
@@ -52,6 +50,12 @@ def _report(args: argparse.Namespace) -> None:
             runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet
         )
         switched_off = load_ablation(runs[0].predictions / "retrieval")
+    remarks = list(found.remarks)
+    if found.apart:
+        remarks.append(
+            f"Without a condition in common with {found.comparison.reference}, so in the section on retrieval only: "
+            f"{', '.join(found.apart)}."
+        )
     page = build_report(
         args.output,
         found.runs,
@@ -60,7 +64,7 @@ def _report(args: argparse.Namespace) -> None:
         retrieval_of=list(together),
         switched_off=switched_off,
         perturbations=args.perturbations,
-        remarks=found.remarks,
+        remarks=remarks,
     )
     print(f"Written: {page}")
 

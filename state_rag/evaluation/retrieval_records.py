@@ -78,11 +78,7 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
     StateRagError
         If the file is missing, lacks a column or has a row of another form; the message gives the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise StateRagError(
-            f"{path}: no such file; it is written by `state tx predict` for runs with training.rag=true"
-        )
+    path = existing_records(path)
     sums: dict[tuple[str, str], dict[str, list[float]]] = {}
     cells: dict[tuple[str, str], int] = {}
     with open(path, newline="", encoding="utf-8") as stream:
@@ -115,6 +111,15 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
     if not records:
         raise StateRagError(f"{path}: nothing was retrieved for any cell; was the run trained with training.rag=true?")
     return records
+
+
+def existing_records(path: str | Path) -> Path:
+    """Return the path of a retrieval file, which must be there."""
+    if not Path(path).is_file():
+        raise StateRagError(
+            f"{path}: no such file; it is written by `state tx predict` for runs with training.rag=true"
+        )
+    return Path(path)
 
 
 def _rows(reader: csv.DictReader) -> Iterator[dict[str, str]]:

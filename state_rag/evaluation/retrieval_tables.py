@@ -83,7 +83,10 @@ def ablation_table(title: str, rows):
     said = [name for name in ("cell_line", "perturbation") if rows[name].nunique() == 1]
     columns = {name: column for name, column in columns.items() if name not in said}
     for label, form in columns.values():
-        table.add_column(label, justify="left" if form == "{}" and label != "rank" else "right")
+        if form == "{}" and label != "rank":
+            table.add_column(label, overflow="fold")
+        else:
+            table.add_column(label, justify="right", no_wrap=True)
     for _, row in rows.iterrows():
         table.add_row(*("-" if pd.isna(row[name]) else form.format(row[name]) for name, (_, form) in columns.items()))
     return table

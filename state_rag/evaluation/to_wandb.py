@@ -31,9 +31,11 @@ def send_evaluation(run: Run, folder: Path) -> bool:
     model, baselines, _ = load_tables(folder)
     known = definitions([folder])
     metrics = [name for name in known if name in model]
-    predictors = {**{str(name): table for name, table in baselines.groupby("predictor", sort=False)}, run.name: model}
+    predictors = {str(name): table for name, table in baselines.groupby("predictor", sort=False)}
+    own = f"{run.name} (run)" if run.name in predictors else run.name
+    predictors[own] = model
     shown = [name for name in metrics if all(name in table for table in predictors.values())]
-    comparison = compare(predictors, run.name, shown, known)
+    comparison = compare(predictors, own, shown, known)
     rows: list[list[Any]] = [
         [name, len(table), *(_number(comparison.cell(name, metric)["mean"]) for metric in shown)]
         for name, table in predictors.items()

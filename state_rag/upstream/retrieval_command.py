@@ -47,11 +47,14 @@ def _retrieval(args: argparse.Namespace) -> None:
     from state_rag.evaluation.console import make_console
     from state_rag.evaluation.gather import find_runs
     from state_rag.evaluation.retrieval_analysis import case_study
+    from state_rag.evaluation.retrieval_records import existing_records
     from state_rag.evaluation.retrieval_tables import describe, study_table
-    from state_rag.evaluation.run_retrieval import analyse_runs, save_analysis
+    from state_rag.evaluation.run_retrieval import INFO, analyse_runs, save_analysis
     from state_rag.files import writable_folder
 
     runs = find_runs(args)
+    for run in runs:
+        existing_records(run.predictions / INFO)
     output = writable_folder(args.output or runs[0].predictions / "retrieval", "-o")
     analysis = analyse_runs(runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet)
     studies = {gene: case_study(analysis, gene) for gene in args.gene}

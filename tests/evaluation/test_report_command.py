@@ -122,6 +122,7 @@ def test_runs_of_one_method_that_hold_out_a_line_each_share_the_retrieval_sectio
     page = page_of(tmp_path / "r")
     assert "Analysed: good, good_k562, 24 conditions in hepg2, k562." in page
     assert "12 conditions (perturbation in a cell line" in page
+    assert "in the section on retrieval only: good_k562." in page
     assert (tmp_path / "r/plots/jaccard.png").is_file()
 
 

@@ -74,6 +74,7 @@ def test_runs_that_predict_the_same_condition_and_runs_without_retrieval_are_ref
     assert "predicted by more than one of the runs" in capsys.readouterr().err
     assert main(["retrieval", str(folder / "poor"), "--quiet"]) == 1
     assert "retrieval_info.csv" in capsys.readouterr().err
+    assert not (folder / "poor/eval_last.ckpt/retrieval").exists()
 
 
 def test_a_misspelt_gene_is_refused_with_close_spellings(good, capsys):
