@@ -176,7 +176,7 @@ def notes(folder: Path) -> Mapping[str, Any]:
 
 
 def remarks(folder: Path) -> list[str]:
-    """Return lines on baselines that an evaluation lacks, and on where those that it has did not know an answer."""
+    """Return lines on baselines that are missing or did not know an answer, and on PCA of another size than labelled."""
     found = notes(folder)
     why = found.get(BASELINES_LEFT_OUT)
     lines = [f"Baselines left out: {why}."] if why else []
@@ -184,6 +184,8 @@ def remarks(folder: Path) -> list[str]:
     if fallbacks:
         parts = [f"{key.removeprefix(FALLBACKS)} in {count}" for key, count in fallbacks.items()]
         lines.append(f"Conditions where a baseline had to fall back to a simpler one: {', '.join(parts)}.")
+    if size := found.get("pca_of_other_size_than_the_labels_say"):
+        lines.append(f"Dimensions of PCA, whatever the labels say: {size}.")
     return lines
 
 

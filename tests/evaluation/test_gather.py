@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -6,7 +7,7 @@ import yaml
 from state_rag.cli import main
 from state_rag.evaluation.baselines import naive_baselines
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.gather import RESERVED
+from state_rag.evaluation.gather import RESERVED, remarks
 from state_rag.evaluation.training_effects import training_effects
 
 
@@ -93,3 +94,20 @@ def test_finished_evaluations_are_compared_where_nothing_can_be_written(copies, 
     assert compare(copies / "good") == 0
     monkeypatch.setattr("state_rag.evaluation.gather.writable_folder", lambda *_: pytest.fail("tried to write"))
     assert compare(copies / "good") == 0
+
+
+def noted(folder, **notes):
+    (folder / "summary.json").write_text(json.dumps({"metadata": {"notes": notes}}))
+    return remarks(folder)
+
+
+def test_what_an_evaluation_noted_on_its_baselines_and_spaces_stands_below_the_table(tmp_path):
+    assert noted(tmp_path, conditions=12) == []
+    assert noted(tmp_path, baselines_left_out="not asked for") == ["Baselines left out: not asked for."]
+    told = noted(tmp_path, **{"fallbacks of embedding ridge": 3, "fallbacks of mean effect": 12})
+    assert told == [
+        "Conditions where a baseline had to fall back to a simpler one: embedding ridge in 3, mean effect in 12."
+    ]
+    assert noted(tmp_path, pca_of_other_size_than_the_labels_say="48 in hepg2") == [
+        "Dimensions of PCA, whatever the labels say: 48 in hepg2."
+    ]
