@@ -176,7 +176,7 @@ def notes(folder: Path) -> Mapping[str, Any]:
 
 
 def remarks(folder: Path) -> list[str]:
-    """Return lines on baselines that are missing or did not know an answer, and on PCA of another size than labelled."""
+    """Return lines on baselines that are missing or did not know an answer, and on a PCA of another size."""
     found = notes(folder)
     why = found.get(BASELINES_LEFT_OUT)
     lines = [f"Baselines left out: {why}."] if why else []
