@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 
@@ -397,3 +398,11 @@ def test_what_the_evaluation_writes_is_what_the_tables_read(tmp_path):
     expected = mean_of(replace(job, predictions=run.predictions), "pearson_delta")
     assert cell(table, "PT-RAG", "pearson_delta")["mean"] == pytest.approx(expected)
     assert cell(table, "PT-RAG", "pearson_delta")["n"] == len(screen.test)
+
+
+def test_runs_of_a_sweep_scored_on_other_real_data_are_refused_with_line_and_seed(tmp_path):
+    for method, genes in (("none", 2000), ("genept", 1000)):
+        path = make_job(tmp_path, method, "k562").predictions / "gge/summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "n_genes": genes}))
+    with pytest.raises(StateRagError, match=r"\(held-out line k562, seed 0\).*1000 genes against 2000"):
+        table1(read_sweep(tmp_path))
