@@ -36,6 +36,12 @@ def test_no_cells_are_an_error():
         spaces.fit_pca([])
 
 
+@pytest.fixture
+def many_genes(monkeypatch):
+    """Take 1,100 genes for many, so that tests are quick."""
+    monkeypatch.setattr(spaces, "LANCZOS_GENES", 1000)
+
+
 def of_many_genes(n=300, genes=1100, seed=0):
     """Return cells with some strong directions in noise, as real ones have."""
     rng = np.random.default_rng(seed)
@@ -43,6 +49,7 @@ def of_many_genes(n=300, genes=1100, seed=0):
     return (strong + rng.normal(size=(n, genes)) + 3).astype(np.float32)
 
 
+@pytest.mark.usefixtures("many_genes")
 @pytest.mark.parametrize("n", [300, 1500])
 def test_many_genes_have_the_coordinates_of_the_full_solver(n, monkeypatch):
     x = of_many_genes(n)
@@ -53,11 +60,13 @@ def test_many_genes_have_the_coordinates_of_the_full_solver(n, monkeypatch):
     np.testing.assert_allclose(found.variance, full.variance, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("many_genes")
 def test_many_genes_are_fitted_the_same_every_time():
     x = of_many_genes(100)
     np.testing.assert_array_equal(spaces.fit_pca([x], 20).components, spaces.fit_pca([x], 20).components)
 
 
+@pytest.mark.usefixtures("many_genes")
 @pytest.mark.parametrize("distinct", [1, 2, 5])
 def test_many_genes_of_few_distinct_cells_leave_orthonormal_components(distinct):
     x = np.repeat(of_many_genes(distinct), 12, axis=0)
