@@ -32,8 +32,6 @@ def _add_evaluate(subparsers) -> None:
     )
     add_run_options(parser)
     add_metric_options(parser)
-    # The default; earlier versions had the opposite one.
-    parser.add_argument("--no-force", dest="force", action="store_false", help=argparse.SUPPRESS)
     parser.set_defaults(run=_evaluate)
 
 

@@ -122,8 +122,8 @@ def read_torch(path: Path, remedy: str) -> dict[Any, Any]:
         if (found := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:
             raise StateRagError(f"{path} cannot be read: it is damaged or incomplete. {remedy}") from error
         raise StateRagError(
-            f"{path} holds a {found.group(1)}, which only running code of the file would make; tensors, numbers and text "
-            f"are read. {remedy}"
+            f"{path} holds a {found.group(1)}, which only running code of the file would make; tensors, numbers and "
+            f"text are read. {remedy}"
         ) from error
     except Exception as error:  # noqa: BLE001  torch raises half a dozen types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
