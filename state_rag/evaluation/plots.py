@@ -235,19 +235,25 @@ def inclusion_by_rank(neighbours: pd.DataFrame) -> Figure:
     return figure
 
 
-def inclusion_against(neighbours: pd.DataFrame, column: str, label: str) -> Figure:
-    """Draw inclusion against a property of the neighbour: points, and means in ten bins of equal size."""
+def inclusion_against(neighbours: pd.DataFrame, column: str, xlabel: str) -> Figure:
+    """Draw inclusion against a property of the neighbour: points, and means of at most ten equally large groups.
+
+    A group has at least twenty neighbours; fewer than forty neighbours are shown as points alone.
+    """
     rows = neighbours.dropna(subset=[column])
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     ax = figure.subplots()
+    size, alpha = (6, 0.4) if len(rows) > 500 else (14, 0.9)
     ax.scatter(
-        rows[column], rows["inclusion"], s=6, color=SKY, alpha=0.4, linewidths=0, label="neighbour of a condition"
+        rows[column], rows["inclusion"], s=size, color=SKY, alpha=alpha, linewidths=0, label="neighbour of a condition"
     )
-    if rows[column].nunique() > 10:
-        bins = pd.qcut(rows[column], 10, duplicates="drop")
+    groups = min(10, len(rows) // 20)
+    if groups > 1 and rows[column].nunique() > groups:
+        bins = pd.qcut(rows[column], groups, duplicates="drop")
         means = rows.groupby(bins, observed=True).agg({column: "mean", "inclusion": "mean"})
-        ax.plot(means[column], means["inclusion"], color=RED, marker="s", markersize=5, label="mean of a tenth")
-    ax.set(xlabel=label, ylabel="mean inclusion weight")
+        label = f"mean of each of {len(means)} equal groups"
+        ax.plot(means[column], means["inclusion"], color=RED, marker="s", markersize=5, label=label)
+    ax.set(xlabel=xlabel, ylabel="mean inclusion weight")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     return figure

@@ -81,3 +81,14 @@ def test_many_panels_go_on_in_the_next_row():
     figure = plots.effect_scatter(panels, [0.0] * len(panels))
     rows = {ax.get_subplotspec().rowspan.start for ax in figure.axes if ax.get_visible()}
     assert rows == {0, 1}
+
+
+@pytest.mark.parametrize(("count", "groups"), [(30, 0), (90, 4), (3000, 10)])
+def test_means_are_drawn_over_groups_of_twenty_neighbours_or_more(count, groups):
+    similarity = np.linspace(0, 1, count)
+    table = pd.DataFrame({"similarity": similarity, "inclusion": similarity**2})
+    (axes,) = plots.inclusion_against(table, "similarity", "similarity").axes
+    assert [len(line.get_xdata()) for line in axes.lines] == ([groups] if groups else [])
+    for line in axes.lines:
+        expected = [part.mean() for part in np.array_split(similarity**2, groups)]
+        assert line.get_ydata() == pytest.approx(expected, abs=0.02)
