@@ -4,6 +4,12 @@ import torch
 
 from state_rag.errors import StateRagError
 
+GPU_ERRORS: tuple[type[Exception], ...] = (
+    torch.OutOfMemoryError,
+    getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
+)
+"""What torch raises when a GPU is full, busy or broken."""
+
 
 def choose_device(wanted: str) -> torch.device:
     """Return the device that `auto` (the GPU where there is one), `cpu` or `cuda` stands for.

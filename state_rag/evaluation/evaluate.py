@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
+import torch
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import Baseline
 from state_rag.evaluation.cell_draws import choose_cells, condition_generator, content_keys
 from state_rag.evaluation.conditions import Condition, Pair
 from state_rag.evaluation.degs import WelchMoments, differential_genes
-from state_rag.evaluation.devices import choose_device
+from state_rag.evaluation.devices import GPU_ERRORS, choose_device
 from state_rag.evaluation.line_profiles import LineProfiles, MovedControl, finite_mean, profile_columns
 from state_rag.evaluation.metrics.clouds import one_thread, pad
 from state_rag.evaluation.metrics.inputs import RawCells
@@ -266,14 +267,27 @@ class _Run:
     def _measure(self, waiting: list[tuple[int, dict[str, np.ndarray]]], distances: dict[str, np.ndarray]) -> None:
         if not waiting:
             return
-        real, n = pad([clouds[""] for _, clouds in waiting], self.device)
+        try:
+            self._measure_on(self.device, waiting, distances)
+        except GPU_ERRORS as error:
+            if self.device.type == "cpu":
+                raise
+            reason = str(error).splitlines()[0]
+            logger.warning("Distances are computed on the CPU from here on, since the GPU failed: %s", reason)
+            self.device = torch.device("cpu")
+            self._measure_on(self.device, waiting, distances)
+        waiting.clear()
+
+    def _measure_on(
+        self, device: torch.device, waiting: list[tuple[int, dict[str, np.ndarray]]], distances: dict[str, np.ndarray]
+    ) -> None:
+        real, n = pad([clouds[""] for _, clouds in waiting], device)
         rows = [number for number, _ in waiting]
         with one_thread():
             for name, values in distances.items():
-                predicted, m = pad([clouds[name] for _, clouds in waiting], self.device)
+                predicted, m = pad([clouds[name] for _, clouds in waiting], device)
                 for column, metric in enumerate(self.on_cells):
                     values[rows, column] = metric.compute(real, predicted, n, m).cpu().numpy()
-        waiting.clear()
 
     def _finish_line(self, line, profiles: LineProfiles, space, distances, conditions: list[Condition]) -> None:
         self.profiles[line] = profiles
