@@ -173,9 +173,11 @@ def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
         name = f"{role} AnnData"
         values = source.X if matrix == "X" else source.obsm[matrix.removeprefix("obsm/")]
         rows, obs, var, have = ArrayRows(values), source.obs, source.var, list(map(str, source.obs.columns))
-    for column in (columns.perturbation, columns.cell_line):
+    for column, option in ((columns.perturbation, "--pert-col"), (columns.cell_line, "--cell-type-key")):
         if column not in obs.columns:
-            raise StateRagError(f"{name}: obs has no column '{column}'; it has {', '.join(have)}")
+            raise StateRagError(
+                f"{name}: obs has no column '{column}'; it has {', '.join(have)}. Name the right one with {option}"
+            )
     if rows.shape[0] != len(obs):
         raise StateRagError(f"{name}: '{matrix}' has {rows.shape[0]} rows, obs has {len(obs)}")
     names = [str(value) for value in var.index] if matrix == "X" else None
