@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; what the user can mend becomes one line on standard error and status 1.
 
-    That is a `StateRagError`, or a file that the system refuses. ``STATE_RAG_TRACEBACK=1`` lets both through.
+    That is a `StateRagError`, or a file that the system refuses. ``STATE_RAG_TRACEBACK=1`` lets them through, and
+    Ctrl-C too, which otherwise is one line and status 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
@@ -48,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        if os.environ.get("STATE_RAG_TRACEBACK"):
+            raise
+        print("state-rag: interrupted", file=sys.stderr)
+        return 130
     except (StateRagError, OSError) as error:
         if os.environ.get("STATE_RAG_TRACEBACK"):
             raise

@@ -24,7 +24,7 @@ MAY_USE = {
 
 
 def imported_rooms(source):
-    """Return the rooms of state_rag that a module imports anywhere in it, and the modules that it names as text."""
+    """Return the rooms of state_rag that a module imports anywhere in it."""
     rooms = set()
     for node in ast.walk(ast.parse(source)):
         names = []

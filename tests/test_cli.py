@@ -36,6 +36,13 @@ def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys, error, said):
     assert capsys.readouterr().err == said
 
 
+def test_an_interruption_is_one_line(monkeypatch, capsys):
+    monkeypatch.delenv("STATE_RAG_TRACEBACK", raising=False)
+    failing(monkeypatch, KeyboardInterrupt())
+    assert cli.main([]) == 130
+    assert capsys.readouterr().err == "state-rag: interrupted\n"
+
+
 def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("STATE_RAG_TRACEBACK", "1")
     failing(monkeypatch, StateRagError("no embedding"))

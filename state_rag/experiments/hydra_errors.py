@@ -5,14 +5,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from state_rag.errors import StateRagError
 from state_rag.names import close_spellings
-from state_rag.upstream.search_path import STATES_CONFIGS
+from state_rag.upstream.overrides import composed
 
 
 @contextmanager
@@ -42,6 +41,8 @@ def errors_for_users(overrides: Sequence[str], config: str) -> Iterator[None]:
         ) from None
     except HydraException as error:
         raise StateRagError(_unknown_key(str(error), overrides, config) or " ".join(str(error).split())) from None
+    except OmegaConfBaseException as error:
+        raise StateRagError(f"{' '.join(overrides)}: {' '.join(str(error).split())}.") from None
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
@@ -55,15 +56,9 @@ def _unknown_key(message: str, overrides: Sequence[str], config: str) -> str | N
         return None
     key = found.group(1)
     given = next((text for text in overrides if text.partition("=")[0] == key), f"{key}=VALUE")
-    close = close_spellings(key, _keys(_composed(config)), 3)
+    close = close_spellings(key, _keys(composed(config=config)), 3)
     hint = f" Close spellings: {', '.join(close)}." if close else ""
     return f"{given}: the configuration has no key {key}.{hint} `+{given}` adds it."
-
-
-def _composed(config: str) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_module(STATES_CONFIGS, version_base="1.3"):
-        return compose(config)
 
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:

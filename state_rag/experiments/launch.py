@@ -170,7 +170,7 @@ def list_jobs(overrides: Sequence[str], *, multirun: bool, write: bool) -> Listi
 
 def search_trials(overrides: Sequence[str]) -> int | None:
     """Return how many jobs a search may run; None where every combination is run."""
-    hydras = [text for text in overrides if text.startswith(("hydra", "+hydra", "sweep=", "experiment="))]
+    hydras = [_first_value(text) for text in overrides if text.startswith(("hydra", "+hydra", "sweep=", "experiment="))]
     if not hydras:
         return None
     register_search_path()
@@ -207,6 +207,14 @@ def names_several_values(overrides: Sequence[str]) -> bool:
         raise StateRagError(
             f"{error.override} is not KEY=VALUE in Hydra's grammar. Quote values: KEY='\"a b\"'."
         ) from None
+
+
+def _first_value(override: str) -> str:
+    """Return an override with one value, the first where it asks for several."""
+    parsed = OverridesParser.create().parse_override(override)
+    if not parsed.is_sweep_override():
+        return override
+    return f"{override.partition('=')[0]}={next(parsed.sweep_string_iterator())}"
 
 
 @contextmanager

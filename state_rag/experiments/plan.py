@@ -185,9 +185,10 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
         raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
     if not isinstance(how["resume"], bool):
         raise StateRagError(f"job.resume={how['resume']} is not a choice. Use true or false.")
-    seed = config["training"]["train_seed"]
-    if not isinstance(seed, int):
-        raise StateRagError(f"seed={seed!r} (training.train_seed) is not a whole number.")
+    training = config["training"]
+    whole = {f"training.{key}": training.get(key) for key in ("max_steps", "val_freq", "batch_size")}
+    _check_numbers({"seed": training["train_seed"], "split_seed": config["split_seed"], **whole}, int, "a whole number")
+    _check_numbers({key: config[key] for key in ("few_shot", "val_fraction")}, (int, float), "a number")
     steps, every = config["training"]["max_steps"], config["training"]["val_freq"]
     if how["checkpoint"] == "best.ckpt" and steps < every:
         raise StateRagError(
@@ -195,6 +196,12 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
             f"one (training.val_freq={every}). Lower training.val_freq, or use job.checkpoint=final.ckpt."
         )
     return how
+
+
+def _check_numbers(values: Mapping[str, Any], kind: type | tuple[type, ...], name: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise StateRagError(f"{key}={value} is not {name}.")
 
 
 def _split(config: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
@@ -214,7 +221,9 @@ def _split(config: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
             "a split of your own."
         )
     if held_out is None:
-        raise StateRagError(f"data_file={source}, but no cell line to hold out. Set held_out=LINE, or several with -m.")
+        raise StateRagError(
+            f"data_file={source}, but no cell line to hold out. Set held_out=LINE, or several: held_out=A,B."
+        )
     return _written_split(config, Path(str(source)), str(held_out), folder), str(held_out)
 
 

@@ -11,7 +11,7 @@ from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
-from state_rag.names import close_spellings
+from state_rag.names import close_spellings, listing
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 
@@ -33,7 +33,7 @@ def load_embeddings(path: str | None, names: Collection[str], text_width: int) -
     if not embeddings.names:
         raise StateRagError(
             f"{found} has an embedding for none of the {len(names)} perturbations of the data "
-            f"({_some(sorted(names))}). Check that both use the same kind of names, such as gene symbols."
+            f"({listing(sorted(names), 10)}). Check that both use the same kind of names, such as gene symbols."
         )
     logger.info("Embeddings: %s, %d of %d perturbations.", found, len(embeddings.names), len(names))
     return embeddings
@@ -56,7 +56,7 @@ def with_queries(knowledge: Knowledge, embeddings: Embeddings) -> Knowledge:
             f"{embeddings.source} holds embeddings {rows.width} wide, but the run was trained with embeddings "
             f"{knowledge.width()} wide. Give the file that it was trained with."
         )
-    logger.info("%d perturbations are new to the run and use their own embedding: %s.", len(new), _some(new))
+    logger.info("%d perturbations are new to the run and use their own embedding: %s.", len(new), listing(new, 10))
     return knowledge.with_queries(rows.names, {"text": torch.from_numpy(rows.vectors)})
 
 
@@ -66,14 +66,14 @@ def refuse_or_report(missing: Sequence[str], settings: RagSettings, total: int) 
         return
     if settings.genept_missing == "error":
         raise StateRagError(
-            f"{len(missing)} of {total} perturbations have no embedding: {_some(missing)}. Provide embeddings for "
-            "them, or set training.genept_missing=drop to leave their cells out."
+            f"{len(missing)} of {total} perturbations have no embedding: {listing(missing, 10)}. Provide embeddings "
+            "for them, or set training.genept_missing=drop to leave their cells out."
         )
     logger.warning(
         "%d of %d perturbations have no embedding; their cells are left out (training.genept_missing=drop): %s.",
         len(missing),
         total,
-        _some(missing),
+        listing(missing, 10),
     )
 
 
@@ -98,8 +98,3 @@ def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str) ->
         f"{len(unknown)} perturbations of {what} are unknown to the run and have no embedding: "
         f"{', '.join(hints)}{more}. Correct the names, or give embeddings for them with --genept-path."
     )
-
-
-def _some(names: Sequence[str], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -43,29 +43,32 @@ def overrides_of(
         Groups first, then single keys, in Hydra's grammar: ``key=value`` and ``++key=value`` set, ``~key`` removes.
     """
     chosen = tuple(f"{group}={option}" for group, option in sorted((groups or {}).items()))
-    composed = copy.deepcopy(_composed(chosen))
+    target = copy.deepcopy(composed(chosen))
 
     def differing(*, resolve: bool) -> list[tuple[Keys, Any]]:
-        now: Any = OmegaConf.to_container(composed, resolve=resolve)
+        now: Any = OmegaConf.to_container(target, resolve=resolve)
         return list(_differences(_without(now, leaving_out), _without(config, leaving_out), ()))
 
     gone = [keys for keys, value in differing(resolve=False) if value is _ABSENT]
     # What follows a key that will be gone has to be said, even where it has the right value.
-    said = {keys: _set(composed, keys, _at(config, keys)) for keys in _followers(composed, gone)}
+    said = {keys: _set(target, keys, _at(config, keys)) for keys in _followers(target, gone)}
     # A key that follows another one changes with it, so that it may differ only once the others are as wanted.
     while differs := [(keys, value) for keys, value in differing(resolve=True) if keys not in gone]:
-        said.update((keys, _set(composed, keys, value)) for keys, value in differs)
-    return (*chosen, *said.values(), *(override for keys in gone for override in _removal(composed, keys)))
+        said.update((keys, _set(target, keys, value)) for keys, value in differs)
+    return (*chosen, *said.values(), *(override for keys in gone for override in _removal(target, keys)))
 
 
 @functools.lru_cache(maxsize=32)
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    """Return a composed configuration, in which keys still follow each other."""
+def composed(overrides: tuple[str, ...] = (), config: str = "config") -> DictConfig:
+    """Return a configuration in which keys still follow each other: STATE's, or another that starts from it.
+
+    It is shared by all callers: copy it before a change.
+    """
     register_search_path()
     with _no_other_application(), initialize_config_module(STATES_CONFIGS, version_base="1.3"):
-        composed = compose("config", list(overrides))
-    OmegaConf.set_struct(composed, False)
-    return composed
+        found = compose(config, list(overrides))
+    OmegaConf.set_struct(found, False)
+    return found
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def _differences(now: Mapping[str, Any], wanted: Mapping[str, Any], above: Keys)
             yield (*above, key), value
 
 
-def _followers(composed: DictConfig, gone: Collection[Keys]) -> list[Keys]:
+def _followers(config: DictConfig, gone: Collection[Keys]) -> list[Keys]:
     """Return the keys that take their value from one that will be gone, without those that will be gone too."""
     found: list[Keys] = []
 
@@ -113,7 +116,7 @@ def _followers(composed: DictConfig, gone: Collection[Keys]) -> list[Keys]:
             if any(path[: len(keys)] == keys for path in followed for keys in gone):
                 found.append(above)
 
-    visit(OmegaConf.to_container(composed, resolve=False), ())
+    visit(OmegaConf.to_container(config, resolve=False), ())
     return found
 
 
@@ -121,17 +124,17 @@ def _at(values: Mapping[str, Any], keys: Keys) -> Any:
     return functools.reduce(lambda inside, key: inside[key], keys, values)
 
 
-def _set(composed: DictConfig, keys: Keys, value: Any) -> str:
+def _set(config: DictConfig, keys: Keys, value: Any) -> str:
     """Set a key of a configuration, and return the override that does it."""
-    parent: Any = _at(composed, keys[:-1])
+    parent: Any = _at(config, keys[:-1])
     override = f"{'' if keys[-1] in parent else '++'}{'.'.join(keys)}={quoted(value)}"
     parent[keys[-1]] = OverridesParser.create().parse_override(override).value()
     return override
 
 
-def _removal(composed: DictConfig, keys: Keys) -> Iterator[str]:
+def _removal(config: DictConfig, keys: Keys) -> Iterator[str]:
     """Yield the overrides that remove a key."""
-    name, parent = ".".join(keys), _at(composed, keys[:-1])
+    name, parent = ".".join(keys), _at(config, keys[:-1])
     # Hydra takes a key without a value of its own for a missing one, and will not remove it.
     if OmegaConf.is_interpolation(parent, keys[-1]) or parent[keys[-1]] is None:
         yield f"{name}=0"
