@@ -12,6 +12,8 @@ from scipy import stats
 
 EXACT_UP_TO = 50
 """Pairs."""
+ROUNDING = 1e-12
+"""Differences that are this close to each other, as a share of the largest value, are equal."""
 
 
 def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
@@ -32,12 +34,13 @@ def paired_wilcoxon(first: np.ndarray, second: np.ndarray) -> float:
 
     Pairs with a NaN are left out; zero differences are left out (Wilcoxon's own treatment). Exact up to 50 pairs,
     ties included (the ranks' average is taken), a normal approximation beyond. NaN without pairs, 1 if all pairs are
-    equal.
+    equal. Values are equal, and differences tied, where rounding may be all that tells them apart (`ROUNDING`): of
+    shares `k / 35`, one difference of `1 / 35` is another float than the next.
     """
     both = np.isfinite(first) & np.isfinite(second)
-    difference = first[both] - second[both]
-    if len(difference) == 0:
+    if not both.any():
         return float("nan")
+    difference = _places(first[both], second[both])
     difference = difference[difference != 0]
     if len(difference) == 0:
         return 1.0
@@ -46,6 +49,20 @@ def paired_wilcoxon(first: np.ndarray, second: np.ndarray) -> float:
     if len(np.unique(np.abs(difference))) < len(difference):
         return _exact_with_ties(difference)
     return float(stats.wilcoxon(difference, alternative="two-sided", method="exact").pvalue)
+
+
+def _places(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return, for each pair, the place of its difference among the distinct sizes of differences, with its sign.
+
+    Zero for equal values. Signed ranks of these are those of the differences, with ties where they should be.
+    """
+    difference = np.asarray(first, dtype=np.float64) - second
+    step = ROUNDING * max(np.abs(first).max(), np.abs(second).max())
+    order = np.argsort(np.abs(difference))
+    larger = np.diff(np.abs(difference)[order], prepend=0.0) > step
+    places = np.empty(len(difference))
+    places[order] = np.cumsum(larger)
+    return np.sign(difference) * places
 
 
 def _exact_with_ties(difference: np.ndarray) -> float:

@@ -98,3 +98,19 @@ def test_so_many_metrics_must_reach_the_smallest_p_value_for_one_to_be_significa
     for count in range(1, 10):
         p = np.array([smallest_wilcoxon(pairs)] * count + [1.0] * (9 - count))
         assert (benjamini_hochberg(p).min() < level) == (count >= needed)
+
+
+@pytest.mark.parametrize("pairs", [12, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_are_tied_as_the_counts_they_come_from(pairs, seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 36, pairs), rng.integers(0, 36, pairs)
+    second[:3] = first[:3]
+    shares = first / 35, second / 35
+    assert paired_wilcoxon(*shares) == paired_wilcoxon(first.astype(float), second.astype(float))
+    assert paired_wilcoxon(1 - shares[0], 1 - shares[1]) == paired_wilcoxon(*shares)
+
+
+def test_values_that_differ_by_rounding_only_are_equal():
+    values = np.random.default_rng(0).normal(size=12)
+    assert paired_wilcoxon(values, values * (1 + 1e-15)) == 1.0
