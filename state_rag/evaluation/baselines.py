@@ -14,7 +14,13 @@ from state_rag.evaluation.row_store import row_blocks
 from state_rag.evaluation.training_effects import TrainingEffects
 
 MIN_RIDGE_CONDITIONS = 10
-NO_EFFECT = "no effect"
+NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE = NAMES = (
+    "no effect",
+    "mean effect",
+    "same pert., other lines",
+    "embedding ridge",
+)
+"""What baselines are called."""
 
 
 class Baseline(Protocol):
@@ -102,8 +108,8 @@ class Ridge:
 
     Fitted per cell line on the line's own training perturbations, or, with fewer than ten of them, on every training
     perturbation's mean effect over the training lines. The penalty minimises the leave-one-out error over
-    1e-4 ... 1e4, with embeddings scaled to unit mean square norm. A perturbation without an embedding falls back to
-    the mean effect. Only the model of the line asked for last is kept.
+    1e-4 ... 1e4 (the largest of equally good ones), with embeddings scaled to unit mean square norm. A perturbation
+    without an embedding falls back to the mean effect. Only the model of the line asked for last is kept.
 
     Parameters
     ----------
@@ -182,8 +188,8 @@ def naive_baselines(
     """
     found: dict[str, Baseline] = {NO_EFFECT: NoEffect(genes)}
     if training is not None and training.n_conditions:
-        found["mean effect"] = mean = MeanEffect(training)
-        found["same pert., other lines"] = OtherLines(training, mean)
+        found[MEAN_EFFECT] = mean = MeanEffect(training)
+        found[OTHER_LINES] = OtherLines(training, mean)
         if embeddings:
-            found["embedding ridge"] = Ridge(training, embeddings, mean)
+            found[RIDGE] = Ridge(training, embeddings, mean)
     return found

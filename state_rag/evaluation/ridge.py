@@ -11,6 +11,8 @@ import numpy as np
 from scipy import linalg
 
 ALPHAS = tuple(10.0**power for power in range(-4, 5))
+EQUAL = 1e-9
+"""Leave-one-out errors that differ by less, as a share, are equal: one-hot vectors say nothing about each other."""
 
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Yields pairs of samples `[n, D]` and targets `[n, G]`, the same ones at each call."""
@@ -25,7 +27,7 @@ class RidgeModel:
     centre, weights, intercept
         `[D]`, `[D, G]` and `[G]`.
     alpha
-        The penalty with the smallest leave-one-out error.
+        The largest penalty with the smallest leave-one-out error.
     """
 
     centre: np.ndarray
@@ -50,7 +52,7 @@ def fit_ridge(blocks: Blocks, alphas: Sequence[float] = ALPHAS) -> RidgeModel:
     blocks
         The data.
     alphas
-        Penalties to choose from; of equal errors the first wins.
+        Penalties to choose from; of errors that are equal but for rounding (`EQUAL`) the largest penalty wins.
 
     Returns
     -------
@@ -75,7 +77,8 @@ def fit_ridge(blocks: Blocks, alphas: Sequence[float] = ALPHAS) -> RidgeModel:
             leverage = 1 / n + (z * shrunk).sum(axis=1)
             residual = wanted - shrunk @ cross
             errors[number] += np.sum(np.square(residual).sum(axis=1) / np.square(1 - leverage))
-    alpha = float(alphas[int(errors.argmin())])
+    least = errors.min()
+    alpha = float(max(alpha for alpha, error in zip(alphas, errors, strict=True) if not error > least * (1 + EQUAL)))
     return RidgeModel(x_mean, basis @ (cross / (squares + alpha)[:, None]), y_mean, alpha)
 
 

@@ -35,3 +35,10 @@ def test_samples_that_are_alike_leave_the_mean():
 def test_no_samples_are_an_error():
     with pytest.raises(ValueError, match="no samples"):
         fit_ridge(lambda: iter(()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_penalties_that_are_equally_good_the_largest_is_taken(seed):
+    y = np.random.default_rng(seed).normal(size=(12, 9))
+    fitted = fit_ridge(in_blocks(np.eye(12) * np.sqrt(12), y, 7))
+    assert fitted.alpha == max(ALPHAS)
