@@ -16,6 +16,7 @@ import pandas as pd
 from state_rag.datasets.h5ad import obs_columns, open_h5ad
 from state_rag.errors import StateRagError
 from state_rag.evaluation.matrices import ArrayRows, Rows, open_rows
+from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ def _match_features(
         if missing:
             raise StateRagError(
                 f"{predicted.name}: {len(missing)} of the {len(real.features)} genes of {real.name} are missing "
-                f"({_some(missing)}); predict with the genes of the real data"
+                f"({listing(missing)}); predict with the genes of the real data"
             )
         wanted = set(real.features)
         for side in (predicted, real):
@@ -214,7 +215,7 @@ def _match_features(
                 len(left_out),
                 len(predicted.features),
                 real.name,
-                _some(left_out),
+                listing(left_out),
             )
         else:
             logger.info("The predicted genes are in another order than the real ones; they were reordered by name.")
@@ -228,11 +229,6 @@ def _match_features(
     if names is None and given is not None and len(given) == real.rows.shape[1]:
         names = list(given)
     return names or [f"feature_{number}" for number in range(real.rows.shape[1])], None, []
-
-
-def _some(names: list[str]) -> str:
-    """Return the first five names."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarray]:

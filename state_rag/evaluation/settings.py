@@ -50,8 +50,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         _check("--deg-p", self.deg_p, 0 < self.deg_p <= 1, "a p-value above 0 and up to 1")
-        fold_change = math.isfinite(self.deg_log2fc) and self.deg_log2fc >= 0
-        _check("--deg-log2fc", self.deg_log2fc, fold_change, "a number of at least 0; its sign is not looked at")
+        size = math.isfinite(self.deg_log2fc) and self.deg_log2fc >= 0
+        _check("--deg-log2fc", self.deg_log2fc, size, "a number of at least 0; its sign is not looked at")
         _check("--fold-change", self.fold_change, self.fold_change in FOLD_CHANGES, " or ".join(FOLD_CHANGES))
         for option, value, least in (
             ("--components", self.components, 1),
