@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from matplotlib.figure import Figure
 from state_rag.evaluation import plots
 from state_rag.files import atomic_path
 
+HEAD = 2**20
+"""Characters of a page in which its head ends."""
 LONGEST_FILE = 120
 """Characters of a picture's file name, before the number that tells equal ones apart."""
+PICTURES = "state-rag-pictures"
+"""Name of the page's entry that says which pictures were written with it."""
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
@@ -60,6 +65,10 @@ class Report:
         """Start a section."""
         self.parts.append(f"<h2>{html.escape(text)}</h2>")
 
+    def subheading(self, text: str) -> None:
+        """Start a part of a section."""
+        self.parts.append(f"<h3>{html.escape(text)}</h3>")
+
     def text(self, text: str) -> None:
         """Add a paragraph of plain text."""
         self.parts.append(f"<p>{html.escape(text)}</p>")
@@ -104,14 +113,29 @@ class Report:
         self.pictures.append((name, figure))
 
     def write(self) -> Path:
-        """Write the pictures and, last, `index.html`."""
+        """Write the pictures and, last, `index.html`; pictures that only an earlier page in the folder had go."""
+        index, names = self.folder / "index.html", [name for name, _ in self.pictures]
         for name, figure in self.pictures:
             plots.save_figure(figure, self.folder / "plots", name)
+        for name in _pictures_of(index):
+            if name.lower() not in map(str.lower, names):
+                for suffix in ("png", "svg"):
+                    (self.folder / "plots" / f"{name}.{suffix}").unlink(missing_ok=True)
         title = html.escape(self.title)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="{PICTURES}" content="{" ".join(names)}">'
             f"<style>{STYLE}</style></head><body><h1>{title}</h1>\n" + "\n".join(self.parts) + "\n</body></html>\n"
         )
-        with atomic_path(self.folder / "index.html") as path:
+        with atomic_path(index) as path:
             path.write_text(page, encoding="utf-8")
-        return self.folder / "index.html"
+        return index
+
+
+def _pictures_of(index: Path) -> list[str]:
+    """Return the names of the pictures that were written with a page; none where it does not say."""
+    if not index.is_file():
+        return []
+    with open(index, encoding="utf-8", errors="replace") as stream:
+        said = re.search(rf'<meta name="{PICTURES}" content="([\w ]*)">', stream.read(HEAD))
+    return said[1].split() if said else []
