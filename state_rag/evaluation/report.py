@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from state_rag.evaluation import ablation, plots
+from state_rag.evaluation import plots
+from state_rag.evaluation.ablation_files import SwitchedOff
 from state_rag.evaluation.compare import Comparison
 from state_rag.evaluation.metrics import glossary
 from state_rag.evaluation.metrics.registry import BY_NAME, Metric
-from state_rag.evaluation.report_conditions import choose_conditions, draw_conditions
+from state_rag.evaluation.report_conditions import choose_conditions, draw_conditions, why_none
 from state_rag.evaluation.report_page import Report
-from state_rag.evaluation.retrieval_analysis import RetrievalAnalysis
-from state_rag.evaluation.retrieval_tables import overlap_line
+from state_rag.evaluation.report_retrieval import Analysed, show_retrieval, show_switched_off
 from state_rag.evaluation.runs import Run
 from state_rag.evaluation.tables import head, legend, marks, number
 
@@ -28,9 +28,8 @@ def build_report(
     runs: Mapping[str, tuple[Run, Path]],
     comparison: Comparison,
     *,
-    retrieval: RetrievalAnalysis | None = None,
-    retrieval_of: Sequence[str] = (),
-    switched_off: pd.DataFrame | None = None,
+    retrieval: Sequence[Analysed] = (),
+    switched_off: Sequence[SwitchedOff] = (),
     perturbations: list[str] | None = None,
     remarks: Sequence[str] = (),
 ) -> Path:
@@ -45,11 +44,9 @@ def build_report(
     comparison
         Of these runs and the reference's baselines.
     retrieval
-        Analysis of one method's runs, if any retrieves.
-    retrieval_of
-        Names of those runs.
+        One for each method that retrieves.
     switched_off
-        What `state-rag retrieval --ablate` found for one of them, if it was run.
+        What `state-rag retrieval --ablate` found, of the runs that it was run for.
     perturbations
         Perturbations to draw, in every cell line; by default the conditions at the 90th, 50th and 10th percentile of
         the reference's Pearson delta. The same conditions are drawn for all runs.
@@ -80,14 +77,21 @@ def build_report(
             "One value a condition, of those conditions where every predictor has one. Box: quartiles; line: median; "
             "triangle: mean; whiskers: 1.5 interquartile ranges.",
         )
+    else:
+        report.note(
+            "Not drawn, since none of these metrics is shown (--metrics): "
+            + ", ".join(BY_NAME[name].label for name in plots.SHOWN_METRICS)
+            + "."
+        )
     chosen = choose_conditions(comparison.values[comparison.reference], perturbations)
     how = f"at the 90th, 50th and 10th percentile of {comparison.reference}'s Pearson delta"
     draw_conditions(report, runs, chosen, "as asked for" if perturbations else how)
+    if not chosen:
+        report.heading("Chosen conditions")
+        report.note(why_none(comparison.values[comparison.reference]))
     _curves(report, {name: run for name, (run, _) in runs.items()})
-    if retrieval is not None:
-        _retrieval(report, retrieval, retrieval_of)
-    if switched_off is not None:
-        _ablation(report, switched_off)
+    show_retrieval(report, retrieval)
+    show_switched_off(report, switched_off)
     return report.write()
 
 
@@ -172,55 +176,3 @@ def logged_values(folder: Path) -> pd.DataFrame | None:
         parts.append(earlier[earlier["step"] < step] if "step" in earlier else earlier)
     together = pd.concat(parts, ignore_index=True)
     return together.sort_values("step", kind="stable", ignore_index=True) if "step" in together else together
-
-
-def _retrieval(report: Report, retrieval: RetrievalAnalysis, of: Sequence[str]) -> None:
-    report.heading("Retrieval")
-    table, summary = retrieval.neighbours, retrieval.summary
-    report.text(
-        f"Analysed: {', '.join(of)}, {summary['conditions']} conditions in {', '.join(summary['cell_lines'])}. "
-        f"{summary['mean_number_selected']:.1f} of {summary['mean_number_retrieved']:.1f} retrieved neighbours are "
-        f"selected (mean inclusion above one half); mean inclusion {summary['mean_inclusion']:.3f}."
-    )
-    report.picture(
-        "inclusion_by_rank",
-        plots.inclusion_by_rank(table),
-        "Mean inclusion by rank of retrieval; bands: two standard errors over conditions.",
-    )
-    labels = {
-        "similarity": "cosine similarity of the embeddings",
-        "agreement": "correlation of the two true effects",
-    }
-    for column, label in labels.items():
-        if column in table and table[column].notna().sum() > 2:
-            result = summary[f"inclusion_against_{column}"]
-            rho = result["mean_spearman_within_conditions"]
-            within = f"; mean Spearman correlation within conditions {rho:.2f}" if rho is not None else ""
-            figure = plots.inclusion_against(table, column, label)
-            report.picture(f"inclusion_by_{column}", figure, f"Inclusion against {label}{within}.")
-    if (overlap := plots.jaccard_map(retrieval.overlap)) is not None:
-        report.picture(
-            "jaccard",
-            overlap,
-            "Do cell lines choose the same neighbours for the same perturbation? n: perturbations that both lines "
-            f"have. In all: {overlap_line(summary)}.",
-        )
-    for remark in summary.get("remarks", ()):
-        report.note(remark)
-    if "inclusion_by_relation" in summary:
-        rows = [
-            [html.escape(name), number(value["mean"]), str(value["candidates"])]
-            for name, value in summary["inclusion_by_relation"].items()
-        ]
-        report.table(["relation (simulated truth)", "mean inclusion", "candidates"], rows)
-
-
-def _ablation(report: Report, table: pd.DataFrame) -> None:
-    report.heading("Neighbours switched off")
-    report.note("\n".join(ablation.describe(ablation.summarise(table))))
-    report.picture(
-        "ablation",
-        plots.ablation(table),
-        "Left: how far the predicted mean effect moves when one neighbour's weight is set to zero and nothing else "
-        "changes. Right: agreement with the real effect with all neighbours, with none, and without single ones.",
-    )

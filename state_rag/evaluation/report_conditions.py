@@ -1,7 +1,7 @@
 """The report's chosen conditions, the same for every run: real against predicted effects, and maps of cells."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from state_rag.evaluation import plots
 from state_rag.evaluation.cell_maps import cell_maps
 from state_rag.evaluation.conditions import open_pair
 from state_rag.evaluation.metrics.profile import pearson
+from state_rag.evaluation.metrics.registry import BY_NAME
 from state_rag.evaluation.report_page import Report
 from state_rag.evaluation.results import load_profiles
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
@@ -39,12 +40,7 @@ def choose_conditions(table: pd.DataFrame, wanted: Sequence[str] | None) -> list
         If a wanted perturbation is not there.
     """
     if wanted:
-        known = sorted(set(table["perturbation"]))
-        if missing := [name for name in wanted if name not in known]:
-            raise StateRagError(
-                f"--perturbations: '{missing[0]}' was not predicted by every run"
-                f"{suggest(missing[:1], known)}; predicted are {listing(known)}"
-            )
+        refuse_unknown(wanted, table["perturbation"])
         rows = pd.concat([table[table["perturbation"] == name] for name in dict.fromkeys(wanted)])
     elif "pearson_delta" not in table:
         return []
@@ -53,6 +49,34 @@ def choose_conditions(table: pd.DataFrame, wanted: Sequence[str] | None) -> list
         places = [round(share * (len(ranked) - 1)) for share in CHOSEN_AT] if len(ranked) else []
         rows = ranked.iloc[list(dict.fromkeys(places))]
     return list(rows[["cell_line", "perturbation"]].itertuples(index=False, name=None))
+
+
+def refuse_unknown(wanted: Sequence[str], predicted: Iterable[str]) -> None:
+    """Refuse a wanted perturbation that is not among those predicted.
+
+    Raises
+    ------
+    StateRagError
+        With close spellings.
+    """
+    known = sorted(set(predicted))
+    if missing := [name for name in wanted if name not in known]:
+        raise StateRagError(
+            f"--perturbations: '{missing[0]}' was not predicted by every run"
+            f"{suggest(missing[:1], known)}; predicted are {listing(known)}"
+        )
+
+
+def why_none(table: pd.DataFrame) -> str:
+    """Return why no condition was chosen of a table."""
+    why = (
+        "it has no value in any of them"
+        if "pearson_delta" in table
+        else "it is not among the metrics shown (add pearson_delta to --metrics)"
+    )
+    return (
+        f"None are drawn: they are chosen by {BY_NAME['pearson_delta'].label}, and {why}. --perturbations names some."
+    )
 
 
 def draw_conditions(

@@ -1,7 +1,7 @@
 """What a retrieval model retrieves and selects, and whether that makes biological sense."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,16 +176,28 @@ def case_study(analysis: RetrievalAnalysis, gene: str) -> pd.DataFrame:
     StateRagError
         If nothing was retrieved for the gene; the message lists close spellings.
     """
+    refuse_unknown_genes([gene], analysis.neighbours["perturbation"])
+    chosen = analysis.neighbours[analysis.neighbours["perturbation"] == gene]
+    order = chosen.groupby("neighbour")["rank"].mean().sort_values(kind="stable").index
+    return chosen.pivot(index="neighbour", columns="cell_line", values="inclusion").loc[order]
+
+
+def refuse_unknown_genes(genes: Iterable[str], retrieved_for: Iterable[str]) -> None:
+    """Refuse a perturbation that nothing was retrieved for.
+
+    Raises
+    ------
+    StateRagError
+        With close spellings among those that something was retrieved for.
+    """
     from state_rag.errors import StateRagError
     from state_rag.names import close_spellings
 
-    chosen = analysis.neighbours[analysis.neighbours["perturbation"] == gene]
-    if chosen.empty:
-        known = sorted(set(analysis.neighbours["perturbation"]))
-        close = close_spellings(gene, known) or known[:5]
-        raise StateRagError(f"--gene: nothing was retrieved for '{gene}'; predicted are {', '.join(close)}, ...")
-    order = chosen.groupby("neighbour")["rank"].mean().sort_values(kind="stable").index
-    return chosen.pivot(index="neighbour", columns="cell_line", values="inclusion").loc[order]
+    known = sorted(set(retrieved_for))
+    for gene in genes:
+        if gene not in known:
+            close = close_spellings(gene, known) or known[:5]
+            raise StateRagError(f"--gene: nothing was retrieved for '{gene}'; predicted are {', '.join(close)}, ...")
 
 
 def _summary(table: pd.DataFrame, records: Sequence[Retrieved], overlap: LineOverlap) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import numpy as np
 
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
-from state_rag.evaluation.conditions import open_pair
+from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.embeddings_source import embeddings_file, of_other_runs, read_vectors
 from state_rag.evaluation.progress import track
 from state_rag.evaluation.retrieval_analysis import EffectOf, RetrievalAnalysis, analyse
-from state_rag.evaluation.retrieval_records import read_retrieval
+from state_rag.evaluation.retrieval_records import Retrieved, read_retrieval
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
 from state_rag.evaluation.training_effects import TrainingEffects, training_effects
 from state_rag.files import atomic_path
@@ -23,6 +23,7 @@ from state_rag.settings import RagSettings
 
 logger = logging.getLogger(__name__)
 INFO = "retrieval_info.csv"
+TrainedOn = dict[tuple[Path, Columns, str, int], TrainingEffects]
 WAY_OF_RETRIEVING = {field.name for field in fields(RagSettings)} - {
     "check_gradients",
     "gradient_check_interval",
@@ -40,6 +41,8 @@ def analyse_runs(
     toml: str | Path | None = None,
     truth: str | Path | None = None,
     progress: bool = True,
+    records: list[Retrieved] | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> RetrievalAnalysis:
     """Analyse the retrieval of one run, or of several that differ in the cell line they hold out.
 
@@ -53,6 +56,10 @@ def analyse_runs(
         `truth.json` of a simulated screen.
     progress
         Whether to show progress bars.
+    records
+        From `records_of`, if they were read before.
+    trained_on
+        Training effects by what they were read with. Those that are read are put there, for further analyses.
 
     Returns
     -------
@@ -64,7 +71,27 @@ def analyse_runs(
     StateRagError
         If a run has no retrieval file, or two runs predict the same condition.
     """
-    known = _read_truth(truth)
+    known = read_truth(truth)
+    records = records_of(runs, progress) if records is None else records
+    source = embeddings_file(runs[0], embeddings, of_other_runs(runs, runs[0]))
+    vectors, why = read_vectors(runs[0], embeddings, source)
+    if why:
+        logger.warning("Similarities are left out: %s", why)
+    effect_of, remarks = _true_effects(runs, toml, progress, {} if trained_on is None else trained_on)
+    analysis = analyse(records, vectors=vectors, effect_of=effect_of, truth=known)
+    if remarks:
+        analysis.summary["remarks"] = remarks
+    return analysis
+
+
+def records_of(runs: list[Run], progress: bool = True) -> list[Retrieved]:
+    """Return what was retrieved for every condition of some runs, controls left out.
+
+    Raises
+    ------
+    StateRagError
+        If a run has no retrieval file, or two runs predict the same condition.
+    """
     records = [
         record
         for run in runs
@@ -80,15 +107,7 @@ def analyse_runs(
                 "that hold out different cell lines, or analyse them one by one"
             )
         seen.add(key)
-    source = embeddings_file(runs[0], embeddings, of_other_runs(runs, runs[0]))
-    vectors, why = read_vectors(runs[0], embeddings, source)
-    if why:
-        logger.warning("Similarities are left out: %s", why)
-    effect_of, remarks = _true_effects(runs, toml, progress)
-    analysis = analyse(records, vectors=vectors, effect_of=effect_of, truth=known)
-    if remarks:
-        analysis.summary["remarks"] = remarks
-    return analysis
+    return records
 
 
 def same_retrieval(one: Run, other: Run) -> bool:
@@ -111,7 +130,14 @@ def save_analysis(analysis: RetrievalAnalysis, folder: Path) -> None:
         path.write_text(json.dumps(analysis.summary, indent=2) + "\n")
 
 
-def _read_truth(path: str | Path | None) -> dict[str, Any] | None:
+def read_truth(path: str | Path | None) -> dict[str, Any] | None:
+    """Read the `truth.json` of a simulated screen; None stays None.
+
+    Raises
+    ------
+    StateRagError
+        If it cannot be read or is another file.
+    """
     if path is None:
         return None
     try:
@@ -125,7 +151,9 @@ def _read_truth(path: str | Path | None) -> dict[str, Any] | None:
     return truth
 
 
-def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> tuple[EffectOf, list[str]]:
+def _true_effects(
+    runs: list[Run], toml: str | Path | None, progress: bool, trained_on: TrainedOn
+) -> tuple[EffectOf, list[str]]:
     """Return a look-up of real effects, and remarks on those that are not known.
 
     In order: the run's own real test cells; the training cells of the line; the mean over the training lines.
@@ -156,10 +184,11 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> t
         path = run.split_path(toml)
         try:
             if path is not None and training is None:
-                split = read_split(path)
-                training = training_effects(
-                    split, run.columns, run.source_matrix, len(pair.features), progress=progress
-                )
+                read_with = (path.resolve(), run.columns, run.source_matrix, len(pair.features))
+                if read_with not in trained_on:
+                    trained_on[read_with] = training_effects(read_split(path), *read_with[1:], progress=progress)
+                training = trained_on[read_with]
+                remarks += [f"{run.name}: {remark}" for remark in _left_out(training, run.columns)]
         except StateRagError as error:
             remarks.append(f"{run.name}: the training data cannot be read, so no true effects come from it ({error})")
     elsewhere = training.mean_over_lines() if training is not None else {}
@@ -171,3 +200,22 @@ def _true_effects(runs: list[Run], toml: str | Path | None, progress: bool) -> t
         return elsewhere.get(perturbation) if found is None else found
 
     return effect_of, remarks
+
+
+def _left_out(training: TrainingEffects, columns: Columns) -> list[str]:
+    """Return remarks on training cells from which no true effect comes."""
+    remarks = [
+        f"no true effects come from the training cells of {line}: {why}"
+        for line, why in training.lines_left_out.items()
+    ]
+    if training.labels:
+        remarks[-1:] = [
+            f"{remarks[-1]} (nothing in column '{columns.perturbation}' equals '{columns.control}'; found "
+            f"{', '.join(training.labels)}, ...)"
+        ]
+    if training.not_finite:
+        remarks.append(
+            f"{len(training.not_finite)} training conditions give no true effects, since NaN or infinity is among "
+            f"their cells: {listing(training.not_finite)}"
+        )
+    return remarks

@@ -15,6 +15,7 @@ from torch import Tensor
 from state_rag.datasets.split_check import SplitSummary
 from state_rag.errors import StateRagError
 from state_rag.evaluation.ablation import Ablated
+from state_rag.evaluation.ablation_files import CHECKPOINT, SPLIT
 from state_rag.evaluation.devices import choose_device
 from state_rag.evaluation.progress import track
 from state_rag.files import sample_digest
@@ -296,6 +297,12 @@ class _Gathered:
         )
 
 
+def refuse_none(wanted: Sequence[str] | None, at_most: int) -> None:
+    """Refuse a choice of no perturbation at all; it needs no run, so it can be asked before any work."""
+    if not wanted and at_most < 1:
+        raise StateRagError(f"--ablate-at-most {at_most} leaves nothing to do; give at least 1, or name a --gene")
+
+
 def _choose(split: SplitSummary, wanted: Sequence[str] | None, at_most: int) -> list[str]:
     known = list(split.test_perturbations)
     if wanted:
@@ -305,8 +312,7 @@ def _choose(split: SplitSummary, wanted: Sequence[str] | None, at_most: int) -> 
                 f"{suggest(unknown, known) or '; among them are ' + listing(known)}"
             )
         return list(wanted)
-    if at_most < 1:
-        raise StateRagError(f"--ablate-at-most {at_most} leaves nothing to do; give at least 1, or name a --gene")
+    refuse_none(wanted, at_most)
     places = np.linspace(0, len(known) - 1, min(at_most, len(known))).round().astype(int)
     return [known[place] for place in dict.fromkeys(places.tolist())]
 
@@ -362,8 +368,8 @@ def made_with(
 
     found = find_run(folder)
     return {
-        "checkpoint": sample_digest(found.folder / "checkpoints" / checkpoint),
-        "split file": sample_digest(toml_path(found, toml)),
+        CHECKPOINT: sample_digest(found.folder / "checkpoints" / checkpoint),
+        SPLIT: sample_digest(toml_path(found, toml)),
         "embeddings": sample_digest(find_embeddings(embeddings)) if embeddings else "the run's own",
         "number of cells": MAX_CELLS,
     }

@@ -70,7 +70,9 @@ def test_the_report_shows_neighbours_that_were_switched_off(retrieving):
     save_ablation(table, retrieving / "good/eval_last.ckpt/retrieval")
     report = retrieving / "report"
     assert main(["report", str(retrieving / "good"), "-o", str(report), "--no-baselines", "--quiet"]) == 0
-    assert "Neighbours switched off" in (report / "index.html").read_text()
+    page = (report / "index.html").read_text()
+    section = page[page.index("Neighbours switched off</h2>") :]
+    assert section.index("<h3>good</h3>") < section.index("does not say which checkpoint it was made with")
     assert (report / "plots/ablation.png").is_file()
 
 
@@ -124,6 +126,63 @@ def test_runs_of_one_method_that_hold_out_a_line_each_share_the_retrieval_sectio
     assert "12 conditions (perturbation in a cell line" in page
     assert "in the section on retrieval only: good_k562." in page
     assert (tmp_path / "r/plots/jaccard.png").is_file()
+
+
+def test_each_method_that_retrieves_has_a_section_and_each_run_its_ablation(two_lines, tmp_path):
+    first, second = two_lines
+    other, other_second = tmp_path / "other", tmp_path / "other_k562"
+    for run, copy in ((first, other), (second, other_second)):
+        shutil.copytree(run, copy, ignore=shutil.ignore_patterns("gge"))
+        configure(copy, topk_rag=3)
+    for run, line in ((other, HELD_OUT), (first, HELD_OUT), (second, "k562")):
+        save_ablation(ablation_table([ablated("P00", line)]), run / "eval_last.ckpt/retrieval")
+    assert report(second, other_second, other, first, output=tmp_path / "r") == 0
+    page = page_of(tmp_path / "r")
+    assert "<h2>Retrieval: good, good_k562</h2>" in page
+    assert "<h2>Retrieval: other, other_k562</h2>" in page
+    parts = [page.index(f"<h3>{name}</h3>") for name in ("good", "good_k562", "other")]
+    assert parts == sorted(parts)
+    pictures = {path.stem for path in (tmp_path / "r/plots").glob("*.png")}
+    assert {"jaccard_good", "jaccard_other", "ablation_good", "ablation_good_k562", "ablation_other"} <= pictures
+    assert report(other, output=tmp_path / "r") == 0
+    pictures = {path.stem for path in (tmp_path / "r/plots").glob("*.png")}
+    assert "ablation" in pictures
+    assert not any("good" in name for name in pictures)
+
+
+def test_without_pearson_delta_the_page_says_why_no_conditions_are_drawn(retrieving):
+    arguments = ["report", str(retrieving / "poor"), "-o", str(retrieving / "r"), "--no-baselines", "--quiet"]
+    assert main([*arguments, "--metrics", "mae"]) == 0
+    page = page_of(retrieving / "r")
+    assert "None are drawn: they are chosen by Pearson delta, and it is not among the metrics shown" in page
+    assert "Not drawn, since none of these metrics is shown (--metrics): Pearson (DEG)," in page
+
+
+def test_mistaken_arguments_are_refused_before_any_work_and_leave_no_folder(retrieving, capsys):
+    run, output = retrieving / "poor", retrieving / "r"
+    (retrieving / "t.json").write_text("[]")
+    for options in (["--perturbations", "NOPE"], ["--truth", str(retrieving / "t.json")]):
+        assert report(run, retrieving / "good", output=output, options=options) == 1
+        assert options[0] in capsys.readouterr().err
+    assert not output.exists()
+    assert not (run / "eval_last.ckpt/gge").exists()
+
+
+def test_training_cells_that_give_no_true_effects_are_told(retrieving, screen):
+    cells = ad.read_h5ad(screen.h5ad)
+    rows = (cells.obs["cell_line"] == "k562") & (cells.obs["gene"] == "non-targeting")
+    cells.X[np.flatnonzero(rows)[0]] = cells.obsm["X_hvg"][np.flatnonzero(rows)[0]] = np.nan
+    rows = (cells.obs["cell_line"] == "jurkat") & (cells.obs["gene"] == "P03")
+    cells.X[np.flatnonzero(rows)[0]] = cells.obsm["X_hvg"][np.flatnonzero(rows)[0]] = np.nan
+    cells.write_h5ad(retrieving / "spoilt.h5ad")
+    split = screen.toml.read_text().replace(str(screen.h5ad), str(retrieving / "spoilt.h5ad"))
+    (retrieving / "split.toml").write_text(split)
+    options = ["--toml", str(retrieving / "split.toml")]
+    assert report(retrieving / "good", output=retrieving / "r", options=options) == 0
+    page = page_of(retrieving / "r")
+    assert "no true effects come from the training cells of k562: NaN or infinity in its control cells" in page
+    assert "1 training conditions give no true effects" in page
+    assert "P03 in jurkat" in page
 
 
 def test_a_run_of_another_line_that_retrieves_otherwise_is_refused(two_lines, tmp_path, capsys):
