@@ -46,17 +46,31 @@ def _retrieval(args: argparse.Namespace) -> None:
     from state_rag.evaluation import plots
     from state_rag.evaluation.console import make_console
     from state_rag.evaluation.gather import find_runs
-    from state_rag.evaluation.retrieval_analysis import case_study
+    from state_rag.evaluation.retrieval_analysis import case_study, refuse_unknown_genes
     from state_rag.evaluation.retrieval_records import existing_records
     from state_rag.evaluation.retrieval_tables import describe, study_table
-    from state_rag.evaluation.run_retrieval import INFO, analyse_runs, save_analysis
+    from state_rag.evaluation.run_retrieval import INFO, analyse_runs, read_truth, records_of, save_analysis
     from state_rag.files import writable_folder
 
     runs = find_runs(args)
     for run in runs:
         existing_records(run.predictions / INFO)
+    read_truth(args.truth)
+    if args.ablate:
+        from state_rag.upstream.ablate import refuse_none
+
+        refuse_none(args.gene, args.ablate_at_most)
+    records = records_of(runs, not args.quiet)
+    refuse_unknown_genes(args.gene, (record.perturbation for record in records))
     output = writable_folder(args.output or runs[0].predictions / "retrieval", "-o")
-    analysis = analyse_runs(runs, embeddings=args.embeddings, toml=args.toml, truth=args.truth, progress=not args.quiet)
+    analysis = analyse_runs(
+        runs,
+        embeddings=args.embeddings,
+        toml=args.toml,
+        truth=args.truth,
+        progress=not args.quiet,
+        records=records,
+    )
     studies = {gene: case_study(analysis, gene) for gene in args.gene}
     save_analysis(analysis, output)
     figures = {"inclusion_by_rank": plots.inclusion_by_rank(analysis.neighbours)}

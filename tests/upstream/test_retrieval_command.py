@@ -77,11 +77,21 @@ def test_runs_that_predict_the_same_condition_and_runs_without_retrieval_are_ref
     assert not (folder / "poor/eval_last.ckpt/retrieval").exists()
 
 
-def test_a_misspelt_gene_is_refused_with_close_spellings(good, capsys):
+def test_a_misspelt_gene_is_refused_with_close_spellings(good, tmp_path, capsys):
     assert main(["retrieval", *good, "--gene", "p3"]) == 1
     error = capsys.readouterr().err
     assert "--gene: nothing was retrieved for 'p3'" in error
     assert "P03" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [["--ablate", "--ablate-at-most", "0"], ["--truth", "/nowhere.json"]])
+def test_mistaken_arguments_are_refused_before_any_work(good, tmp_path, capsys, options):
+    assert main(["retrieval", *good, *options]) == 1
+    shown = capsys.readouterr()
+    assert options[-2] in shown.err
+    assert not shown.out
+    assert not (tmp_path / "out").exists()
 
 
 def changed(run, place, edit):
