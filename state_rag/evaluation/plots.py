@@ -293,7 +293,8 @@ def ablation(table: pd.DataFrame, at_most: int = 30) -> Figure:
     left.set(
         xlabel="mean weight of the neighbour", ylabel="change of the predicted effect\nwithout it (% of its length)"
     )
-    left.set_title(f"{len(single)} single neighbours of {len(none)} conditions", fontsize=10)
+    many = "s" if len(none) > 1 else ""
+    left.set_title(f"{len(single)} single neighbours of {len(none)} condition{many}", fontsize=10)
     places = np.arange(len(rows))
     for place, row in zip(places, rows.itertuples(), strict=True):
         low, high = spans.loc[(row.cell_line, row.perturbation)]

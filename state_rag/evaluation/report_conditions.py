@@ -74,9 +74,7 @@ def why_none(table: pd.DataFrame) -> str:
         if "pearson_delta" in table
         else "it is not among the metrics shown (add pearson_delta to --metrics)"
     )
-    return (
-        f"None are drawn: they are chosen by {BY_NAME['pearson_delta'].label}, and {why}. --perturbations names some."
-    )
+    return f"None are drawn: they are chosen by {BY_NAME['pearson_delta'].label}, and {why}; or name --perturbations."
 
 
 def draw_conditions(
