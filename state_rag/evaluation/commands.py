@@ -82,21 +82,23 @@ def _gge(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from state_rag.evaluation.baselines import NAMES
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.console import make_console
-    from state_rag.evaluation.gather import RESERVED, evaluated, predictors, shown_metrics
+    from state_rag.evaluation.gather import evaluated, predictors, shown_metrics
     from state_rag.evaluation.results import definitions
     from state_rag.evaluation.tables import legend, terminal_tables
     from state_rag.evaluation.to_wandb import send_evaluation
 
     console = make_console()
-    for run, folder in evaluated(args):
-        name = f"{run.name} (run)" if run.name in RESERVED else run.name
+    for run, folder, is_new in evaluated(args):
+        name = f"{run.name} (run)" if run.name in NAMES else run.name
         tables = predictors(name, folder, args.no_baselines)
         comparison = compare(tables, name, shown_metrics(args), definitions([folder]))
         console.print(*terminal_tables(comparison, console.width), sep="\n")
         console.print(legend(comparison), style="dim", markup=False)
         _print_notes(console, folder)
+        console.print(f"{'Written' if is_new else 'Results'}: {folder}", markup=False, soft_wrap=True)
         send_evaluation(run, folder)
 
 
@@ -129,4 +131,3 @@ def _print_notes(console, folder: Path) -> None:
     for key, value in notes(folder).items():
         if value and key not in unshown:
             console.print(f"{key.replace('_', ' ')}: {value}", style="dim", markup=False, soft_wrap=True)
-    console.print(f"Written: {folder}", markup=False, soft_wrap=True)

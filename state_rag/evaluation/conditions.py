@@ -6,6 +6,7 @@ against. Nothing here loads a whole matrix.
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def open_pair(
     matrix: str = "X",
     features: list[str] | None = None,
     keep: set[str] | None = None,
+    conditions: Collection[tuple[str, str]] | None = None,
 ) -> Pair:
     """Open and check a pair of predicted and real cells.
 
@@ -117,6 +119,8 @@ def open_pair(
         Names of the columns, for files that carry none (what `state tx predict` writes).
     keep
         Perturbations to evaluate; None for all.
+    conditions
+        Pairs of cell line and perturbation to evaluate; None for all.
 
     Returns
     -------
@@ -133,13 +137,14 @@ def open_pair(
     names, gene_order, left_out = _match_features(sides[0], sides[1], features)
     groups = [_group_rows(side, columns) for side in sides]
     _check_same_conditions(groups[0], groups[1], sides)
+    chosen = None if conditions is None else set(conditions)
     lines: dict[str, list[Condition]] = {}
     controls: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for perturbation, line in sorted(groups[0], key=lambda key: (key[1], key[0])):
         rows = groups[0][perturbation, line], groups[1][perturbation, line]
         if perturbation == columns.control:
             controls[line] = rows
-        elif keep is None or perturbation in keep:
+        elif (keep is None or perturbation in keep) and (chosen is None or (line, perturbation) in chosen):
             lines.setdefault(line, []).append(Condition(perturbation, line, *rows))
     if not lines:
         raise StateRagError(

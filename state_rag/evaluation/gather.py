@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import NO_EFFECT
+from state_rag.evaluation.baselines import NAMES, NO_EFFECT
 from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.metrics.registry import METRICS, choose
+from state_rag.evaluation.metrics.registry import METRICS, Metric, choose
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
-from state_rag.evaluation.run_evaluation import BASELINES_LEFT_OUT, evaluate_run
+from state_rag.evaluation.run_evaluation import Request
 from state_rag.evaluation.runs import Run, find_run
+from state_rag.evaluation.same_footing import SAME_FOOTING, on_same_footing
+from state_rag.evaluation.up_to_date import BASELINES_LEFT_OUT
 from state_rag.files import writable_folder
 from state_rag.names import suggest
 
@@ -26,8 +28,6 @@ FALLBACKS = "fallbacks of "
 """How notes on baselines that did not know an answer begin."""
 ODDITIES = ("pseudobulk", "predicted_genes_left_out")
 """Notes of an evaluation that a reader of a comparison needs."""
-RESERVED = (NO_EFFECT, "mean effect", "same pert., other lines", "embedding ridge")
-"""What baselines are called."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
     reference = _reference(args.reference, runs, names)
     if args.output is not None:
         writable_folder(args.output, "-o")
-    done = dict(zip(names, evaluated(args, runs), strict=True))
+    done = {name: (run, folder) for name, (run, folder, _) in zip(names, evaluated(args, runs), strict=True)}
     own = {name: predictors(name, folder, args.no_baselines) for name, (_, folder) in done.items()}
     conditions = {name: set(own[name][name][KEY].itertuples(index=False, name=None)) for name in names}
     apart = {name: found for name, found in done.items() if not conditions[name] & conditions[reference]}
@@ -89,13 +89,30 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
             "predicted on different tests, so there is nothing to compare"
         )
     compared = {name: found for name, found in done.items() if name not in apart}
-    folders = {name: folder for name, (_, folder) in compared.items()}
-    refuse_other_real_cells(folders, reference)
-    tables = {key: table for key, table in own[reference].items() if key != reference}
-    tables.update({name: own[name][name] for name in compared})
-    comparison = compare(tables, reference, shown_metrics(args), definitions(list(folders.values())))
-    told = remarks(folders[reference]) + [line for name, folder in folders.items() for line in _oddities(name, folder)]
+    refuse_other_real_cells({name: folder for name, (_, folder) in compared.items()}, reference)
+    covered = {name: conditions[name] for name in compared}
+    with on_same_footing(compared, covered, **_to_do_again(args)) as folders:
+        again = {name: folder for name, folder in folders.items() if folder != done[name][1]}
+        own.update({name: predictors(name, folder, args.no_baselines) for name, folder in again.items()})
+        tables = {key: table for key, table in own[reference].items() if key != reference}
+        tables.update({name: own[name][name] for name in compared})
+        comparison = compare(tables, reference, shown_metrics(args), definitions(list(folders.values())))
+        comparison.left_out |= {name: len(covered[name]) - comparison.n_conditions for name in again}
+        told = [f"{SAME_FOOTING.capitalize()}." % comparison.n_conditions] if again else []
+        told += remarks(folders[reference])
+        told += [line for name, folder in folders.items() for line in _oddities(name, folder)]
     return Gathered(compared, tables, comparison, told, apart, conditions)
+
+
+def _to_do_again(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was asked for that a finished evaluation does not say."""
+    return {
+        "metrics": _metrics(args),
+        "toml": args.toml,
+        "embeddings": args.embeddings,
+        "with_baselines": False if args.no_baselines else None,
+        "progress": not args.quiet,
+    }
 
 
 def find_runs(args: argparse.Namespace) -> list[Run]:
@@ -114,28 +131,18 @@ def _with_data(run: Run, given: Mapping[str, str]) -> Run:
     return replace(run, config={**run.config, "data": data})
 
 
-def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> list[tuple[Run, Path]]:
-    """Evaluate every run, or take its finished evaluation, and return pairs of run and results folder."""
-    settings = Settings(
-        deg_p=args.deg_p,
-        deg_log2fc=args.deg_log2fc,
-        fold_change=args.fold_change,
-        components=args.components,
-        device=args.device,
-    )
-    metrics = choose(args.metrics)
-    if args.gge_metrics:
-        from state_rag.evaluation.gge import from_gge
+def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> list[tuple[Run, Path, bool]]:
+    """Evaluate every run, or take its finished evaluation.
 
-        parts = [text.partition(":") for text in args.gge_metrics]
-        metrics += tuple(from_gge(name, settings, space or "raw") for name, _, space in parts)
+    Returns
+    -------
+    list
+        Run, results folder, and whether it was written now. What can be refused is refused before the first is.
+    """
     runs = find_runs(args) if runs is None else runs
-    for run in runs:
-        if args.force or not (run.results / SUMMARY).is_file():
-            writable_folder(run.results, f"results of {run.name}:")
-    done = []
-    for run in runs:
-        folder = evaluate_run(
+    settings, metrics = _settings(args), _metrics(args)
+    requests = [
+        Request(
             run,
             settings=settings,
             metrics=metrics,
@@ -147,8 +154,31 @@ def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> li
             force=args.force,
             progress=not args.quiet,
         )
-        done.append((run, folder))
-    return done
+        for run in runs
+    ]
+    for request in requests:
+        request.check()
+    return [(request.run, request.fulfil(), request.needed) for request in requests]
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        deg_p=args.deg_p,
+        deg_log2fc=args.deg_log2fc,
+        fold_change=args.fold_change,
+        components=args.components,
+        device=args.device,
+    )
+
+
+def _metrics(args: argparse.Namespace) -> tuple[Metric, ...]:
+    metrics = choose(args.metrics)
+    if args.gge_metrics:
+        from state_rag.evaluation.gge import from_gge
+
+        parts = [text.partition(":") for text in args.gge_metrics]
+        metrics += tuple(from_gge(name, _settings(args), space or "raw") for name, _, space in parts)
+    return metrics
 
 
 def shown_metrics(args: argparse.Namespace) -> list[str] | None:
@@ -179,7 +209,7 @@ def remarks(folder: Path) -> list[str]:
     """Return lines on baselines that are missing or did not know an answer, and on a PCA of another size."""
     found = notes(folder)
     why = found.get(BASELINES_LEFT_OUT)
-    lines = [f"Baselines left out: {why}."] if why else []
+    lines = [f"Baselines left out: {str(why).rstrip('.')}."] if why else []
     fallbacks = {str(key): count for key, count in found.items() if str(key).startswith(FALLBACKS)}
     if fallbacks:
         parts = [f"{key.removeprefix(FALLBACKS)} in {count}" for key, count in fallbacks.items()]
@@ -192,7 +222,7 @@ def remarks(folder: Path) -> list[str]:
 def _oddities(name: str, folder: Path) -> list[str]:
     """Return lines on what makes a run's values other than usual ones."""
     found = notes(folder)
-    return [f"{name}, {key.replace('_', ' ')}: {found[key]}." for key in ODDITIES if found.get(key)]
+    return [f"{name}, {key.replace('_', ' ')}: {str(found[key]).rstrip('.')}." for key in ODDITIES if found.get(key)]
 
 
 def _gge_name(text: str) -> str:
@@ -218,7 +248,7 @@ def names_of(runs: Sequence[Run], given: Sequence[str] | None) -> list[str]:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise StateRagError(f"--names: '{name}' is there twice; give each run a name of its own")
-        if name in RESERVED:
+        if name in NAMES:
             raise StateRagError(
                 f"'{name}' ({places[number]}) is what a baseline is called; name the runs otherwise with --names, one "
                 "name per run"

@@ -11,7 +11,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or its eval_<checkpoint> folder")
     parser.add_argument("--checkpoint", help="which predictions, where a run has several, such as last.ckpt")
     parser.add_argument("--toml", help=f"split file that names the training data {FROM_RUN}")
-    parser.add_argument("--embeddings", help="perturbation embeddings (default: those a run was trained with)")
+    parser.add_argument(
+        "--embeddings",
+        help="perturbation embeddings (default: those a run was trained with, those of a run beside it, "
+        "STATE_RAG_GENEPT, or GenePT's file at the usual places)",
+    )
     parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
     parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
     parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")

@@ -51,8 +51,7 @@ def real_side(evaluation: Evaluation) -> dict[str, Any]:
 def refuse_other_real_cells(folders: Mapping[str, Path], reference: str, where: str = "") -> None:
     """Refuse evaluations whose real cells are not those of the reference.
 
-    Only conditions that both have are compared, and means to rounding. Evaluations of versions that wrote no
-    identification are compared too, as far as their files tell.
+    Only conditions that both have are compared, and means to rounding, as far as the folders' files tell.
 
     Parameters
     ----------
@@ -73,7 +72,7 @@ def refuse_other_real_cells(folders: Mapping[str, Path], reference: str, where: 
             raise StateRagError(
                 f"{name} and {reference}{where} were scored on different real data, so their values cannot be "
                 f"compared: {what}. Predict both from the same data file with the same data.kwargs (embed_key, "
-                "output_space), or compare them apart"
+                "output_space), both with or both without --pseudobulk, or compare them apart"
             )
 
 
@@ -83,11 +82,19 @@ def difference(first: Path, second: Path) -> str:
     identity = one["metadata"].get("real")
     if identity is not None and identity == other["metadata"].get("real"):
         return ""
+    rows = [_rows(summary) for summary in (other, one)]
+    if rows[0] != rows[1]:
+        return f"{rows[0]} against {rows[1]}"
     if one.get("n_genes") != other.get("n_genes"):
         return f"{other.get('n_genes')} genes against {one.get('n_genes')}"
     profiles = _Profiles.read(first), _Profiles.read(second)
     parts = [_of_names(*profiles), _of_counts(_real_cells(first), _real_cells(second)), *_of_means(*profiles)]
     return "; ".join(part for part in parts if part)
+
+
+def _rows(summary: dict[str, Any]) -> str:
+    """Return in words what the files' rows are."""
+    return "pseudobulks (--pseudobulk)" if summary["metadata"].get("notes", {}).get("pseudobulk") else "single cells"
 
 
 def _summary(folder: Path) -> dict[str, Any]:

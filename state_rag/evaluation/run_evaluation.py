@@ -1,10 +1,10 @@
 """Evaluate the predictions of a run folder, with naive baselines from the data it was trained on."""
 
-import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +21,45 @@ from state_rag.evaluation.metrics.registry import METRICS, Metric
 from state_rag.evaluation.results import SUMMARY, check_per_gene, save_evaluation
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
 from state_rag.evaluation.training_effects import TrainingEffects, training_effects
-from state_rag.files import sample_digest
+from state_rag.evaluation.up_to_date import (
+    BASELINES_LEFT_OUT,
+    NOT_ASKED,
+    RIDGE,
+    TRAINED,
+    TRIED_WITH,
+    Wanted,
+    embeddings_state,
+    has_trained_baselines,
+    metadata_in,
+    training_state,
+)
+from state_rag.files import sample_digest, writable_folder
+from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
-BASELINES_LEFT_OUT = "baselines_left_out"
-DRAWN = "by content"
-"""How control cells and thinned clouds are chosen; evaluations of a time when rows decided are made again."""
-NOT_ASKED, RIDGE, TRAINED = "not asked for", "embedding ridge", "all that need training data"
+PICTURE = "distributions"
+READ_FROM = "read_from"
+"""Entry of the summary's metadata: where split and embeddings lay."""
 
 
-def evaluate_run(
-    run: Run,
-    *,
-    columns: Columns | None = None,
-    settings: Settings | None = None,
-    metrics: tuple[Metric, ...] = METRICS,
-    toml: str | Path | None = None,
-    embeddings: str | Path | Mapping[str, np.ndarray] | None = None,
-    otherwise: Path | None = None,
-    with_baselines: bool = True,
-    keep: set[str] | None = None,
-    per_gene: tuple[str, ...] = ("mse",),
-    output: Path | None = None,
-    force: bool = True,
-    progress: bool = True,
-) -> Path:
-    """Evaluate a run and write the results beside its predictions.
+def evaluate_run(run: Run, **asked: Any) -> Path:
+    """Evaluate a run, write the results beside its predictions, and return the folder written.
 
     Parameters
+    ----------
+    run
+        From `runs.find_run`.
+    asked
+        Attributes of `Request`.
+    """
+    return Request(run, **asked).fulfil()
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation of a run that is asked for.
+
+    Attributes
     ----------
     run
         From `runs.find_run`.
@@ -67,147 +78,194 @@ def evaluate_run(
         Whether to read the training data for the baselines that need it.
     keep
         Perturbations to evaluate; None for all, or for those of the finished evaluation where `force` is off.
+    conditions
+        Pairs of cell line and perturbation to evaluate; None for all.
     output
         Where to write; by default `RUN/eval_<checkpoint>/gge`.
     force
         Whether to evaluate again where a finished evaluation of the same predictions and settings has all that is
         asked for.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder written.
-    """
-    check_per_gene(per_gene)
-    settings = settings or Settings()
-    columns = columns or run.columns
-    folder = output or run.results
-    matrix = predicted_matrix(run)
-    source = None if isinstance(embeddings, Mapping) else embeddings_file(run, embeddings, otherwise)
-    made_from: dict[str, Any] = {
-        "files": _fingerprints(run),
-        "columns": [columns.perturbation, columns.cell_line, columns.control],
-        "matrix": matrix,
-        "settings": asdict(settings),
-        "run": run.name,
-        "cells_drawn": DRAWN,
-    }
-    # What is not asked for may be as it was: `predict` names perturbations and embeddings, a later look does not.
-    if keep is not None:
-        made_from["kept_perturbations"] = sorted(keep)
-    if toml is not None:
-        made_from["split"] = sample_digest(_existing_split(toml))
-    if embeddings is not None:
-        named = sorted(embeddings) if isinstance(embeddings, Mapping) else None
-        made_from["embeddings"] = sample_digest(source) if source else named
-    names = [metric.name for metric in metrics]
-    wanted = Wanted(made_from, names, per_gene, with_baselines, isinstance(embeddings, Mapping) or source is not None)
-    if not force and wanted.is_in(folder):
-        logger.info("%s is up to date (evaluate again with --force)", folder)
-        return folder
-    width = _width(run, matrix)
-    pair = open_pair(
-        run.predictions / PREDICTED,
-        run.predictions / REAL,
-        columns,
-        matrix=matrix,
-        features=feature_names(run, width, toml),
-        keep=keep,
-    )
-    baselines, remarks = naive_baselines(None, len(pair.features)), {BASELINES_LEFT_OUT: NOT_ASKED}
-    if with_baselines:
-        training, remarks = _training(run, pair.features, columns, toml, progress)
-        vectors = None
-        if training is not None and training.n_conditions:
-            vectors, why = read_vectors(run, embeddings, source)
-            remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
-        baselines = naive_baselines(training, len(pair.features), vectors)
-    evaluation = evaluate_pair(pair, baselines=baselines, metrics=metrics, settings=settings, progress=progress)
-    evaluation.notes.update(remarks)
-    _plot(evaluation, run.name, folder / "plots")
-    save_evaluation(evaluation, folder, columns, metadata=made_from, per_gene=per_gene)
-    return folder
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What an evaluation must have been made from, and must hold, to be taken as it is.
-
-    Attributes
-    ----------
-    made_from
-        Entries of the summary's metadata.
-    metrics, per_gene
-        Names of metrics and per-gene tables; more of them do no harm.
-    baselines
-        Whether the baselines that need training data must have been tried.
-    embeddings
-        Whether embeddings are at hand, so that the ridge baseline may not be missing for want of them.
+    picture
+        Whether to draw the distributions of the main metrics.
     """
 
-    made_from: Mapping[str, Any]
-    metrics: Sequence[str]
-    per_gene: Sequence[str]
-    baselines: bool
-    embeddings: bool
+    run: Run
+    columns: Columns | None = None
+    settings: Settings = field(default_factory=Settings)
+    metrics: tuple[Metric, ...] = METRICS
+    toml: str | Path | None = None
+    embeddings: str | Path | Mapping[str, np.ndarray] | None = None
+    otherwise: Path | None = None
+    with_baselines: bool = True
+    keep: set[str] | None = None
+    conditions: Collection[tuple[str, str]] | None = None
+    per_gene: tuple[str, ...] = ("mse",)
+    output: Path | None = None
+    force: bool = True
+    progress: bool = True
+    picture: bool = True
 
-    def is_in(self, folder: Path) -> bool:
-        """Return whether a folder holds a finished evaluation of this kind."""
-        try:
-            metadata = json.loads((folder / SUMMARY).read_text())["metadata"]
-            left_out = str(metadata["notes"].get(BASELINES_LEFT_OUT, ""))
-        except (OSError, ValueError, KeyError, AttributeError):
-            return False
-        return (
-            all(metadata.get(key) == value for key, value in self.made_from.items())
-            and set(self.metrics) <= set(metadata.get("metric_names", []))
-            and all((folder / f"per_gene_{name}.csv").is_file() for name in self.per_gene)
-            and not (self.baselines and left_out == NOT_ASKED)
-            and not (self.baselines and self.embeddings and left_out.startswith(RIDGE))
+    def __post_init__(self) -> None:
+        """Refuse per-gene tables that do not exist."""
+        check_per_gene(self.per_gene)
+
+    @property
+    def folder(self) -> Path:
+        """Return where the results lie, or will."""
+        return self.output or self.run.results
+
+    @cached_property
+    def needed(self) -> bool:
+        """Return whether there must be a new evaluation."""
+        wanted = Wanted(
+            self._made_from,
+            [metric.name for metric in self.metrics],
+            self.per_gene,
+            self.with_baselines,
+            self.run.split_path(self.toml),
+            self.embeddings if isinstance(self.embeddings, Mapping) else self._source,
         )
+        return self.force or not wanted.is_in(self.folder)
+
+    def check(self) -> None:
+        """Refuse, before any work, what would be refused after it.
+
+        Raises
+        ------
+        StateRagError
+            If a new evaluation is needed and nothing can be written to its folder, or the training data of the
+            baselines that are there cannot be found any more.
+        """
+        if not self.needed:
+            return
+        try:
+            writable_folder(self.folder, f"results of {self.run.name}:")
+        except StateRagError as error:
+            raise StateRagError(
+                f"{str(error).removesuffix(' Choose another folder.')} Results lie beside the predictions: make "
+                f"{self.run.predictions} writable, or copy {self.run.folder} to a place that is and name the copy"
+            ) from error
+        if self.with_baselines and training_state(self.run.split_path(self.toml)) is None:
+            self._refuse_loss("the training data cannot be found")
+
+    def fulfil(self) -> Path:
+        """Evaluate where that is needed, and return the folder."""
+        self.check()
+        if not self.needed:
+            logger.info("%s is up to date (evaluate again with --force)", self.folder)
+            return self.folder
+        run, columns, matrix = self.run, self._columns, self._made_from["matrix"]
+        pair = open_pair(
+            run.predictions / PREDICTED,
+            run.predictions / REAL,
+            columns,
+            matrix=matrix,
+            features=feature_names(run, _width(run, matrix), self.toml),
+            keep=self.keep,
+            conditions=self.conditions,
+        )
+        baselines, remarks = naive_baselines(None, len(pair.features)), {BASELINES_LEFT_OUT: NOT_ASKED}
+        metadata = dict(self._made_from)
+        if self.with_baselines:
+            split = run.split_path(self.toml)
+            metadata[TRIED_WITH] = {"training": training_state(split), "embeddings": embeddings_state(self._source)}
+            metadata[READ_FROM] = {
+                name: str(path.resolve())
+                for name, path in (("split", split), ("embeddings", self._source))
+                if path is not None
+            }
+            training, remarks = self._training(pair.features)
+            vectors = None
+            if training is not None and training.n_conditions:
+                vectors, why = read_vectors(run, self.embeddings, self._source)
+                remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
+            elif training is None:
+                self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
+            baselines = naive_baselines(training, len(pair.features), vectors)
+        evaluation = evaluate_pair(
+            pair, baselines=baselines, metrics=self.metrics, settings=self.settings, progress=self.progress
+        )
+        evaluation.notes.update(remarks)
+        # A folder without a summary is not taken for finished, so the pictures of an earlier evaluation may go.
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        for stale in (self.folder / "plots").glob(f"{PICTURE}.*"):
+            stale.unlink()
+        save_evaluation(evaluation, self.folder, columns, metadata=metadata, per_gene=self.per_gene)
+        if self.picture:
+            _draw(evaluation, run.name, self.folder / "plots")
+        return self.folder
+
+    @property
+    def _columns(self) -> Columns:
+        return self.columns or self.run.columns
+
+    @cached_property
+    def _source(self) -> Path | None:
+        """Return the file of embeddings."""
+        given = self.embeddings
+        return None if isinstance(given, Mapping) else embeddings_file(self.run, given, self.otherwise)
+
+    @cached_property
+    def _made_from(self) -> dict[str, Any]:
+        columns = self._columns
+        made_from: dict[str, Any] = {
+            "files": _fingerprints(self.run),
+            "columns": [columns.perturbation, columns.cell_line, columns.control],
+            "matrix": predicted_matrix(self.run),
+            "settings": asdict(self.settings),
+            "run": self.run.name,
+        }
+        # What is not asked for may be as it was: `predict` names perturbations and embeddings, a later look does not.
+        if self.keep is not None:
+            made_from["kept_perturbations"] = sorted(self.keep)
+        if self.conditions is not None:
+            made_from["kept_conditions"] = sorted(map(list, self.conditions))
+        if self.toml is not None:
+            made_from["split"] = sample_digest(_existing_split(self.toml))
+        if self.embeddings is not None:
+            named = sorted(self.embeddings) if isinstance(self.embeddings, Mapping) else None
+            made_from["embeddings"] = sample_digest(self._source) if self._source else named
+        return made_from
+
+    def _refuse_loss(self, why: str) -> None:
+        """Refuse to put an evaluation without baselines in place of one of the same predictions that has them."""
+        stored = metadata_in(self.folder)
+        if has_trained_baselines(stored) and stored.get("files") == self._made_from["files"]:
+            raise StateRagError(
+                f"{self.folder}: the evaluation there has baselines that a new one would lack ({why.rstrip('.')}). "
+                "Name the split file with --toml, or do without them (--no-baselines)"
+            )
+
+    def _training(self, features: list[str]) -> tuple[TrainingEffects | None, dict[str, Any]]:
+        """Return the effects in the training data, and remarks; None where the data cannot be read."""
+        path, columns = self.run.split_path(self.toml), self._columns
+        if path is None:
+            why = "the run's configuration names no split file; name it with --toml"
+            return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why}"}
+        try:
+            training = training_effects(
+                read_split(path), columns, self.run.source_matrix, len(features), progress=self.progress
+            )
+        except StateRagError as error:
+            if self.toml is not None:
+                raise
+            why = f"{str(error).rstrip('.')}; name a split whose data can be read with --toml"
+            logger.warning("Only the no-effect baseline is shown, since the training data cannot be read: %s", why)
+            return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why}"}
+        return training, _remarks(training, path, columns)
 
 
-def _plot(evaluation: Evaluation, name: str, folder: Path) -> None:
-    """Draw the distributions of the main metrics over conditions."""
-    from state_rag.evaluation import plots
-
-    shown = [metric for metric in evaluation.metrics if metric.name in plots.SHOWN_METRICS]
-    if shown:
-        tables = {str(key): table for key, table in evaluation.table.groupby("predictor", sort=False)}
-        tables = {**{key: table for key, table in tables.items() if key != MODEL}, name: tables[MODEL]}
-        plots.save_figure(plots.distributions(tables, shown), folder, "distributions")
-
-
-def _width(run: Run, matrix: str) -> int:
-    with open_h5ad(run.predictions / PREDICTED) as file:
-        node = file.get(matrix)
-        shape = getattr(node, "shape", None) or (node.attrs["shape"] if node is not None else (0, 0))
-        return int(shape[1])
-
-
-def _training(
-    run: Run, features: list[str], columns: Columns, toml: str | Path | None, progress: bool
-) -> tuple[TrainingEffects | None, dict[str, Any]]:
-    """Return the effects in the training data, and remarks; None where the data cannot be read."""
-    path = run.split_path(toml)
-    if path is None:
-        return None, {BASELINES_LEFT_OUT: f"{TRAINED}: the run's configuration names no split file"}
-    try:
-        training = training_effects(read_split(path), columns, run.source_matrix, len(features), progress=progress)
-    except StateRagError as error:
-        if toml is not None:
-            raise
-        logger.warning("Only the no-effect baseline is shown, since the training data cannot be read: %s", error)
-        return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {error}"}
+def _remarks(training: TrainingEffects, path: Path, columns: Columns) -> dict[str, Any]:
+    """Return, and warn of, what in the training data could not be used."""
     remarks: dict[str, Any] = {"training_conditions": training.n_conditions}
     if training.not_finite:
         remarks["training_conditions_with_nan"] = len(training.not_finite)
-        remarks["training_conditions_with_nan_are"] = _some(training.not_finite)
+        remarks["training_conditions_with_nan_are"] = listing(training.not_finite, 20)
         logger.warning(
             "%s: baselines leave out %d training conditions, since NaN or infinity is among their cells: %s",
             path,
             len(training.not_finite),
-            _some(training.not_finite),
+            listing(training.not_finite, 20),
         )
     why = "; ".join(f"{line}: {reason}" for line, reason in training.lines_left_out.items())
     if training.labels:
@@ -220,12 +278,25 @@ def _training(
     elif why:
         remarks["training_lines_left_out"] = why
         logger.warning("%s: baselines leave out training cells of %s", path, why)
-    return training, remarks
+    return remarks
 
 
-def _some(names: Sequence[str], shown: int = 20) -> str:
-    """Return the first names."""
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+def _draw(evaluation: Evaluation, name: str, folder: Path) -> None:
+    """Draw the distributions of the main metrics over conditions."""
+    from state_rag.evaluation import plots
+
+    shown = [metric for metric in evaluation.metrics if metric.name in plots.SHOWN_METRICS]
+    if shown:
+        tables = {str(key): table for key, table in evaluation.table.groupby("predictor", sort=False)}
+        tables = {**{key: table for key, table in tables.items() if key != MODEL}, name: tables[MODEL]}
+        plots.save_figure(plots.distributions(tables, shown), folder, PICTURE)
+
+
+def _width(run: Run, matrix: str) -> int:
+    with open_h5ad(run.predictions / PREDICTED) as file:
+        node = file.get(matrix)
+        shape = getattr(node, "shape", None) or (node.attrs["shape"] if node is not None else (0, 0))
+        return int(shape[1])
 
 
 def _existing_split(toml: str | Path) -> Path:

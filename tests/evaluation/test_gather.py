@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from state_rag.cli import main
-from state_rag.evaluation.baselines import naive_baselines
+from state_rag.evaluation.baselines import NAMES, naive_baselines
 from state_rag.evaluation.conditions import Columns
-from state_rag.evaluation.gather import RESERVED, remarks
+from state_rag.evaluation.gather import remarks
 from state_rag.evaluation.training_effects import training_effects
 
 
@@ -63,7 +63,7 @@ def test_every_name_of_a_baseline_is_reserved(screen):
     from state_rag.datasets.split_toml import read_split
 
     training = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
-    assert set(naive_baselines(training, len(screen.genes), screen.embeddings)) == set(RESERVED)
+    assert set(naive_baselines(training, len(screen.genes), screen.embeddings)) == set(NAMES)
 
 
 def test_runs_of_one_name_in_folders_of_one_name_are_told_apart(runs, tmp_path, capsys):
@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(copies, ca
 
 def test_finished_evaluations_are_compared_where_nothing_can_be_written(copies, monkeypatch):
     assert compare(copies / "good") == 0
-    monkeypatch.setattr("state_rag.evaluation.gather.writable_folder", lambda *_: pytest.fail("tried to write"))
+    monkeypatch.setattr("state_rag.evaluation.run_evaluation.writable_folder", lambda *_: pytest.fail("tried to write"))
     assert compare(copies / "good") == 0
 
 
@@ -104,6 +104,9 @@ def noted(folder, **notes):
 def test_what_an_evaluation_noted_on_its_baselines_and_spaces_stands_below_the_table(tmp_path):
     assert noted(tmp_path, conditions=12) == []
     assert noted(tmp_path, baselines_left_out="not asked for") == ["Baselines left out: not asked for."]
+    assert noted(tmp_path, baselines_left_out="no such file. Correct it.") == [
+        "Baselines left out: no such file. Correct it."
+    ]
     told = noted(tmp_path, **{"fallbacks of embedding ridge": 3, "fallbacks of mean effect": 12})
     assert told == [
         "Conditions where a baseline had to fall back to a simpler one: embedding ridge in 3, mean effect in 12."

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import anndata as ad
@@ -71,15 +70,16 @@ def test_the_order_of_cells_and_conditions_of_one_run_alone_make_no_difference(p
     assert difference(results(pair[0]), results(pair[1])) == ""
 
 
-def test_evaluations_of_versions_without_identification_are_compared_by_their_profiles(pair, capsys):
-    change(pair[0], scaled)
+def test_evaluations_of_single_cells_and_of_pseudobulks_are_refused_by_that_name(pair, capsys):
+    def means(cells):
+        groups = cells.obs.groupby(["gene", "cell_line"], observed=True).indices
+        first = cells[[rows[0] for rows in groups.values()]].copy()
+        first.X = np.stack([cells.X[rows].mean(axis=0) for rows in groups.values()])
+        first.obs["pseudobulk_n_cells"] = [len(rows) for rows in groups.values()]
+        return first
+
+    change(pair[0], means)
     assert compare(pair) == 1
-    for run in pair:
-        path = results(run) / "summary.json"
-        summary = json.loads(path.read_text())
-        del summary["metadata"]["real"]
-        path.write_text(json.dumps(summary))
-    assert "the real controls of hepg2 have other means" in difference(results(pair[1]), results(pair[0]))
-    for run in pair:
-        (results(run) / "profiles.npz").unlink()
-    assert difference(results(pair[1]), results(pair[0])) == ""
+    error = capsys.readouterr().err
+    assert "pseudobulks (--pseudobulk) against single cells" in error
+    assert "real cells against" not in error

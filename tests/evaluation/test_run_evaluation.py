@@ -127,18 +127,6 @@ def test_baselines_that_were_not_asked_for_before_are_added(fresh):
     assert not evaluates(metrics=some)
 
 
-def test_an_evaluation_whose_baselines_drew_cells_by_row_is_made_again(fresh):
-    folder, evaluates = fresh
-    some = choose(["mse"])
-    assert evaluates(metrics=some)
-    summary = folder / "eval_last.ckpt" / "gge" / "summary.json"
-    content = json.loads(summary.read_text())
-    del content["metadata"]["cells_drawn"]
-    summary.write_text(json.dumps(content))
-    assert evaluates(metrics=some)
-    assert not evaluates(metrics=some)
-
-
 def test_other_settings_splits_and_embeddings_are_evaluated_anew(fresh, screen, tmp_path):
     folder, evaluates = fresh
     some = choose(["mse"])
@@ -177,16 +165,101 @@ def test_the_ridge_baseline_is_added_once_embeddings_are_known(fresh, screen, tm
 
 def test_a_run_whose_training_data_moved_still_evaluates_and_says_what_is_missing(runs, screen, tmp_path, caplog):
     copy = tmp_path / "run"
-    shutil.copytree(runs["good"], copy)
+    shutil.copytree(runs["good"], copy, ignore=shutil.ignore_patterns("gge"))
     config = (copy / "config.yaml").read_text().replace(str(screen.toml), "/nowhere/split.toml")
     (copy / "config.yaml").write_text(config)
     folder = evaluate_run(find_run(copy), progress=False)
     _, baselines, summary = load_tables(folder)
     assert set(baselines["predictor"]) == {"no effect"}
     assert "/nowhere/split.toml" in summary["metadata"]["notes"]["baselines_left_out"]
+    assert "--toml" in summary["metadata"]["notes"]["baselines_left_out"]
     assert "/nowhere/split.toml" in caplog.text
     again = evaluate_run(find_run(copy), toml=screen.toml, embeddings=screen.embeddings, progress=False)
     assert set(load_tables(again)[1]["predictor"]) > {"no effect", "embedding ridge"}
+
+
+def moved_split(folder, screen):
+    """Make a run name a split that is not there yet, and return its path."""
+    split = folder / "moved.toml"
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(str(screen.toml), str(split)))
+    return split
+
+
+def test_baselines_that_lacked_training_data_are_added_once_these_can_be_read(fresh, screen):
+    folder, evaluates = fresh
+    split, some = moved_split(folder, screen), choose(["mse"])
+    assert evaluates(metrics=some)
+    assert not evaluates(metrics=some)
+    split.write_text(screen.toml.read_text().replace(str(screen.h5ad), "/nowhere/data.h5ad"))
+    assert not evaluates(metrics=some)
+    shutil.copy(screen.toml, split)
+    assert evaluates(metrics=some)
+    assert "mean effect" in baselines_of(folder)
+    assert not evaluates(metrics=some)
+
+
+def test_training_data_that_are_there_but_of_no_use_are_read_again_only_when_changed(fresh, screen):
+    folder, evaluates = fresh
+    split, some = moved_split(folder, screen), choose(["mse"])
+    training = ad.read_h5ad(screen.h5ad)
+    training.obs["gene"] = training.obs["gene"].astype(str).replace("non-targeting", "NTC")
+    training.write_h5ad(folder / "training.h5ad")
+    split.write_text(screen.toml.read_text().replace(str(screen.h5ad), str(folder / "training.h5ad")))
+    assert evaluates(metrics=some)
+    assert baselines_of(folder) == {"no effect"}
+    assert not evaluates(metrics=some)
+    shutil.copy(screen.h5ad, folder / "training.h5ad")
+    assert evaluates(metrics=some)
+    assert "mean effect" in baselines_of(folder)
+
+
+def test_baselines_are_not_lost_to_an_evaluation_that_cannot_have_them(fresh, screen):
+    folder, evaluates = fresh
+    split, some = moved_split(folder, screen), choose(["mse"])
+    shutil.copy(screen.toml, split)
+    assert evaluates(metrics=some)
+    split.unlink()
+    assert not evaluates(metrics=some)
+    before = baselines_of(folder)
+    for asked in ({"force": True}, {"force": False, "settings": Settings(deg_p=0.2)}):
+        with pytest.raises(StateRagError, match="has baselines that a new one would lack.*--toml.*--no-baselines"):
+            evaluate_run(find_run(folder), metrics=some, progress=False, **asked)
+    assert baselines_of(folder) == before
+    (folder / "eval_last.ckpt" / "adata_pred.h5ad").touch()
+    assert evaluates(metrics=some)
+    assert baselines_of(folder) == {"no effect"}
+
+
+def test_embeddings_that_cannot_be_read_are_tried_again_only_when_changed(fresh, screen, tmp_path, monkeypatch):
+    folder, evaluates = fresh
+    some, place = choose(["mse"]), tmp_path / "v.npz"
+    monkeypatch.setenv("STATE_RAG_GENEPT", str(place))
+    place.write_bytes(b"not an archive")
+    assert evaluates(metrics=some)
+    assert not evaluates(metrics=some)
+    place.write_bytes(b"another that is none")
+    assert evaluates(metrics=some)
+    np.savez(place, **screen.embeddings)
+    assert evaluates(metrics=some)
+    assert "embedding ridge" in baselines_of(folder)
+
+
+def test_pictures_of_an_earlier_evaluation_go_when_they_are_not_drawn_again(fresh):
+    folder, evaluates = fresh
+    pictures = folder / "eval_last.ckpt" / "gge" / "plots"
+    assert evaluates(metrics=choose(["mse", "pearson_delta"]), with_baselines=False)
+    assert (pictures / "distributions.png").is_file()
+    assert evaluates(metrics=choose(["rmse"]), with_baselines=False)
+    assert not list(pictures.glob("distributions.*"))
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_evaluation(fresh, monkeypatch):
+    folder, evaluates = fresh
+    (folder / "eval_last.ckpt" / "gge").write_text("a file")
+    monkeypatch.setattr("state_rag.evaluation.run_evaluation.open_pair", lambda *_, **__: pytest.fail("evaluated"))
+    with pytest.raises(StateRagError, match="is a file, not a folder.*copy .* and name the copy"):
+        evaluates()
 
 
 def evaluated_on(training, run, folder, **options):

@@ -1,0 +1,109 @@
+"""Whether a finished evaluation is what is asked for, or a new one could hold more."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.split_toml import read_split
+from state_rag.errors import StateRagError
+from state_rag.evaluation import baselines
+from state_rag.evaluation.results import SUMMARY
+from state_rag.files import sample_digest
+
+BASELINES_LEFT_OUT = "baselines_left_out"
+"""Note on why; it begins with one of the next three."""
+NOT_ASKED, RIDGE, TRAINED = "not asked for", baselines.RIDGE, "all that need training data"
+TRIED_WITH = "baselines_tried_with"
+"""Entry of the summary's metadata: states of the training data and of the embeddings file."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an evaluation must have been made from, and must hold, to be taken as it is.
+
+    Attributes
+    ----------
+    made_from
+        Entries of the summary's metadata.
+    metrics, per_gene
+        Names of metrics and per-gene tables; more of them do no harm.
+    baselines
+        Whether the baselines that need training data must have been tried.
+    split
+        The split file, where one is known: baselines that were left out are tried again once its data can be read, or
+        have changed.
+    embeddings
+        File or vectors at hand: likewise.
+    """
+
+    made_from: Mapping[str, Any]
+    metrics: Sequence[str]
+    per_gene: Sequence[str]
+    baselines: bool
+    split: Path | None
+    embeddings: Path | Mapping | None
+
+    def is_in(self, folder: Path) -> bool:
+        """Return whether a folder holds a finished evaluation of this kind."""
+        metadata = metadata_in(folder)
+        return (
+            all(metadata.get(key) == value for key, value in self.made_from.items())
+            and set(self.metrics) <= set(metadata.get("metric_names", []))
+            and all((folder / f"per_gene_{name}.csv").is_file() for name in self.per_gene)
+            and not (self.baselines and self._more_can_be_told(metadata))
+        )
+
+    def _more_can_be_told(self, metadata: Mapping[str, Any]) -> bool:
+        left_out = _left_out(metadata)
+        if left_out == NOT_ASKED:
+            return True
+        tried = metadata.get(TRIED_WITH, {})
+        if left_out.startswith(TRAINED):
+            return training_state(self.split) not in (None, tried.get("training"))
+        if left_out.startswith(RIDGE):
+            return self.embeddings is not None and embeddings_state(self.embeddings) != tried.get("embeddings")
+        return False
+
+
+def metadata_in(folder: Path) -> dict[str, Any]:
+    """Return a finished evaluation's metadata; empty where there is none, or none that can be read."""
+    try:
+        metadata = json.loads((folder / SUMMARY).read_text())["metadata"]
+        return metadata if isinstance(metadata["notes"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def has_trained_baselines(metadata: Mapping[str, Any]) -> bool:
+    """Return whether an evaluation has the baselines that need training data."""
+    return bool(metadata) and not _left_out(metadata).startswith((NOT_ASKED, TRAINED))
+
+
+def training_state(split: Path | None) -> str | None:
+    """Return what tells the present training data from others; None where they cannot be found."""
+    if split is None:
+        return None
+    try:
+        places = read_split(split).datasets.values()
+        files = [file for place in places for file in find_data_files(place, str(split))]
+        stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except (StateRagError, OSError):
+        return None
+    return json.dumps([sample_digest(split), *stamps])
+
+
+def embeddings_state(embeddings: Path | Mapping | None) -> str | None:
+    """Return what tells a file of embeddings from others; None for vectors that are no file."""
+    if not isinstance(embeddings, Path):
+        return None
+    try:
+        return sample_digest(embeddings)
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+
+
+def _left_out(metadata: Mapping[str, Any]) -> str:
+    return str(metadata["notes"].get(BASELINES_LEFT_OUT, ""))
