@@ -32,6 +32,7 @@ from state_rag.evaluation.up_to_date import (
     has_trained_baselines,
     metadata_in,
     training_state,
+    why_not_found,
 )
 from state_rag.files import sample_digest, writable_folder
 from state_rag.names import listing
@@ -145,8 +146,8 @@ class Request:
                 f"{str(error).removesuffix(' Choose another folder.')} Results lie beside the predictions: make "
                 f"{self.run.predictions} writable, or copy {self.run.folder} to a place that is and name the copy"
             ) from error
-        if self.with_baselines and training_state(self.run.split_path(self.toml)) is None:
-            self._refuse_loss("the training data cannot be found")
+        if self.with_baselines and (why := why_not_found(self.run.split_path(self.toml))):
+            self._refuse_loss(why)
 
     def fulfil(self) -> Path:
         """Evaluate where that is needed, and return the folder."""
@@ -233,15 +234,14 @@ class Request:
         if has_trained_baselines(stored) and stored.get("files") == self._made_from["files"]:
             raise StateRagError(
                 f"{self.folder}: the evaluation there has baselines that a new one would lack ({why.rstrip('.')}). "
-                "Name the split file with --toml, or do without them (--no-baselines)"
+                "Name a split whose data can be read with --toml, or do without them (--no-baselines)"
             )
 
     def _training(self, features: list[str]) -> tuple[TrainingEffects | None, dict[str, Any]]:
         """Return the effects in the training data, and remarks; None where the data cannot be read."""
         path, columns = self.run.split_path(self.toml), self._columns
         if path is None:
-            why = "the run's configuration names no split file; name it with --toml"
-            return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why}"}
+            return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why_not_found(None)}; name it with --toml"}
         try:
             training = training_effects(
                 read_split(path), columns, self.run.source_matrix, len(features), progress=self.progress

@@ -84,15 +84,25 @@ def has_trained_baselines(metadata: Mapping[str, Any]) -> bool:
 
 def training_state(split: Path | None) -> str | None:
     """Return what tells the present training data from others; None where they cannot be found."""
-    if split is None:
+    if split is None or why_not_found(split):
         return None
-    try:
-        places = read_split(split).datasets.values()
-        files = [file for place in places for file in find_data_files(place, str(split))]
-        stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except (StateRagError, OSError):
-        return None
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _training_files(split)]
     return json.dumps([sample_digest(split), *stamps])
+
+
+def why_not_found(split: Path | None) -> str:
+    """Return why training data cannot be found; empty where they are there."""
+    if split is None:
+        return "the run's configuration names no split file"
+    try:
+        _training_files(split)
+    except StateRagError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def _training_files(split: Path) -> list[Path]:
+    return [file for place in read_split(split).datasets.values() for file in find_data_files(place, str(split))]
 
 
 def embeddings_state(embeddings: Path | Mapping | None) -> str | None:

@@ -8,7 +8,10 @@ import pytest
 
 from state_rag.cli import main
 from state_rag.evaluation.baselines import NAMES
-from state_rag.evaluation.same_footing import uneven
+from state_rag.evaluation.compare import KEY
+from state_rag.evaluation.results import load_tables
+from state_rag.evaluation.runs import find_run
+from state_rag.evaluation.same_footing import on_same_footing, uneven
 
 TESTS = ["p_mann_whitney", "p_wilcoxon"]
 
@@ -61,6 +64,19 @@ def test_finished_evaluations_stay_as_they_are(pair):
     compared(pair, "cut")
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert len(pd.read_csv(folder / "results.csv")) == 12
+
+
+def test_what_a_finished_evaluation_was_made_with_is_taken_again(pair):
+    compared(pair, "whole")
+    done = {name: (run := find_run(pair / name), run.results) for name in ("whole", "cut")}
+    covered = {name: set(load_tables(folder)[0][KEY].itertuples(index=False)) for name, (_, folder) in done.items()}
+    with on_same_footing(done, covered, progress=False) as folders:
+        assert folders["cut"] == done["cut"][1]
+        tables = [load_tables(folders[name]) for name in ("whole", "cut")]
+    for part in range(2):
+        pd.testing.assert_frame_equal(tables[0][part], tables[1][part], check_exact=True)
+    assert set(tables[0][1]["predictor"]) == set(NAMES)
+    assert not folders["whole"].exists()
 
 
 def test_further_cell_lines_need_no_new_evaluation_and_further_conditions_do():
