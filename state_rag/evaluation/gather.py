@@ -107,7 +107,7 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
 def _to_do_again(args: argparse.Namespace) -> dict[str, Any]:
     """Return what was asked for that a finished evaluation does not say."""
     return {
-        "metrics": _metrics(args),
+        "metrics": _metrics(args) if args.metrics else None,
         "toml": args.toml,
         "embeddings": args.embeddings,
         "with_baselines": False if args.no_baselines else None,

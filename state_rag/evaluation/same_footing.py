@@ -61,8 +61,7 @@ def on_same_footing(
     conditions
         Name to pairs of cell line and perturbation.
     asked
-        Attributes of `Request` other than those of the finished evaluation: `metrics` where some are not in the
-        registry, `toml`, `embeddings`, `otherwise`, `progress`.
+        Attributes of `Request` in place of those of the finished evaluations; None stands for theirs.
 
     Yields
     ------
@@ -86,7 +85,7 @@ def on_same_footing(
 
 
 def _as_stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an evaluation was made with, as attributes of `Request`; metrics as far as the registry has them."""
+    """Return what an evaluation was made with, as attributes of `Request`."""
     left_out = str(metadata["notes"].get(BASELINES_LEFT_OUT, ""))
     read_from = {name: Path(path) for name, path in metadata.get(READ_FROM, {}).items()}
     # What could not be used then, or is not there now, is looked for as for any evaluation.
@@ -94,12 +93,24 @@ def _as_stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
         read_from.pop("split", None)
     if left_out.startswith(RIDGE) or not read_from.get("embeddings", Path()).is_file():
         read_from.pop("embeddings", None)
-    metrics: tuple[Metric, ...] = tuple(BY_NAME[name] for name in metadata["metric_names"] if name in BY_NAME)
+    settings = Settings(**metadata["settings"])
     return {
         "columns": Columns(*metadata["columns"]),
-        "settings": Settings(**metadata["settings"]),
-        "metrics": metrics,
+        "settings": settings,
+        "metrics": tuple(_metric(name, settings) for name in metadata["metric_names"]),
         "toml": read_from.get("split"),
         "embeddings": read_from.get("embeddings"),
         "with_baselines": left_out != NOT_ASKED,
     }
+
+
+def _metric(name: str, settings: Settings) -> Metric:
+    """Return a metric of the registry, or one of GGE's, which are called `gge_<name>` or `gge_<name>_<space>`."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    from state_rag.evaluation.gge import from_gge
+
+    called, _, space = name.removeprefix("gge_").rpartition("_")
+    return (
+        from_gge(called, settings, space) if space in ("deg", "pca") else from_gge(name.removeprefix("gge_"), settings)
+    )

@@ -9,9 +9,10 @@ import pytest
 from state_rag.cli import main
 from state_rag.evaluation.baselines import NAMES
 from state_rag.evaluation.compare import KEY
+from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.results import load_tables
 from state_rag.evaluation.runs import find_run
-from state_rag.evaluation.same_footing import on_same_footing, uneven
+from state_rag.evaluation.same_footing import _metric, on_same_footing, uneven
 
 TESTS = ["p_mann_whitney", "p_wilcoxon"]
 
@@ -84,3 +85,8 @@ def test_further_cell_lines_need_no_new_evaluation_and_further_conditions_do():
     assert uneven({"a": alone, "b": more}) == (alone, [])
     assert uneven({"a": more, "b": more | {("y", "Q")}}) == (more, ["b"])
     assert uneven({"a": alone, "b": {("y", "P")}}) == (set(), [])
+
+
+@pytest.mark.parametrize("name", ["mse", "gge_pearson", "gge_mmd_pca", "gge_pearson_deg"])
+def test_metrics_are_found_again_by_the_names_in_a_summary(name):
+    assert _metric(name, Settings()).name == name
