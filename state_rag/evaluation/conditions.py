@@ -202,8 +202,8 @@ def _match_features(
         missing = [name for name in real.features if name not in position]
         if missing:
             raise StateRagError(
-                f"{predicted.name}: {len(missing)} of the {len(real.features)} genes of {real.name} are missing "
-                f"({listing(missing)}); predict with the genes of the real data"
+                f"{predicted.name}: {len(missing)} of the {len(real.features)} genes of {real.name} are missing: "
+                f"{listing(missing)}; predict with the genes of the real data"
             )
         wanted = set(real.features)
         for side in (predicted, real):
@@ -215,7 +215,7 @@ def _match_features(
         left_out = [name for name in predicted.features if name not in wanted]
         if left_out:
             logger.warning(
-                "%s: %d of its %d genes are not in %s and were left out (%s).",
+                "%s: %d of its %d genes are not in %s and were left out: %s.",
                 predicted.name,
                 len(left_out),
                 len(predicted.features),

@@ -128,7 +128,8 @@ def exceptions(comparison: Comparison) -> list[str]:
     for count, rows in fewer[fewer["n"] < whole].groupby("n", sort=False):
         over = f"over the {_conditions(count)} where every predictor has a value" if count else "no condition to show"
         lines.append(f"{_told(rows, comparison)}: {over}.")
-    lines += [f"{name}: {count} conditions not shared by all, left out." for name, count in comparison.left_out.items()]
+    for name, count in comparison.left_out.items():
+        lines.append(f"{name}: {_conditions(count)} not shared by all, left out.")
     return lines
 
 

@@ -253,7 +253,7 @@ def test_predicted_genes_that_the_real_file_lacks_are_counted_and_change_nothing
     evaluation = evaluated(real, more)
     pd.testing.assert_frame_equal(evaluation.table, evaluated(real, predicted).table)
     assert evaluation.notes["predicted_genes_left_out"] == 7
-    assert "7 of its 47 genes are not in real AnnData and were left out (a, b, c, d, e, ...)" in caplog.text
+    assert "7 of its 47 genes are not in real AnnData and were left out: a, b, c, d, e, ... (7 in all)" in caplog.text
 
 
 def test_negative_values_are_counted_not_dropped():
