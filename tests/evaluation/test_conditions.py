@@ -31,7 +31,7 @@ def test_genes_in_another_order_are_brought_into_the_real_order_by_name():
 
 
 def test_missing_genes_are_named():
-    with pytest.raises(StateRagError, match=r"1 of the 3 genes .* missing \(G3"):
+    with pytest.raises(StateRagError, match=r"1 of the 3 genes .* missing: G3; "):
         open_pair(cells(genes=("G1", "G2", "G9")), cells(), COLUMNS)
 
 
