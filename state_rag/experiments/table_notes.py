@@ -8,6 +8,10 @@ from state_rag.experiments.methods import Method
 
 SHOWN_MISSING = 8
 """Missing runs that the notes name for one method and reason; the CSV names all."""
+OWN_CONDITIONS = (
+    "Methods were predicted for different conditions: PCA metrics, distances, centred effects and discrimination "
+    "depend on the others of a cell line, and stand among each method's own (`state-rag compare` evaluates anew)."
+)
 
 
 def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tested: str | None) -> str:
@@ -28,6 +32,8 @@ def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, t
             )
             notes += exceptions(shared.comparison)
         notes.append(compared(shared))
+        if shared.comparison.left_out:
+            notes.append(OWN_CONDITIONS)
         if shared.unused:
             notes.append(
                 "Finished but not used, since others lack these lines or seeds: "

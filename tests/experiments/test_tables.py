@@ -194,6 +194,7 @@ def test_conditions_that_one_method_lacks_are_left_out_of_all_and_counted(tmp_pa
     table = table1(read_sweep(tmp_path))
     assert cell(table, "STATE", "mse")["n"] == 15
     assert "STATE: 5 conditions not shared by all, left out." in table.grid.notes
+    assert "Methods were predicted for different conditions: PCA metrics" in table.grid.notes
 
 
 def test_table_2_and_a_table_without_tests_say_what_their_means_leave_out(tmp_path):
