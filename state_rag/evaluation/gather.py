@@ -187,8 +187,7 @@ def shown_metrics(args: argparse.Namespace) -> list[str] | None:
         return [metric.name for metric in METRICS if metric.in_paper]
     if args.metrics is None:
         return None
-    gge = [_gge_name(text) for text in args.gge_metrics]
-    return [*args.metrics, *gge]
+    return [metric.name for metric in _metrics(args)]
 
 
 def predictors(name: str, folder: Path, no_baselines: bool = False) -> dict[str, pd.DataFrame]:
@@ -223,11 +222,6 @@ def _oddities(name: str, folder: Path) -> list[str]:
     """Return lines on what makes a run's values other than usual ones."""
     found = notes(folder)
     return [f"{name}, {key.replace('_', ' ')}: {str(found[key]).rstrip('.')}." for key in ODDITIES if found.get(key)]
-
-
-def _gge_name(text: str) -> str:
-    name, _, space = text.partition(":")
-    return f"gge_{name}" if space in ("", "raw") else f"gge_{name}_{space}"
 
 
 def names_of(runs: Sequence[Run], given: Sequence[str] | None) -> list[str]:

@@ -9,8 +9,9 @@ so memory does not grow with the number of conditions.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -67,7 +68,7 @@ class TrainingEffects:
         for line, effects in self.effects.items():
             for name in effects:
                 lines.setdefault(name, []).append(line)
-        return _OverLines(self.effects, lines)
+        return _Computed(lines, lambda name: np.mean([self.effects[line][name] for line in lines[name]], axis=0))
 
 
 class _GroupTotals:
@@ -94,18 +95,16 @@ class _GroupTotals:
 
 
 @dataclass(frozen=True)
-class _LineEffects(Mapping[str, np.ndarray]):
-    """Effects of one cell line, computed from the totals at each look."""
+class _Computed(Mapping[str, np.ndarray]):
+    """Effects `[G]` of some perturbations, computed from the totals at each look."""
 
-    totals: _GroupTotals
-    line: str
-    control: np.ndarray
-    names: dict[str, None]
+    names: Mapping[str, object]
+    effect: Callable[[str], np.ndarray]
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
             raise KeyError(name)
-        return self.totals.mean((self.line, name)) - self.control
+        return self.effect(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
@@ -115,26 +114,6 @@ class _LineEffects(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-@dataclass(frozen=True)
-class _OverLines(Mapping[str, np.ndarray]):
-    """Effects averaged over cell lines, computed at each look."""
-
-    effects: Mapping[str, Mapping[str, np.ndarray]]
-    lines: dict[str, list[str]]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return np.mean([self.effects[line][name] for line in self.lines[name]], axis=0)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.lines
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
-
-    def __len__(self) -> int:
-        return len(self.lines)
 
 
 def training_effects(
@@ -204,8 +183,12 @@ def _against_controls(totals: _GroupTotals, control: str, sources: list[str]) ->
         usable = {name: None for name in perturbations if np.isfinite(totals.mean((line, name))).all()}
         result.not_finite += [f"{name} in {line}" for name in perturbations if name not in usable]
         if usable:
-            effects[line] = _LineEffects(totals, line, mean, usable)
+            effects[line] = _Computed(usable, partial(_effect, totals, line, mean))
     return result
+
+
+def _effect(totals: _GroupTotals, line: str, control: np.ndarray, perturbation: str) -> np.ndarray:
+    return totals.mean((line, perturbation)) - control
 
 
 def _add_file(
