@@ -3,28 +3,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from state_rag.datasets.simulate import simulate_screen
 from state_rag.upstream.condition_sets import condition_sets
 from state_rag.upstream.data_module import LimitedDataModule
-from tests.end_to_end.commands import SCREEN
 from tests.upstream.test_data_module import COLUMNS
 
 CELLS = 8
 
 
 @pytest.fixture(scope="module")
-def make_loader(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets")
-    screen = simulate_screen(folder, **{**SCREEN, "n_perturbations": 12, "n_modules": 4})
-    split = folder / "split.toml"
-    split.write_text(
-        f'[datasets]\nscreen = "{screen.h5ad}"\n[training]\nscreen = "train"\n'
-        '[zeroshot]\n"screen.hepg2" = "test"\n"screen.rpe1" = "test"\n[fewshot]\n'
-    )
-
+def make_loader(two_lines):
     def make(**settings):
         arguments = {"batch_size": 2, "num_workers": 0, "cell_sentence_len": CELLS, **COLUMNS, **settings}
-        module = LimitedDataModule(toml_config_path=str(split), **arguments)
+        module = LimitedDataModule(toml_config_path=str(two_lines), **arguments)
         module.setup()
         return module.test_dataloader()
 

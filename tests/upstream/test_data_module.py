@@ -2,9 +2,7 @@ from collections import Counter
 
 import pytest
 
-from state_rag.datasets.simulate import simulate_screen
 from state_rag.upstream.data_module import LimitedDataModule
-from tests.end_to_end.commands import SCREEN
 
 COLUMNS = {
     "pert_col": "gene",
@@ -14,19 +12,6 @@ COLUMNS = {
     "embed_key": "X_hvg",
     "output_space": "gene",
 }
-
-
-@pytest.fixture(scope="module")
-def two_lines(tmp_path_factory):
-    """A split whose test set holds two cell lines."""
-    folder = tmp_path_factory.mktemp("lines")
-    screen = simulate_screen(folder, **{**SCREEN, "n_perturbations": 12, "n_modules": 4})
-    split = folder / "split.toml"
-    split.write_text(
-        f'[datasets]\nscreen = "{screen.h5ad}"\n[training]\nscreen = "train"\n'
-        '[zeroshot]\n"screen.hepg2" = "test"\n"screen.rpe1" = "test"\n[fewshot]\n'
-    )
-    return split
 
 
 @pytest.fixture
