@@ -166,9 +166,9 @@ def evaluate_ours(folder: Path, device: str, only: list[str] | None = None) -> d
     """Evaluate in this process; return seconds and peak memory in GiB."""
     import resource
 
-    from state_rag.evaluation.conditions import Columns, open_pair
+    from state_rag.effects.conditions import Columns, open_pair
     from state_rag.evaluation.evaluate import Settings, evaluate_pair
-    from state_rag.evaluation.metrics.registry import choose
+    from state_rag.metrics.registry import choose
 
     start = time.perf_counter()
     pair = open_pair(folder / "adata_pred.h5ad", folder / "adata_real.h5ad", Columns())
@@ -192,9 +192,9 @@ def time_side_by_side(folder: Path, subset: int) -> dict[str, float]:
     from gge import MultivariateWasserstein, Wasserstein2Distance
     from gge.evaluator import DEFAULT_METRICS
 
-    from state_rag.evaluation.conditions import Columns, open_pair
-    from state_rag.evaluation.metrics.distances import wasserstein_2
-    from state_rag.evaluation.spaces import fit_pca
+    from state_rag.effects.conditions import Columns, open_pair
+    from state_rag.metrics.distances import wasserstein_2
+    from state_rag.metrics.pca import fit_pca
 
     pair = open_pair(folder / "adata_pred.h5ad", folder / "adata_real.h5ad", Columns())
     conditions = next(iter(pair.lines.values()))[:subset]

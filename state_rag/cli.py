@@ -19,11 +19,32 @@ ROOMS = (
     "state_rag.embeddings.commands",
     "state_rag.datasets.commands",
     "state_rag.upstream.commands",
-    "state_rag.evaluation.commands",
+    "state_rag.report.commands",
     "state_rag.tracking.commands",
     "state_rag.experiments.table_commands",
     "state_rag.experiments.commands",
 )
+
+DAY = """\
+state-rag: perturbation-aware retrieval for Arc Institute's STATE. A day's work, in order:
+
+  1  state-rag quickstart SCREEN.h5ad
+       looks at your file and prints the commands below, filled in for it; runs nothing
+  2  state-rag data split SCREEN.h5ad --held-out LINE -o split.toml
+     state-rag data check split.toml
+       holds a cell line out for the test, and says whether STATE can read the data and what each part holds
+  3  state tx train training.rag=true data.kwargs.toml_config_path=split.toml ...
+       trains STATE with retrieval (training.rag=true as published, rag=ptrag as recommended) in output_dir/name
+  4  state tx predict --output-dir runs/ptrag
+       predicts the held-out perturbations, and writes which neighbours each prediction used
+  5  state-rag evaluate runs/ptrag
+     state-rag report runs/ptrag -o report
+       metrics beside naive baselines; the same with pictures as one page, report/index.html
+
+No data yet: state-rag data simulate OUT makes a small screen whose truth is known.
+Every command: state-rag --help. The options of one: state-rag COMMAND --help, state tx train --help.
+"""
+"""What `state-rag` alone prints."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,8 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; what the user can mend becomes one line on standard error and status 1.
 
     That is a `StateRagError`, or a file that the system refuses. ``STATE_RAG_TRACEBACK=1`` lets them through, and
-    Ctrl-C too, which otherwise is one line and status 130.
+    Ctrl-C too, which otherwise is one line and status 130. Without arguments, what to do first is printed.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(DAY, end="")
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
     try:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from tests.end_to_end import commands
 from tests.end_to_end.commands import Project
+from tests.evaluation.made_up import make_run, make_screen
 
 for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
     os.environ.setdefault(name, value)
@@ -146,3 +147,16 @@ def _start_pretend_gpu() -> None:
     from tests import pretend_gpu
 
     pretend_gpu.start()
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory):
+    return make_screen(tmp_path_factory.mktemp("screen"))
+
+
+@pytest.fixture(scope="session")
+def runs(screen, tmp_path_factory):
+    """Four runs of falling accuracy."""
+    folder = tmp_path_factory.mktemp("runs")
+    accuracies = {"best": 0.95, "good": 0.7, "poor": 0.4, "none": 0.0}
+    return {name: make_run(folder / name, screen, accuracy=value) for name, value in accuracies.items()}

@@ -6,18 +6,36 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
-LEAVES = {"__version__", "errors", "files", "names", "run_folders", "settings"}
+LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "run_folders", "settings"}
 MAY_USE = {
     "retrieval": set(),
+    "metrics": set(),
     "embeddings": {"retrieval"},
+    "datasets": {"embeddings", "retrieval"},
+    "effects": {"datasets", "metrics"},
+    "plot": {"effects", "metrics"},
+    "tracking": {"embeddings", "retrieval"},
     "cell_sets": {"retrieval"},
     "checkpoint": {"retrieval"},
-    "tracking": {"embeddings", "retrieval"},
-    "datasets": {"embeddings", "retrieval"},
     "model": {"cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
-    "evaluation": {"datasets", "embeddings", "retrieval", "tracking"},
-    "upstream": {"cell_sets", "checkpoint", "datasets", "embeddings", "evaluation", "model", "retrieval", "tracking"},
-    "experiments": {"datasets", "embeddings", "evaluation", "retrieval", "upstream"},
+    "evaluation": {"datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
+    "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
+    "upstream": {
+        "analysis",
+        "cell_sets",
+        "checkpoint",
+        "datasets",
+        "effects",
+        "embeddings",
+        "evaluation",
+        "metrics",
+        "model",
+        "plot",
+        "retrieval",
+        "tracking",
+    },
+    "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
+    "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},
     "__main__": {"startup"},
 }

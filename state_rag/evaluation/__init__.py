@@ -1,6 +1,7 @@
-"""Evaluation: from predicted and real cells to tables that can be compared and trusted.
+"""Evaluation: a run's predictions against the truth, beside naive baselines.
 
-Start at `evaluate.evaluate_pair` (two h5ad files in, one row per condition out); `run.evaluate_run` does the same
-for a run folder with the naive baselines beside it, `compare` puts several runs into one table with significance
-marks. `metrics` holds one family of definitions a file, `gge` makes them available to GGE.
+Start at `evaluate.evaluate_pair` (two h5ad files or AnnData in, one row per condition out);
+`run_evaluation.evaluate_run` does it for a run folder, `save` and `results` are its files, `compare` puts several runs
+into one table with significance marks, and `gather` is what the commands share. Metrics are in `state_rag.metrics`,
+tables in `state_rag.report`.
 """

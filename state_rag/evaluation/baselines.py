@@ -5,13 +5,15 @@ control cells of the cell line moved by it.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from state_rag.effects.conditions import Condition
+from state_rag.effects.training_effects import TrainingEffects
 from state_rag.evaluation.ridge import RidgeModel, fit_ridge
-from state_rag.evaluation.row_store import row_blocks
-from state_rag.evaluation.training_effects import TrainingEffects
+from state_rag.metrics.row_blocks import row_blocks
 
 MIN_RIDGE_CONDITIONS = 10
 NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE = NAMES = (
@@ -33,6 +35,23 @@ class Baseline(Protocol):
     def knows(self, perturbation: str, cell_line: str) -> bool:
         """Return whether the prediction is the baseline's own rather than its fallback."""
         ...
+
+
+@dataclass(frozen=True)
+class MovedControl:
+    """Profiles that a baseline predicts for some conditions of one cell line, made as they are asked for."""
+
+    baseline: Baseline
+    conditions: list[Condition]
+    control: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.control + np.stack(
+            [self.baseline.effect(c.perturbation, c.cell_line) for c in self.conditions[rows]]
+        )
 
 
 class NoEffect:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.metrics.registry import BY_NAME, Metric
-from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
+from state_rag.metrics.registry import BY_NAME, Metric
+from state_rag.metrics.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
 
 logger = logging.getLogger(__name__)
 KEY = ["cell_line", "perturbation"]

@@ -13,20 +13,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from state_rag.effects.cell_draws import choose_cells, condition_generator, content_keys
+from state_rag.effects.conditions import Condition, Pair
+from state_rag.effects.line_profiles import LineProfiles, finite_mean, profile_columns
+from state_rag.effects.row_store import RowStore
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import Baseline
-from state_rag.evaluation.cell_draws import choose_cells, condition_generator, content_keys
-from state_rag.evaluation.conditions import Condition, Pair
-from state_rag.evaluation.degs import WelchMoments, differential_genes
+from state_rag.evaluation.baselines import Baseline, MovedControl
 from state_rag.evaluation.devices import GPU_ERRORS, choose_device
-from state_rag.evaluation.line_profiles import LineProfiles, MovedControl, finite_mean, profile_columns
-from state_rag.evaluation.metrics.clouds import one_thread, pad
-from state_rag.evaluation.metrics.inputs import RawCells
-from state_rag.evaluation.metrics.registry import METRICS, Metric
-from state_rag.evaluation.progress import track
-from state_rag.evaluation.row_store import RowBlocks, RowStore, row_blocks
-from state_rag.evaluation.settings import PCA_LABEL, Settings
-from state_rag.evaluation.spaces import PcaSpace, fit_pca
+from state_rag.evaluation.settings import Settings
+from state_rag.metrics.clouds import one_thread, pad
+from state_rag.metrics.degs import WelchMoments, differential_genes
+from state_rag.metrics.inputs import RawCells
+from state_rag.metrics.pca import COMPONENTS, PcaSpace, fit_pca
+from state_rag.metrics.registry import METRICS, Metric
+from state_rag.metrics.row_blocks import RowBlocks, row_blocks
+from state_rag.progress import track
 
 logger = logging.getLogger(__name__)
 MODEL = "model"
@@ -105,7 +106,7 @@ def evaluate_pair(
 
     Examples
     --------
-    >>> from state_rag.evaluation.conditions import Columns, open_pair
+    >>> from state_rag.effects.conditions import Columns, open_pair
     >>> pair = open_pair("adata_pred.h5ad", "adata_real.h5ad", Columns())  # doctest: +SKIP
     >>> evaluate_pair(pair).model()["pearson_delta"].mean()  # doctest: +SKIP
     """
@@ -331,7 +332,7 @@ class _Run:
         self.notes["nan_per_metric_of_baselines"] = {name: counts for name, counts in nan.items() if counts}
         used = {line: space.components.shape[1] for line, space in self.spaces.items()}
         self.notes["pca_dimensions"] = used
-        if other := {line: number for line, number in used.items() if number != PCA_LABEL}:
+        if other := {line: number for line, number in used.items() if number != COMPONENTS}:
             self.notes["pca_of_other_size_than_the_labels_say"] = ", ".join(
                 f"{number} in {line}" for line, number in other.items()
             )

@@ -14,7 +14,6 @@ from state_rag.evaluation.baselines import NAMES, NO_EFFECT
 from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.metrics.registry import METRICS, Metric, choose
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.run_evaluation import Request
@@ -22,6 +21,7 @@ from state_rag.evaluation.runs import Run, find_run
 from state_rag.evaluation.same_footing import SAME_FOOTING, on_same_footing
 from state_rag.evaluation.up_to_date import BASELINES_LEFT_OUT
 from state_rag.files import writable_folder
+from state_rag.metrics.registry import METRICS, Metric, choose
 from state_rag.names import suggest
 
 FALLBACKS = "fallbacks of "
@@ -174,10 +174,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 def _metrics(args: argparse.Namespace) -> tuple[Metric, ...]:
     metrics = choose(args.metrics)
     if args.gge_metrics:
-        from state_rag.evaluation.gge import from_gge
+        from state_rag.metrics.gge import from_gge
 
         parts = [text.partition(":") for text in args.gge_metrics]
-        metrics += tuple(from_gge(name, _settings(args), space or "raw") for name, _, space in parts)
+        metrics += tuple(from_gge(name, space or "raw", **_settings(args).of_gge) for name, _, space in parts)
     return metrics
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.evaluate import MODEL, Evaluation
-from state_rag.evaluation.row_store import row_blocks
+from state_rag.evaluation.results import PROFILES, SUMMARY, load_tables
+from state_rag.metrics.row_blocks import row_blocks
 
 MADE_UP = "feature_"
 """How genes are called where their names are not known; such names say nothing."""
@@ -98,15 +99,11 @@ def _rows(summary: dict[str, Any]) -> str:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    from state_rag.evaluation.results import SUMMARY
-
     return json.loads((folder / SUMMARY).read_text())
 
 
 def _real_cells(folder: Path) -> pd.Series:
     """Return the number of real cells by condition, as far as it is known."""
-    from state_rag.evaluation.results import load_tables
-
     model = load_tables(folder)[0].set_index(["cell_line", "perturbation"])
     return model["n_real_samples"] if "n_real_samples" in model else pd.Series(dtype=int)
 
@@ -120,8 +117,6 @@ class _Profiles:
 
     @classmethod
     def read(cls, folder: Path) -> "_Profiles":
-        from state_rag.evaluation.results import PROFILES
-
         if not (folder / PROFILES).is_file():
             return cls({}, [])
         return cls(dict(_means(folder / PROFILES)), _genes(folder / PROFILES))

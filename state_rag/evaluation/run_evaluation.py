@@ -12,15 +12,15 @@ import numpy as np
 
 from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_toml import read_split
+from state_rag.effects.conditions import Columns, open_pair
+from state_rag.effects.training_effects import TrainingEffects, training_effects
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import naive_baselines
-from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
-from state_rag.evaluation.metrics.registry import METRICS, Metric
-from state_rag.evaluation.results import SUMMARY, check_per_gene, save_evaluation
+from state_rag.evaluation.results import SUMMARY
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
-from state_rag.evaluation.training_effects import TrainingEffects, training_effects
+from state_rag.evaluation.save import check_per_gene, save_evaluation
 from state_rag.evaluation.up_to_date import (
     BASELINES_LEFT_OUT,
     NOT_ASKED,
@@ -35,6 +35,7 @@ from state_rag.evaluation.up_to_date import (
     why_not_found,
 )
 from state_rag.files import sample_digest, writable_folder
+from state_rag.metrics.registry import METRICS, Metric
 from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
@@ -283,13 +284,13 @@ def _remarks(training: TrainingEffects, path: Path, columns: Columns) -> dict[st
 
 def _draw(evaluation: Evaluation, name: str, folder: Path) -> None:
     """Draw the distributions of the main metrics over conditions."""
-    from state_rag.evaluation import plots
+    from state_rag.plot import figures, style
 
-    shown = [metric for metric in evaluation.metrics if metric.name in plots.SHOWN_METRICS]
+    shown = [metric for metric in evaluation.metrics if metric.name in figures.SHOWN_METRICS]
     if shown:
         tables = {str(key): table for key, table in evaluation.table.groupby("predictor", sort=False)}
         tables = {**{key: table for key, table in tables.items() if key != MODEL}, name: tables[MODEL]}
-        plots.save_figure(plots.distributions(tables, shown), folder, PICTURE)
+        style.save_figure(figures.distributions(tables, shown), folder, PICTURE)
 
 
 def _width(run: Run, matrix: str) -> int:

@@ -12,8 +12,8 @@ import yaml
 from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
+from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError
-from state_rag.evaluation.conditions import Columns
 from state_rag.run_folders import CONFIG, find_run_folder
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from state_rag.evaluation.conditions import Columns
+from state_rag.effects.conditions import Columns
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.metrics.registry import BY_NAME, Metric
 from state_rag.evaluation.run_evaluation import READ_FROM, evaluate_run
 from state_rag.evaluation.runs import Run
 from state_rag.evaluation.up_to_date import (
@@ -24,6 +23,7 @@ from state_rag.evaluation.up_to_date import (
     metadata_in,
     training_state,
 )
+from state_rag.metrics.registry import BY_NAME, Metric
 
 logger = logging.getLogger(__name__)
 Condition = tuple[str, str]
@@ -108,9 +108,9 @@ def _metric(name: str, settings: Settings) -> Metric:
     """Return a metric of the registry, or one of GGE's, which are called `gge_<name>` or `gge_<name>_<space>`."""
     if name in BY_NAME:
         return BY_NAME[name]
-    from state_rag.evaluation.gge import from_gge
+    from state_rag.metrics.gge import from_gge
 
     called, _, space = name.removeprefix("gge_").rpartition("_")
-    return (
-        from_gge(called, settings, space) if space in ("deg", "pca") else from_gge(name.removeprefix("gge_"), settings)
-    )
+    if space in ("deg", "pca"):
+        return from_gge(called, space, **settings.of_gge)
+    return from_gge(name.removeprefix("gge_"), **settings.of_gge)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from state_rag.errors import StateRagError
+from state_rag.metrics.degs import LOG2FC_FROM, P_BELOW
+from state_rag.metrics.pca import COMPONENTS
 
-PCA_LABEL = 50
-"""Components that the metrics' labels speak of (PCA-50)."""
 FOLD_CHANGES = ("log1p", "gge")
 
 
@@ -38,14 +38,19 @@ class Settings:
         For a value that makes no sense; the message names the option.
     """
 
-    deg_p: float = 0.1
-    deg_log2fc: float = 0.05
+    deg_p: float = P_BELOW
+    deg_log2fc: float = LOG2FC_FROM
     fold_change: str = "log1p"
-    components: int = PCA_LABEL
+    components: int = COMPONENTS
     batch: int = 32
     max_cells: int = 1000
     device: str = "auto"
     seed: int = 0
+
+    @property
+    def of_gge(self) -> dict[str, Any]:
+        """Return what `metrics.gge.from_gge` takes of them."""
+        return {"components": self.components, "deg_p": self.deg_p, "deg_log2fc": self.deg_log2fc}
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from state_rag.evaluation.metrics.registry import Metric
-from state_rag.evaluation.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW
 from state_rag.experiments.methods import TITLES
+from state_rag.metrics.registry import Metric
+from state_rag.plot.style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW
 
 COLORS = dict(zip(TITLES.values(), (GREEN, PINK, ORANGE, RED, BLUE), strict=True))
 VARIANTS = (SKY, YELLOW)

@@ -13,9 +13,9 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import find_embeddings
 from state_rag.errors import StateRagError
-from state_rag.evaluation.metrics.registry import BY_NAME
 from state_rag.experiments.fingerprint import fingerprint, sample_digest
 from state_rag.experiments.jobs import Job
+from state_rag.metrics.registry import BY_NAME
 from state_rag.settings import RagSettings
 from state_rag.upstream.overrides import overrides_of
 

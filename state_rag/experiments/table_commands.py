@@ -52,8 +52,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _table1(args: argparse.Namespace) -> None:
-    from state_rag.evaluation.metrics.registry import METRICS
     from state_rag.experiments.tables import PAPER, save_table, table1
+    from state_rag.metrics.registry import METRICS
 
     metrics = tuple(args.metrics or PAPER)
     if metrics == ("all",):
@@ -74,9 +74,9 @@ def _table1(args: argparse.Namespace) -> None:
 
 
 def _table2(args: argparse.Namespace) -> None:
-    from state_rag.evaluation.plots import save_figure
     from state_rag.experiments.k_plot import k_plot
     from state_rag.experiments.tables import save_table, table2
+    from state_rag.plot.style import save_figure
 
     def make(sweep):
         tables = [table2(sweep, metric=name, methods=args.methods) for name in args.metric]
@@ -97,9 +97,9 @@ def _table2(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace, make: Callable) -> None:
     """Print and write tables, once or until the sweep is done."""
-    from state_rag.evaluation.console import make_console
-    from state_rag.evaluation.grid import terminal
+    from state_rag.console import make_console
     from state_rag.experiments.finished import read_sweep, sweep_state
+    from state_rag.report.grid import terminal
 
     if args.watch is not None and not args.watch > 0:
         raise StateRagError(f"--watch {args.watch:g}: expected a number of seconds above 0.")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from state_rag.evaluation.tables import exceptions, legend, limits, mean_over
 from state_rag.experiments.finished import Shared, Sweep
 from state_rag.experiments.methods import Method
+from state_rag.report.tables import exceptions, legend, limits, mean_over
 
 SHOWN_MISSING = 8
 """Missing runs that the notes name for one method and reason; the CSV names all."""

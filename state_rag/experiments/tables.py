@@ -11,15 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation import grid as rendering
-from state_rag.evaluation.grid import Cell, Grid, mark_best
-from state_rag.evaluation.metrics.registry import BY_NAME, METRICS, Metric, refuse_unknown
 from state_rag.evaluation.results import definitions
-from state_rag.evaluation.tables import head, number, value_cell
 from state_rag.experiments.finished import Shared, Sweep, compare_shared
 from state_rag.experiments.methods import Method, find_methods
 from state_rag.experiments.table_notes import compared, line_notes, notes_of
 from state_rag.files import atomic_path
+from state_rag.metrics.registry import BY_NAME, METRICS, Metric, refuse_unknown
+from state_rag.report import grid as rendering
+from state_rag.report.grid import Cell, Grid, mark_best
+from state_rag.report.tables import head, number, value_cell
 
 MISSING = "missing"
 ALL_LINES = "all lines"

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from state_rag.analysis.ablation import Ablated
+from state_rag.analysis.ablation_files import CHECKPOINT, SPLIT
 from state_rag.datasets.split_check import SplitSummary
 from state_rag.errors import StateRagError
-from state_rag.evaluation.ablation import Ablated
-from state_rag.evaluation.ablation_files import CHECKPOINT, SPLIT
 from state_rag.evaluation.devices import choose_device
-from state_rag.evaluation.progress import track
 from state_rag.files import sample_digest
 from state_rag.names import listing, suggest
+from state_rag.progress import track
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.upstream.condition_sets import CellSet, condition_sets
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
@@ -96,14 +96,13 @@ def weights_times(model: Any, keep: Tensor) -> Iterator[None]:
     """Multiply the weights of the candidates by `keep` [B, K] in every forward pass of the block.
 
     Weights that are left are not scaled up: without candidate k, the context lacks `w_k h'_k` (or `w_k v_k`) and
-    nothing else changes, in all three ways of retrieving.
+    nothing else changes, whatever way of retrieving it is.
     """
-    retriever = model.selector or model.attention or model.hidden
 
     def add(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         return args, {**kwargs, "keep": keep}
 
-    handle = retriever.register_forward_pre_hook(add, with_kwargs=True)
+    handle = model.retriever.register_forward_pre_hook(add, with_kwargs=True)
     try:
         yield
     finally:
@@ -336,9 +335,8 @@ def _load(
     with any_head_count(), _quiet():
         bound = RagStateTransition.bound_to(knowledge, trace_sink=last)
         model = bound.load_from_checkpoint(path, map_location=choose_device(device), weights_only=True).eval()
-    if model.selector is not None and model.selector.inference == "sample":
+    if model.retriever.without_chance():
         logger.info("rag_inference=sample: draws would hide the effect of one neighbour; `expected` is used instead.")
-        model.selector.inference = "expected"
     return model, last
 
 

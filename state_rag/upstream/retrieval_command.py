@@ -43,14 +43,14 @@ def add_retrieval(subparsers) -> None:
 
 
 def _retrieval(args: argparse.Namespace) -> None:
-    from state_rag.evaluation import plots
-    from state_rag.evaluation.console import make_console
+    from state_rag.analysis.analyse_run import INFO, analyse_runs, read_truth, records_of, save_analysis
+    from state_rag.analysis.overlap import case_study, refuse_unknown_genes
+    from state_rag.analysis.records import existing_records
+    from state_rag.analysis.tables import describe, study_table
+    from state_rag.console import make_console
     from state_rag.evaluation.gather import find_runs
-    from state_rag.evaluation.retrieval_analysis import case_study, refuse_unknown_genes
-    from state_rag.evaluation.retrieval_records import existing_records
-    from state_rag.evaluation.retrieval_tables import describe, study_table
-    from state_rag.evaluation.run_retrieval import INFO, analyse_runs, read_truth, records_of, save_analysis
     from state_rag.files import writable_folder
+    from state_rag.plot import figures, style
 
     runs = find_runs(args)
     for run in runs:
@@ -73,11 +73,11 @@ def _retrieval(args: argparse.Namespace) -> None:
     )
     studies = {gene: case_study(analysis, gene) for gene in args.gene}
     save_analysis(analysis, output)
-    figures = {"inclusion_by_rank": plots.inclusion_by_rank(analysis.neighbours)}
-    if (overlap := plots.jaccard_map(analysis.overlap)) is not None:
-        figures["jaccard"] = overlap
-    for name, figure in figures.items():
-        plots.save_figure(figure, output / "plots", name)
+    drawn = {"inclusion_by_rank": figures.inclusion_by_rank(analysis.neighbours)}
+    if (overlap := figures.jaccard_map(analysis.overlap)) is not None:
+        drawn["jaccard"] = overlap
+    for name, figure in drawn.items():
+        style.save_figure(figure, output / "plots", name)
     console = make_console()
     for line in describe(analysis.summary):
         console.print(line, markup=False)
@@ -105,9 +105,10 @@ def without_remarks_on_log1p() -> Iterator[None]:
 
 def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -> None:
     """Switch neighbours off, add what is known about each of them, and write and print the result."""
-    from state_rag.evaluation import ablation, plots
-    from state_rag.evaluation.ablation_files import save_ablation
-    from state_rag.evaluation.retrieval_tables import ablation_table
+    from state_rag.analysis import ablation
+    from state_rag.analysis.ablation_files import save_ablation
+    from state_rag.analysis.tables import ablation_table
+    from state_rag.plot import figures, style
     from state_rag.upstream.ablate import ablate_run, made_with
 
     done, settings = [], []
@@ -132,7 +133,7 @@ def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -
     key = ["cell_line", "perturbation", "neighbour"]
     table = table.merge(neighbours[[*key, *known]], on=key, how="left")
     whole, remark = save_ablation(table, output, settings)
-    plots.save_figure(plots.ablation(whole), output / "plots", "ablation")
+    style.save_figure(figures.ablation(whole), output / "plots", "ablation")
     for line in ablation.describe(ablation.summarise(table)):
         console.print(line, markup=False)
     for title, rows in ablation.shown_rows(table, whole=bool(args.gene)):

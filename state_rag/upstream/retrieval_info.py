@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from state_rag.evaluation.degs import WelchMoments, differential_genes
 from state_rag.files import atomic_path
+from state_rag.metrics.degs import WelchMoments, differential_genes
 from state_rag.retrieval.trace import RetrievalTrace
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 import numpy as np
 
+from state_rag.effects.training_effects import TrainingEffects
 from state_rag.evaluation.baselines import MeanEffect, OtherLines, Ridge, naive_baselines
-from state_rag.evaluation.training_effects import TrainingEffects
 
 
 def training():

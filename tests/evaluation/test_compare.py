@@ -4,7 +4,7 @@ import pytest
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.compare import compare
-from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
+from state_rag.metrics.significance import benjamini_hochberg, mann_whitney
 
 
 def table(shift=0.0, n=60, seed=0, noise=0.02):

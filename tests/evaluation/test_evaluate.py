@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from state_rag.effects.conditions import Columns, open_pair
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import NoEffect
-from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import Settings, evaluate_pair
-from state_rag.evaluation.metrics.registry import METRICS
-from state_rag.evaluation.results import save_evaluation
+from state_rag.evaluation.save import save_evaluation
+from state_rag.metrics.registry import METRICS
 
 GENES = 40
 BOUNDED = {"mse", "rmse", "mae", "mse_pca50", "w1_pca50", "w2_pca50", "energy_pca50", "mmd_pca50"}
@@ -299,11 +299,11 @@ def peak_of(folder, conditions):
 
 def test_memory_does_not_grow_with_the_number_of_conditions(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "GENES", 300)
-    monkeypatch.setattr("state_rag.evaluation.row_store.BLOCK_ROWS", 32)
-    monkeypatch.setattr("state_rag.evaluation.metrics.effects.DISCRIMINATION_BLOCK", 32)
+    monkeypatch.setattr("state_rag.metrics.row_blocks.BLOCK_ROWS", 32)
+    monkeypatch.setattr("state_rag.metrics.effects.DISCRIMINATION_BLOCK", 32)
     monkeypatch.setattr("state_rag.evaluation.evaluate.READ_ROWS", 256)
-    monkeypatch.setattr("state_rag.evaluation.spaces.BLOCK_VALUES", 256 * 300)
-    monkeypatch.setattr("state_rag.evaluation.results.TABLE_VALUES", 2**12)
+    monkeypatch.setattr("state_rag.metrics.pca.BLOCK_VALUES", 256 * 300)
+    monkeypatch.setattr("state_rag.evaluation.save.TABLE_VALUES", 2**12)
     evaluate_pair(open_pair(*reversed(screen(conditions=8, lines=("a",))), Columns()), progress=False)
     few, many = peak_of(tmp_path, 80), peak_of(tmp_path, 320)
     one_profile_of_each = 240 * 300 * 4

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from state_rag.effects.conditions import Columns, open_pair
 from state_rag.evaluation import evaluate
-from state_rag.evaluation.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import Settings, evaluate_pair
-from state_rag.evaluation.metrics.clouds import pad
+from state_rag.metrics.clouds import pad
 from tests.evaluation import made_up
 
 

@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from state_rag.cli import main
+from state_rag.effects.conditions import Columns
+from state_rag.effects.training_effects import training_effects
 from state_rag.evaluation.baselines import NAMES, naive_baselines
-from state_rag.evaluation.conditions import Columns
 from state_rag.evaluation.gather import remarks
-from state_rag.evaluation.training_effects import training_effects
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state_rag.evaluation.conditions import Columns, open_pair
+from state_rag.effects.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import evaluate_pair
-from state_rag.evaluation.metrics.registry import BY_NAME
-from state_rag.evaluation.report_conditions import choose_conditions
-from state_rag.evaluation.results import load_tables, save_evaluation
+from state_rag.evaluation.results import load_tables
+from state_rag.evaluation.save import save_evaluation
+from state_rag.metrics.registry import BY_NAME
+from state_rag.report.conditions import choose_conditions
 
 TRICKY = [
     "NA",

@@ -10,10 +10,10 @@ import yaml
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.metrics.registry import choose
 from state_rag.evaluation.results import definitions, load_profiles, load_tables
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
+from state_rag.metrics.registry import choose
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from state_rag.evaluation.metrics.registry import METRICS
 from state_rag.experiments.jobs import Job, write_job
+from state_rag.metrics.registry import METRICS
 
 PRESETS = {"none": "none", "genept": "genept", "vanilla": "vanilla", "hidden": "hidden", "differentiable": "ptrag"}
 QUALITY = {"none": 0.5, "genept": 0.55, "vanilla": 0.3, "hidden": 0.35, "differentiable": 0.6}

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from state_rag.evaluation.metrics.registry import BY_NAME
 from state_rag.experiments.finished import read_sweep
 from state_rag.experiments.k_plot import k_plot
 from state_rag.experiments.tables import table2
+from state_rag.metrics.registry import BY_NAME
 from tests.experiments.made_up import make_job
 
 

@@ -9,12 +9,12 @@ import pytest
 from state_rag.errors import StateRagError
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
-from state_rag.evaluation.significance import benjamini_hochberg, mann_whitney
 from state_rag.experiments.finished import read_sweep, shared_places
 from state_rag.experiments.jobs import write_job
 from state_rag.experiments.lock import job_lock
 from state_rag.experiments.methods import Method
 from state_rag.experiments.tables import PAPER, save_table, table1, table2
+from state_rag.metrics.significance import benjamini_hochberg, mann_whitney
 from tests.evaluation.made_up import HELD_OUT, make_run, make_screen
 from tests.experiments.made_up import make_job, mean_of
 

@@ -1,14 +1,15 @@
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from state_rag.analysis.ablation import ALL, ablation_table
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
-from state_rag.evaluation.ablation import ALL, ablation_table
 from state_rag.model import RagStateTransition
 from state_rag.upstream import ablate
 from state_rag.upstream.ablate import LastTrace, Space, ablate_run, made_with, switch_off_each, weights_times
@@ -31,31 +32,28 @@ def one_set(cells):
 
 
 def explicit(model, batch, keep):
-    """One forward pass of one set, with the retrieval module's output put together by hand."""
-    weights, values = {}, {}
+    """One forward pass of one set, with the context put together by hand."""
+    retriever = model.retriever
 
-    def selector(module, given, output):
-        cells, query, candidates, index = given[:4]
-        rows = candidates[index[0]]
-        parts = [[module.project(module.norm(torch.cat([cell, query[0], row]))) for row in rows] for cell in cells[0]]
-        values["all"] = torch.stack([torch.stack(part) for part in parts])
-        weights["all"] = output.include[0]
-        context = (weights["all"] * keep)[..., None] * values["all"]
-        return type(output)(context.sum(1)[None], output.include, output.scores)
+    def values(cells, query, base, found):
+        """What each candidate brings to each cell, [S, K, H]."""
+        embeddings = base.knowledge.rows(found.candidates[0])
+        if model.settings.mode == "differentiable":
+            rows = base.encode(embeddings)
+            parts = [
+                [retriever.project(retriever.norm(torch.cat([c, query[0], row]))) for row in rows] for c in cells[0]
+            ]
+            return torch.stack([torch.stack(part) for part in parts])
+        if model.settings.mode == "vanilla":
+            return retriever.value(retriever.project(embeddings)).expand(len(cells[0]), -1, -1)
+        return retriever.attention.value(base.encode(embeddings)).expand(len(cells[0]), -1, -1)
 
-    def attention(module, given, output):
-        combined, candidates, index = given[:3]
-        value = module.value(module.project(candidates))[index[0]]
-        return ((output[1][0] * keep) @ value)[None], output[1]
+    def by_hand(module, given, output):
+        cells, query, _, base = given
+        context = (output.weights[0] * keep)[..., None] * values(cells, query, base, output)
+        return replace(output, context=context.sum(1)[None])
 
-    def hidden(module, given, output):
-        combined, base = given[:2]
-        value = module.attention.value(base)[output[2][0]]
-        return ((output[1][0] * keep) @ value)[None], *output[1:]
-
-    hooks = {"selector": selector, "attention": attention, "hidden": hidden}
-    name = next(name for name in hooks if getattr(model, name) is not None)
-    handle = getattr(model, name).register_forward_hook(hooks[name])
+    handle = retriever.register_forward_hook(by_hand)
     try:
         with torch.no_grad():
             return model(batch, padded=False).double().sum(0).numpy()

@@ -1,0 +1,75 @@
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from state_rag.datasets.h5ad import open_h5ad
+from state_rag.effects.matrices import ArrayRows, open_rows, runs
+from state_rag.errors import StateRagError
+
+
+def matrix():
+    rng = np.random.default_rng(0)
+    return (rng.random((40, 9)) * (rng.random((40, 9)) < 0.4)).astype(np.float32)
+
+
+def written(path, kind):
+    values = matrix()
+    stored = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}.get(kind, np.asarray)(values)
+    extra = {"compression": "gzip"} if kind == "gzip" else {}
+    ad.AnnData(stored, obsm={"X_hvg": values[:, :4]}).write_h5ad(path, **extra)
+    return values
+
+
+@pytest.mark.parametrize("kind", ["dense", "gzip", "csr"])
+def test_rows_come_back_in_the_order_asked_for_whatever_the_storage(tmp_path, kind):
+    values = written(tmp_path / "a.h5ad", kind)
+    rows = np.array([7, 8, 9, 0, 39, 38, 2])
+    with open_h5ad(tmp_path / "a.h5ad") as file:
+        np.testing.assert_array_equal(open_rows(file, "X").read(rows), values[rows])
+        np.testing.assert_array_equal(open_rows(file, "obsm/X_hvg").read(rows), values[rows, :4])
+
+
+def test_rows_in_memory_may_be_sparse():
+    values = matrix()
+    np.testing.assert_array_equal(ArrayRows(sparse.csc_matrix(values)).read(np.array([3, 1])), values[[3, 1]])
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_runs_cover_every_row_once_and_are_consecutive(rows):
+    ordered = np.array(sorted(rows), dtype=np.int64)
+    pieces = [ordered[start:stop] for start, stop in runs(ordered)]
+    assert [value for piece in pieces for value in piece] == sorted(rows)
+    assert all((np.diff(piece) == 1).all() for piece in pieces)
+
+
+def test_a_matrix_stored_by_columns_is_refused_with_the_remedy(tmp_path):
+    written(tmp_path / "a.h5ad", "csc")
+    with open_h5ad(tmp_path / "a.h5ad") as file, pytest.raises(StateRagError, match="tocsr"):
+        open_rows(file, "X")
+
+
+def test_a_missing_matrix_is_reported_with_those_there_are(tmp_path):
+    written(tmp_path / "a.h5ad", "dense")
+    with open_h5ad(tmp_path / "a.h5ad") as file, pytest.raises(StateRagError, match="'obsm/X_state'.*obsm/X_hvg"):
+        open_rows(file, "obsm/X_state")
+
+
+def test_missing_and_broken_files_are_user_errors(tmp_path):
+    with pytest.raises(StateRagError, match="no such file"):
+        open_h5ad(tmp_path / "none.h5ad")
+    (tmp_path / "half.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 40)
+    with pytest.raises(StateRagError, match="truncated"):
+        open_h5ad(tmp_path / "half.h5ad")
+
+
+def test_a_data_set_that_ends_early_is_reported(tmp_path):
+    written(tmp_path / "a.h5ad", "dense")
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        rows = open_rows(file, "X")
+        rows.offset = (tmp_path / "a.h5ad").stat().st_size - 8
+        with pytest.raises(StateRagError, match="truncated"):
+            rows.read(np.arange(3))
