@@ -12,7 +12,8 @@ from state_rag.analysis.overlap import EffectOf, RetrievalAnalysis, analyse
 from state_rag.analysis.records import Retrieved, read_retrieval
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, open_pair
-from state_rag.effects.training_effects import TrainingEffects, training_effects
+from state_rag.effects.mean_effects import MeanEffects
+from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
 from state_rag.evaluation.embeddings_source import embeddings_file, of_other_runs, read_vectors
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
@@ -23,7 +24,7 @@ from state_rag.settings import RagSettings
 
 logger = logging.getLogger(__name__)
 INFO = "retrieval_info.csv"
-TrainedOn = dict[tuple[Path, Columns, str, int], TrainingEffects]
+TrainedOn = dict[tuple[Path, Columns, str, int], MeanEffects]
 WAY_OF_RETRIEVING = {field.name for field in fields(RagSettings)} - {
     "check_gradients",
     "gradient_check_interval",
@@ -160,7 +161,7 @@ def _true_effects(
     """
     remarks: list[str] = []
     measured: dict[tuple[str, str], np.ndarray] = {}
-    training: TrainingEffects | None = None
+    training: MeanEffects | None = None
     for run in runs:
         pair = open_pair(run.predictions / PREDICTED, run.predictions / REAL, run.columns, matrix=predicted_matrix(run))
         for line, conditions in pair.lines.items():
@@ -202,7 +203,7 @@ def _true_effects(
     return effect_of, remarks
 
 
-def _left_out(training: TrainingEffects, columns: Columns) -> list[str]:
+def _left_out(training: MeanEffects, columns: Columns) -> list[str]:
     """Return remarks on training cells from which no true effect comes."""
     remarks = [
         f"no true effects come from the training cells of {line}: {why}"

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from state_rag.effects.conditions import Condition
-from state_rag.effects.training_effects import TrainingEffects
+from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.ridge import RidgeModel, fit_ridge
 from state_rag.metrics.row_blocks import row_blocks
 
@@ -76,7 +76,7 @@ class MeanEffect:
     training conditions of the other lines. Every condition weighs the same.
     """
 
-    def __init__(self, training: TrainingEffects):
+    def __init__(self, training: MeanEffects):
         self.by_line: dict[str, np.ndarray] = {}
         every, count = np.zeros(()), 0
         for line, effects in training.effects.items():
@@ -101,7 +101,7 @@ class OtherLines:
     A perturbation that no other line has falls back to the mean effect.
     """
 
-    def __init__(self, training: TrainingEffects, fallback: Baseline | None = None):
+    def __init__(self, training: MeanEffects, fallback: Baseline | None = None):
         self.training = training
         self.fallback = fallback or MeanEffect(training)
 
@@ -141,7 +141,7 @@ class Ridge:
     """
 
     def __init__(
-        self, training: TrainingEffects, embeddings: Mapping[str, np.ndarray], fallback: Baseline | None = None
+        self, training: MeanEffects, embeddings: Mapping[str, np.ndarray], fallback: Baseline | None = None
     ):
         self.training = training
         self.embeddings = embeddings
@@ -192,7 +192,7 @@ class Ridge:
 
 
 def naive_baselines(
-    training: TrainingEffects | None, genes: int, embeddings: Mapping[str, np.ndarray] | None = None
+    training: MeanEffects | None, genes: int, embeddings: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Baseline]:
     """Return the naive baselines that the given knowledge allows, by name.
 

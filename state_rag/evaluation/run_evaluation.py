@@ -13,7 +13,8 @@ import numpy as np
 from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, open_pair
-from state_rag.effects.training_effects import TrainingEffects, training_effects
+from state_rag.effects.mean_effects import MeanEffects
+from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import naive_baselines
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
@@ -238,7 +239,7 @@ class Request:
                 "Name a split whose data can be read with --toml, or do without them (--no-baselines)"
             )
 
-    def _training(self, features: list[str]) -> tuple[TrainingEffects | None, dict[str, Any]]:
+    def _training(self, features: list[str]) -> tuple[MeanEffects | None, dict[str, Any]]:
         """Return the effects in the training data, and remarks; None where the data cannot be read."""
         path, columns = self.run.split_path(self.toml), self._columns
         if path is None:
@@ -256,7 +257,7 @@ class Request:
         return training, _remarks(training, path, columns)
 
 
-def _remarks(training: TrainingEffects, path: Path, columns: Columns) -> dict[str, Any]:
+def _remarks(training: MeanEffects, path: Path, columns: Columns) -> dict[str, Any]:
     """Return, and warn of, what in the training data could not be used."""
     remarks: dict[str, Any] = {"training_conditions": training.n_conditions}
     if training.not_finite:

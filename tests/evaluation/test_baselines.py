@@ -1,11 +1,11 @@
 import numpy as np
 
-from state_rag.effects.training_effects import TrainingEffects
+from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.baselines import MeanEffect, OtherLines, Ridge, naive_baselines
 
 
 def training():
-    return TrainingEffects(
+    return MeanEffects(
         {
             "a": {"P": np.array([1.0, 0.0]), "Q": np.array([3.0, 0.0])},
             "b": {"P": np.array([0.0, 2.0]), "R": np.array([0.0, 4.0])},
@@ -39,7 +39,7 @@ def linear_screen(n=40, width=5, genes=7, seed=0):
 def test_ridge_recovers_a_linear_map_on_perturbations_it_was_not_fitted_on():
     vectors, effects = linear_screen()
     seen = {name: effects[name] for name in list(effects)[:30]}
-    ridge = Ridge(TrainingEffects({"a": seen}), vectors)
+    ridge = Ridge(MeanEffects({"a": seen}), vectors)
     for name in list(effects)[30:]:
         np.testing.assert_allclose(ridge.effect(name, "a"), effects[name], atol=0.02)
         assert ridge.knows(name, "a")
@@ -48,13 +48,13 @@ def test_ridge_recovers_a_linear_map_on_perturbations_it_was_not_fitted_on():
 def test_ridge_of_a_line_with_few_perturbations_learns_from_the_other_lines():
     vectors, effects = linear_screen()
     few = {"P0": effects["P0"]}
-    ridge = Ridge(TrainingEffects({"a": few, "b": effects}), vectors)
+    ridge = Ridge(MeanEffects({"a": few, "b": effects}), vectors)
     np.testing.assert_allclose(ridge.effect("P5", "a"), effects["P5"], atol=0.02)
 
 
 def test_ridge_falls_back_to_the_mean_effect_without_an_embedding():
     vectors, effects = linear_screen()
-    ridge = Ridge(TrainingEffects({"a": effects}), vectors)
+    ridge = Ridge(MeanEffects({"a": effects}), vectors)
     np.testing.assert_allclose(ridge.effect("unknown", "a"), np.mean(list(effects.values()), axis=0))
     assert not ridge.knows("unknown", "a")
 
