@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
-LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "run_folders", "settings"}
+LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "public", "run_folders", "settings"}
 MAY_USE = {
     "retrieval": set(),
     "metrics": set(),

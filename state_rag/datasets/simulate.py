@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from state_rag.datasets.h5ad import write_h5ad
-from state_rag.datasets.screen_sizes import ScreenSizes
+from state_rag.datasets.screen_sizes import PRESETS, ScreenSizes
 from state_rag.datasets.screen_truth import ScreenTruth, draw_truth
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
@@ -77,6 +77,63 @@ def simulate_screen(folder: str | os.PathLike[str], **parameters: Any) -> Simula
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise StateRagError(f"{folder}: is a file, expected a folder to write the screen into. Choose another name.")
+    return _write(folder, _draw(sizes))
+
+
+def screen(**parameters: Any) -> "anndata.AnnData":
+    """Return a small simulated screen in memory, within seconds: cells whose true effects are known.
+
+    Parameters
+    ----------
+    **parameters
+        Those of `ScreenSizes`, by name; by default its preset `small` (24 perturbations, 4 lines, 80 genes), seed 0.
+
+    Returns
+    -------
+    anndata.AnnData
+        Cells as `simulate_screen` writes them, and `uns["embeddings"]`, a table of the perturbations' text embeddings
+        (perturbations x width).
+
+    Raises
+    ------
+    StateRagError
+        If a parameter makes no screen.
+
+    Examples
+    --------
+    >>> import state_rag as sr
+    >>> cells = sr.datasets.screen(n_perturbations=4, n_genes=40)
+    >>> cells.obs["cell_line"].nunique(), cells.n_vars
+    (4, 40)
+    """
+    import pandas as pd
+
+    small = {name: value for name, value in PRESETS["small"].items()}
+    if "n_genes" in parameters:
+        small["n_hvgs"] = min(small["n_hvgs"], parameters["n_genes"])
+    if "n_perturbations" in parameters:
+        small["n_modules"] = min(small["n_modules"], parameters["n_perturbations"])
+    drawn = _draw(ScreenSizes(**{**small, **parameters}))
+    kept = [i for i, name in enumerate(drawn.truth.perturbations) if name not in drawn.missing]
+    drawn.adata.uns["embeddings"] = pd.DataFrame(
+        drawn.truth.embeddings[kept], index=pd.Index([drawn.truth.perturbations[i] for i in kept], dtype=str)
+    ).rename(columns=str)
+    return drawn.adata
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A screen in memory, and the perturbations without embedding and without cells."""
+
+    sizes: ScreenSizes
+    truth: ScreenTruth
+    adata: "anndata.AnnData"
+    effects: np.ndarray
+    missing: list[str]
+    unseen: list[str]
+
+
+def _draw(sizes: ScreenSizes) -> _Drawn:
     truth_rng, pick_rng, level_rng, cell_rng, grid_rng = np.random.default_rng(sizes.seed).spawn(5)
     truth = draw_truth(
         truth_rng,
@@ -96,7 +153,7 @@ def simulate_screen(folder: str | os.PathLike[str], **parameters: Any) -> Simula
     log_level = _draw_levels(level_rng, sizes)
     adata = _draw_cells(cell_rng, sizes, truth, log_level, set(unseen_names))
     effects = _expected_effects(grid_rng, sizes, truth, log_level)
-    return _write(folder, sizes, truth, adata, effects, missing_names, unseen_names)
+    return _Drawn(sizes, truth, adata, effects, missing_names, unseen_names)
 
 
 def _draw_levels(rng: np.random.Generator, sizes: ScreenSizes) -> np.ndarray:
@@ -193,15 +250,7 @@ def _shares(log_level: np.ndarray) -> np.ndarray:
     return share / share.sum(axis=-1, keepdims=True)
 
 
-def _write(
-    folder: Path,
-    sizes: ScreenSizes,
-    truth: ScreenTruth,
-    adata: "anndata.AnnData",
-    effects: np.ndarray,
-    missing: list[str],
-    unseen: list[str],
-) -> SimulatedScreen:
+def _write(folder: Path, drawn: _Drawn) -> SimulatedScreen:
     """Write the four files."""
     from state_rag.embeddings.table import Embeddings
     from state_rag.embeddings.writers import write_embeddings
@@ -212,7 +261,8 @@ def _write(
         truth=folder / "truth.json",
         truth_effects=folder / "truth_effects.npz",
     )
-    kept = [i for i, name in enumerate(truth.perturbations) if name not in missing]
+    sizes, truth, adata = drawn.sizes, drawn.truth, drawn.adata
+    kept = [i for i, name in enumerate(truth.perturbations) if name not in drawn.missing]
     table = Embeddings(
         names=tuple(truth.perturbations[i] for i in kept),
         vectors=truth.embeddings[kept],
@@ -224,7 +274,7 @@ def _write(
         write_h5ad(adata, paths.h5ad)
         write_embeddings(paths.embeddings, table)
         with atomic_path(paths.truth) as temporary:
-            temporary.write_text(json.dumps(_describe(sizes, truth, missing, unseen), indent=1) + "\n")
+            temporary.write_text(json.dumps(_describe(sizes, truth, drawn.missing, drawn.unseen), indent=1) + "\n")
         with atomic_path(paths.truth_effects) as temporary:
             np.savez_compressed(
                 temporary,
@@ -232,7 +282,7 @@ def _write(
                 lines=np.array(truth.lines),
                 genes=np.array(truth.genes),
                 highly_variable=adata.var["highly_variable"].to_numpy(),
-                effects=effects,
+                effects=drawn.effects,
             )
     except OSError as error:
         raise StateRagError(

@@ -3,3 +3,7 @@
 `conditions` groups the cells of a pair of files, `matrices` reads rows of matrices larger than memory, `line_profiles`
 are the mean profiles of one cell line, `training_effects` streams the mean effects of what a split trains on.
 """
+
+from state_rag.public import lazily
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_effects(
-    split: Split, columns: Columns, matrix: str, n_features: int, *, progress: bool = True
+    split: Split, columns: Columns, matrix: str, n_features: int, *, squares: bool = False, progress: bool = True
 ) -> MeanEffects:
     """Read the training cells' mean effects.
 
@@ -41,6 +41,8 @@ def training_effects(
         Where the values lie that predictions are compared with: `X` or `obsm/NAME`.
     n_features
         Width that the predictions have; a data file of another width is refused.
+    squares
+        Whether deviations between cells are wanted too.
     progress
         Whether to show a progress bar.
 
@@ -54,7 +56,7 @@ def training_effects(
     StateRagError
         If a data file, column or matrix is missing, or widths differ.
     """
-    totals = GroupTotals()
+    totals = GroupTotals(squares)
     sources = []
     for dataset, place in split.datasets.items():
         try:

@@ -140,9 +140,7 @@ class Ridge:
         The mean effect, where it is at hand.
     """
 
-    def __init__(
-        self, training: MeanEffects, embeddings: Mapping[str, np.ndarray], fallback: Baseline | None = None
-    ):
+    def __init__(self, training: MeanEffects, embeddings: Mapping[str, np.ndarray], fallback: Baseline | None = None):
         self.training = training
         self.embeddings = embeddings
         self.fallback = fallback or MeanEffect(training)

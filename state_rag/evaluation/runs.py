@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import yaml
 
 from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
+from state_rag.effects.feature_names import names_in_file
 from state_rag.errors import StateRagError
 from state_rag.run_folders import CONFIG, find_run_folder
 
@@ -151,23 +151,7 @@ def feature_names(run: Run, width: int, toml: str | Path | None = None) -> list[
     for place in read_split(path).datasets.values():
         for file in find_data_files(place, str(path)):
             with open_h5ad(file) as opened:
-                names = _names_in(opened, run.source_matrix)
+                names = names_in_file(opened, run.source_matrix)
             if names is not None and len(names) == width:
                 return names
-    return None
-
-
-def _names_in(file: h5py.File, matrix: str) -> list[str] | None:
-    """Return gene names as cell-load finds them: `var/gene_name` or the index, for `X_hvg` those of the HVGs."""
-    from anndata.io import read_elem
-
-    var = read_elem(file["var"])
-    names = var["gene_name"].astype(str) if "gene_name" in var.columns else var.index.to_series().astype(str)
-    if matrix == "X":
-        return names.tolist()
-    if matrix == "obsm/X_hvg":
-        if "highly_variable" in var.columns:
-            return names[var["highly_variable"].to_numpy(dtype=bool)].tolist()
-        if "uns/hvg_names" in file:
-            return [str(name) for name in file["uns/hvg_names"].asstr()[:]]
     return None

@@ -21,8 +21,13 @@ from state_rag.upstream.train import is_disk_full
 logger = logging.getLogger(__name__)
 
 
-def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
-    """Simulate; a run without embeddings is left to STATE alone."""
+def run(
+    original: Callable[[Namespace], Any], args: Namespace, *, trace_sink: Callable[..., None] | None = None
+) -> Any:
+    """Simulate; a run without embeddings is left to STATE alone.
+
+    `trace_sink` is handed what was retrieved for each set, as `RagStateTransition.bound_to` says.
+    """
     found = find_run(args.model_dir, "--model-dir")
     args.model_dir = str(found.folder)
     if found.settings.mode == "none":
@@ -46,7 +51,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
 
     import state.tx.models.state_transition as state_transition
 
-    model = RagStateTransition.bound_to(knowledge, controls=tuple(controls))
+    model = RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=trace_sink)
     with ExitStack() as stack:
         stack.enter_context(any_head_count())
         stack.enter_context(whole_h5ad_files())

@@ -1,0 +1,224 @@
+"""Mean effects of cells that lie in memory, in a backed file, in many files, or in what a split trains on."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from state_rag.datasets.h5ad import open_h5ad
+from state_rag.datasets.split_toml import read_split
+from state_rag.effects.conditions import Columns
+from state_rag.effects.feature_names import names_in_anndata, names_in_file
+from state_rag.effects.group_totals import GroupTotals
+from state_rag.effects.matrices import ArrayRows, Rows, open_rows
+from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
+from state_rag.effects.training_effects import groups_of, training_effects
+from state_rag.errors import StateRagError
+from state_rag.names import listing
+
+if TYPE_CHECKING:
+    import anndata
+
+
+class _BackedRows:
+    """Rows of a matrix of a backed AnnData object, read as they are asked for."""
+
+    def __init__(self, adata: "anndata.AnnData", matrix: str, shape: tuple[int, int]):
+        self.adata, self.matrix, self.shape = adata, matrix, shape
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
+        order = np.argsort(rows, kind="stable")
+        part = _values(self.adata[rows[order]], self.matrix)
+        out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        out[order] = part.toarray() if sparse.issparse(part) else part
+        return out
+
+
+def from_anndata(
+    adata: "anndata.AnnData",
+    *,
+    perturbation: str = "gene",
+    context: str = "cell_line",
+    control: str = "non-targeting",
+    matrix: str = "X",
+    progress: bool = False,
+) -> "anndata.AnnData":
+    """Return the mean effect of every perturbation in every context (cell line) of some cells.
+
+    Parameters
+    ----------
+    adata
+        Cells, in memory or backed; a backed file is read in chunks.
+    perturbation, context
+        Columns of `obs`. Cells without a label in either are left out.
+    control
+        Label of control cells. A context without them is left out and named in `uns["state_rag"]["left_out"]`.
+    matrix
+        `X`, `layers/NAME` or `obsm/NAME`: log-normalised expression, dense or CSR.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    anndata.AnnData
+        One row a condition, controls aside, by context and perturbation: `X` the effect (mean minus the mean of the
+        context's controls), `layers["mean"]`, `layers["std"]` (between cells, unbiased variance), `obs` with
+        `perturbation`, `context`, `n_cells`, `varm["control_mean"]` and `varm["control_std"]` (genes x contexts).
+
+    Raises
+    ------
+    StateRagError
+        If a column or matrix is missing, or no context has both controls and perturbed cells.
+
+    Examples
+    --------
+    >>> import state_rag as sr
+    >>> cells = sr.datasets.screen(n_perturbations=4, n_genes=40)
+    >>> effects = sr.effects.from_anndata(cells)
+    >>> effects.shape, sorted(effects.layers)
+    ((16, 40), ['mean', 'std'])
+    """
+    columns = Columns(perturbation, context, control)
+    for column, parameter in ((perturbation, "perturbation"), (context, "context")):
+        if column not in adata.obs:
+            raise StateRagError(
+                f"obs has no column {column!r}; it has {', '.join(map(str, adata.obs.columns))}. Name the right one "
+                f"with `{parameter}`."
+            )
+    values = _values(adata, matrix)
+    shape = int(values.shape[0]), int(values.shape[1])
+    rows: Rows = _BackedRows(adata, matrix, shape) if adata.isbacked else ArrayRows(values)
+    groups, group_of = _groups(adata.obs, columns)
+    totals = GroupTotals(squares=True)
+    totals.add(rows, groups, group_of, "mean effects", progress)
+    source = [str(adata.filename)] if adata.isbacked else []
+    names = names_in_anndata(adata, matrix) or [f"feature_{number}" for number in range(shape[1])]
+    return MeanEffects.from_totals(totals, control, source).to_anndata(names, control)
+
+
+def read(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    perturbation: str = "gene",
+    context: str = "cell_line",
+    control: str = "non-targeting",
+    matrix: str = "X",
+    progress: bool = True,
+) -> "anndata.AnnData":
+    """Return mean effects that were written, or of the cells of h5ad files, which are read in chunks.
+
+    Parameters
+    ----------
+    source
+        A file that `write` made (read as it is); or h5ad files of cells: one, several, or a folder of them; or a split
+        (`.toml`), of which only training cells count.
+    perturbation, context, control, matrix, progress
+        As in `from_anndata`; `matrix` is `X` or `obsm/NAME`.
+
+    Returns
+    -------
+    anndata.AnnData
+        As `from_anndata` returns it. Cells of one condition count together whichever file they lie in.
+
+    Raises
+    ------
+    StateRagError
+        If a file is missing or unreadable, or files have other genes or another order of genes.
+    """
+    columns = Columns(perturbation, context, control)
+    given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    if len(given) == 1 and Path(given[0]).suffix == ".toml":
+        return _of_split(Path(given[0]), columns, matrix, progress)
+    files = [file for place in given for file in _h5ad_files(Path(place))]
+    if len(files) == 1 and (stored := _stored(files[0])) is not None:
+        return stored
+    totals = GroupTotals(squares=True)
+    names: list[str] = []
+    for file in files:
+        with open_h5ad(file) as opened:
+            if _kind(opened) == KIND:
+                raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
+            rows = open_rows(opened, matrix)
+            here = names_in_file(opened, matrix) or [f"feature_{number}" for number in range(rows.shape[1])]
+            if names and here != names:
+                raise StateRagError(
+                    f"{file}: {_what_differs(names, here)} than in {files[0]}. Bring them into one order"
+                )
+            names = here
+            totals.add(rows, *groups_of(opened, columns), file.name, progress)
+    return MeanEffects.from_totals(totals, control, [str(file) for file in files]).to_anndata(names, control)
+
+
+def _of_split(path: Path, columns: Columns, matrix: str, progress: bool) -> "anndata.AnnData":
+    split = read_split(path)
+    for place in split.datasets.values():
+        for file in _h5ad_files(Path(place)):
+            with open_h5ad(file) as opened:
+                width = open_rows(opened, matrix).shape[1]
+                names = names_in_file(opened, matrix) or [f"feature_{number}" for number in range(width)]
+            found = training_effects(split, columns, matrix, width, squares=True, progress=progress)
+            return found.to_anndata(names, columns.control)
+    raise StateRagError(f"{path}: names no data")
+
+
+def _h5ad_files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    files = sorted(file for file in place.iterdir() if file.suffix in (".h5ad", ".h5"))
+    if not files:
+        raise StateRagError(
+            f"{place}: no h5ad file in this folder (it holds {listing(os.listdir(place)) or 'nothing'})"
+        )
+    return files
+
+
+def _kind(file: Any) -> str | None:
+    node = file.get("uns/state_rag/kind")
+    return None if node is None else str(node.asstr()[()])
+
+
+def _stored(path: Path) -> "anndata.AnnData | None":
+    """Return the mean effects in a file, or None if it holds something else."""
+    with open_h5ad(path) as file:
+        if _kind(file) != KIND:
+            return None
+    import anndata
+
+    adata = anndata.read_h5ad(path)
+    return adata if is_mean_effects(adata) else None
+
+
+def _what_differs(names: list[str], others: list[str]) -> str:
+    if sorted(names) == sorted(others):
+        return "the genes are in another order"
+    lacking, more = len(set(names) - set(others)), len(set(others) - set(names))
+    return f"other genes ({lacking} fewer, {more} more)"
+
+
+def _values(adata: "anndata.AnnData", matrix: str) -> Any:
+    kind, _, name = matrix.partition("/")
+    try:
+        if kind == "X" and not name:
+            return adata.X
+        return {"layers": adata.layers, "obsm": adata.obsm}[kind][name]
+    except KeyError:
+        have = ["X", *(f"layers/{key}" for key in adata.layers), *(f"obsm/{key}" for key in adata.obsm)]
+        raise StateRagError(f"there is no matrix '{matrix}'; choose from {', '.join(have)} with `matrix`") from None
+
+
+def _groups(obs: pd.DataFrame, columns: Columns) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Return the (context, perturbation) pairs, and each cell's number among them; -1 without a label."""
+    lines, perturbations = (obs[name].astype("category").cat for name in (columns.cell_line, columns.perturbation))
+    line_of, perturbation_of = (np.asarray(column.codes, dtype=np.int64) for column in (lines, perturbations))
+    labelled = (line_of >= 0) & (perturbation_of >= 0)
+    width = max(1, len(perturbations.categories))
+    codes, number = np.unique(line_of[labelled] * width + perturbation_of[labelled], return_inverse=True)
+    group_of = np.full(len(obs), -1)
+    group_of[labelled] = number
+    pairs = [(str(lines.categories[code // width]), str(perturbations.categories[code % width])) for code in codes]
+    return pairs, group_of
