@@ -61,5 +61,6 @@ def extends(knowledge: Knowledge, saved: Knowledge) -> bool:
     return (
         knowledge.names[:count] == saved.names
         and knowledge.n_candidates == saved.n_candidates
-        and torch.equal(knowledge.block("text")[:count].cpu(), saved.block("text").cpu())
+        and knowledge.block_names == saved.block_names
+        and all(torch.equal(knowledge.block(name)[:count].cpu(), saved.block(name).cpu()) for name in saved.block_names)
     )

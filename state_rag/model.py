@@ -9,7 +9,7 @@ under ``checkpoint["state_rag"]``.
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,15 +19,43 @@ from torch import Tensor
 from state_rag.cell_sets import CellSets, read_sets
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge, without_numpy
 from state_rag.errors import StateRagError
-from state_rag.retrieval.attention import CandidateAttention, HiddenSpaceRetrieval
 from state_rag.retrieval.knowledge import Knowledge
-from state_rag.retrieval.neighbours import NeighbourTable, distinct
-from state_rag.retrieval.selector import CandidateSelector
+from state_rag.retrieval.modes import MODES
+from state_rag.retrieval.retriever import Base, Retrieved, Retriever
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.settings import RagSettings
 from state_rag.tracking.callback import RetrievalTracker
 from state_rag.tracking.gradients import GradientCheck
 from state_rag.tracking.observation import Observation
+
+
+@dataclass
+class Pass:
+    """One forward pass: what it is about while it runs, and what training and prediction need of it afterwards.
+
+    Attributes
+    ----------
+    sets
+        The cell sets; None once the pass is over.
+    cells
+        Encoded control cells [B, S, H], from when they are encoded until the pass is over.
+    loss
+        What the retrieval adds to a training step's loss; None for nothing.
+    logged
+        What a training step logs of the retrieval, by name.
+    trace
+        What was retrieved, where somebody wants to know.
+    """
+
+    sets: CellSets | None
+    cells: Tensor | None = None
+    loss: Tensor | None = None
+    logged: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: RetrievalTrace | None = None
+
+    def end(self) -> None:
+        """Let go of the cells."""
+        self.sets = self.cells = None
 
 
 class RagStateTransition(StateTransitionPerturbationModel):
@@ -89,35 +117,27 @@ class RagStateTransition(StateTransitionPerturbationModel):
         super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None
-        self.neighbours: NeighbourTable | None = None
-        self.selector: CandidateSelector | None = None
-        self.attention: CandidateAttention | None = None
-        self.hidden: HiddenSpaceRetrieval | None = None
         # STATE without this plugin refuses a checkpoint with an entry that it does not know.
         self.register_buffer("state_rag_format", torch.tensor(FORMAT))
-        if settings.mode == "differentiable":
-            self.selector = CandidateSelector(
-                hidden_dim,
-                dropout=self.dropout,
-                temperature=settings.gumbel_temperature,
-                score_scale=settings.rag_score_scale,
-                inference=settings.rag_inference,
-                similarity=settings.rag_score_similarity,
+        self._part: str | None = None
+        if settings.retrieves:
+            mode = MODES[settings.mode]
+            retriever = mode.load().built_for(
+                settings, hidden_dim=hidden_dim, embedding_dim=pert_dim, dropout=self.dropout
             )
-        elif settings.mode == "vanilla":
-            self.attention = CandidateAttention(pert_dim, hidden_dim)
-        elif settings.mode == "hidden":
-            self.hidden = HiddenSpaceRetrieval(hidden_dim, settings.topk_rag, settings.rag_weight)
+            self.add_module(mode.part, retriever)
+            self._part = mode.part
         self.gradient_check = GradientCheck(settings.gradient_check_interval) if settings.check_gradients else None
-        self._sets: CellSets | None = None
-        self._encoded_cells: Tensor | None = None
-        self._sparsity: Tensor | None = None
-        self._active: Tensor | None = None
-        self._trace: RetrievalTrace | None = None
+        self._pass: Pass | None = None
         self.observer: Callable[[Observation], None] | None = None
         self.quiet = False
         if knowledge is not None:
             self.set_knowledge(knowledge)
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """The part that retrieves, as `state_rag.retrieval.modes` names it; None where nothing is retrieved."""
+        return None if self._part is None else getattr(self, self._part)
 
     @property
     def controls(self) -> frozenset[str]:
@@ -145,8 +165,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
             )
         # A copy: the models of one bound class may lie on different devices, or in different precisions.
         self.knowledge = copy.deepcopy(knowledge).to(self.state_rag_format.device)
-        if self.settings.mode in ("vanilla", "differentiable"):
-            self.neighbours = NeighbourTable(self.knowledge, self.settings.topk_rag)
+        if self.retriever is not None:
+            self.retriever.prepare(self.knowledge, self.settings.topk_rag)
         # DistributedDataParallel would send buffers to all processes before every step; these never change.
         fixed = [name for name, _ in self.named_buffers() if name.startswith("knowledge.")]
         self._ddp_params_and_buffers_to_ignore = fixed
@@ -174,13 +194,13 @@ class RagStateTransition(StateTransitionPerturbationModel):
         size = self.cell_sentence_len if padded else None
         sets = read_sets(batch, self.knowledge, self.controls, input_dim=self.input_dim, size=size)
         embedding = self.knowledge.rows(sets.rows)
-        self._sets, self._sparsity, self._active, self._trace = sets, None, None, None
+        self._pass = running = Pass(sets)
         try:
             # A view: no embedding is repeated for the cells of a set.
             pert = embedding[:, None, :].expand(-1, sets.basal.shape[1], -1)
             return super().forward({**batch, "pert_emb": pert}, padded=padded)
         finally:
-            self._sets = self._encoded_cells = None
+            running.end()
 
     def encode_perturbation(self, pert: Tensor) -> Tensor:
         """Encode embeddings; inside `forward`, return what makes the transformer's input when cells are added.
@@ -195,30 +215,31 @@ class RagStateTransition(StateTransitionPerturbationModel):
         torch.Tensor
             [B, 1, H] without retrieval, [B, S, H] with it.
         """
-        if self._sets is None:
+        running = self._pass
+        if running is None or running.sets is None:
             return super().encode_perturbation(pert)
         query = self.pert_encoder(pert[:, 0])
         if not self.settings.retrieves:
             return query[:, None, :]
         # STATE adds the encoded cells to what is returned here. Adding and taking away in float32 keeps the
         # context exact under mixed precision; the cells are encoded once and handed back below.
-        cells = super().encode_basal_expression(self._sets.basal).float()
-        self._encoded_cells = cells
-        return self._retrieve(cells, query.float()) - cells
+        cells = super().encode_basal_expression(running.sets.basal).float()
+        running.cells = cells
+        return self._retrieve(running, running.sets, cells, query.float()) - cells
 
     def encode_basal_expression(self, expr: Tensor) -> Tensor:
         """Encode control cells [B, S, input_dim] to [B, S, H], once in a forward pass."""
-        return super().encode_basal_expression(expr) if self._encoded_cells is None else self._encoded_cells
+        if self._pass is None or self._pass.cells is None:
+            return super().encode_basal_expression(expr)
+        return self._pass.cells
 
-    def _retrieve(self, cells: Tensor, query: Tensor) -> Tensor:
+    def _retrieve(self, running: Pass, sets: CellSets, cells: Tensor, query: Tensor) -> Tensor:
         """Return the transformer's input [B, S, H] from encoded cells [B, S, H] and perturbations [B, H]."""
-        sets = self._sets
-        assert sets is not None
-        combined = cells + query[:, None, :]
+        retriever = self._retriever
         if not sets.places:
-            self._record_nothing()
+            self._note(running, sets, retriever.nothing(cells))
             # Every parameter takes part in every step, as distributed training needs.
-            return combined + self._retriever.zero_weight_terms()
+            return cells + query[:, None, :] + retriever.zero_weight_terms()
         whole = len(sets.places) == len(sets.names)
         chosen = torch.tensor(sets.places).to(cells.device, non_blocking=True)
 
@@ -226,11 +247,16 @@ class RagStateTransition(StateTransitionPerturbationModel):
             return tensor if whole else tensor[chosen]
 
         told = self._draw_told(len(chosen), cells)
-        context = self._context(take(cells), take(query), take(combined), sets.rows[sets.places], told)
+        found = retriever(take(cells), take(query), sets.rows[sets.places], self._base, told=told)
+        self._note(running, sets, found)
+        context = found.context
         if self.settings.rag_fusion == "residual":
             shown = take(query) if told is None else take(query) * told[:, None]
             context = context + take(cells) + shown[:, None, :]
-        return context if whole else combined.index_copy(0, chosen, context.to(combined.dtype))
+        if whole:
+            return context
+        combined = cells + query[:, None, :]
+        return combined.index_copy(0, chosen, context.to(combined.dtype))
 
     def _draw_told(self, count: int, like: Tensor) -> Tensor | None:
         """Return [count], 0 for sets whose own perturbation the transformer shall not see; None: it sees all."""
@@ -239,89 +265,45 @@ class RagStateTransition(StateTransitionPerturbationModel):
             return None
         return (torch.rand(count, device=like.device) >= dropout).to(like.dtype)
 
-    def _context(
-        self, cells: Tensor, query: Tensor, combined: Tensor, rows: Tensor, told: Tensor | None = None
-    ) -> Tensor:
-        """Retrieve for R sets, whose rows of the knowledge lie on the CPU, and return their context [R, S, H]."""
-        assert self.knowledge is not None
-        if self.settings.mode == "hidden":
-            return self._hidden_context(combined, query, rows)
-        assert self.neighbours is not None
-        candidates, similarity = self.neighbours.lookup(rows)
-        distinct_rows, local = distinct(candidates)
-        local = local.to(cells.device, non_blocking=True)
-        embeddings = self.knowledge.rows(distinct_rows)
-        if self.attention is not None:
-            context, weights = self.attention(combined, embeddings, local)
-            self._record(candidates, similarity, weights)
-            return context
-        assert self.selector is not None
-        selection = self.selector(cells, query, self.pert_encoder(embeddings).float(), local, told=told)
-        self._sparsity = selection.sparsity
-        self._active = selection.active_ratio
-        self._record(candidates, similarity, selection.include, selection.scores)
-        return selection.context
-
-    def _hidden_context(self, combined: Tensor, query: Tensor, rows: Tensor) -> Tensor:
-        """Candidates by similarity in the encoded space, encoded anew with the current weights."""
-        assert self.knowledge is not None
-        assert self.hidden is not None
-        training = self.pert_encoder.training
-        self.pert_encoder.eval()
-        with torch.no_grad():
-            base = self.pert_encoder(self.knowledge.block("text")[: self.knowledge.n_candidates]).float()
-        self.pert_encoder.train(training)
-        own = torch.where(rows < self.knowledge.n_candidates, rows, torch.full_like(rows, -1))
-        context, weights, candidates, similarity = self.hidden(combined, base, query, own)
-        self._record(candidates, similarity, weights)
-        return context
+    @property
+    def _retriever(self) -> Retriever:
+        assert self.retriever is not None
+        return self.retriever
 
     @property
-    def _retriever(self) -> CandidateSelector | CandidateAttention | HiddenSpaceRetrieval:
-        module = self.selector or self.attention or self.hidden
-        assert module is not None
-        return module
-
-    def _record_nothing(self) -> None:
-        """Note a batch of controls: no candidates, and a sparsity of zero."""
-        none = torch.zeros(0, 0)
-        if self.selector is not None:
-            self._sparsity = self._active = self.state_rag_format.new_zeros((), dtype=torch.float32)
-        self._record(none.long(), none, torch.zeros(0, 0, 0))
-
-    def _record(self, candidates: Tensor, similarity: Tensor, weights: Tensor, scores: Tensor | None = None) -> None:
-        wanted = not self.training and type(self).trace_sink is not None
-        if not wanted and self.observer is None:
-            return
-        assert self._sets is not None
+    def _base(self) -> Base:
         assert self.knowledge is not None
-        names = self._sets.asking
+        return Base(self.knowledge, self.pert_encoder)
+
+    def _note(self, running: Pass, sets: CellSets, found: Retrieved) -> None:
+        """Keep what training and prediction need of what was retrieved, and show it to the observer."""
+        running.loss, running.logged = found.loss, found.logged
         if self.observer is not None:
-            scores = None if scores is None else scores.detach()
-            self.observer(Observation(names, self._sets.places, candidates, weights.detach(), scores))
-        if not wanted:
-            return
-        self._trace = RetrievalTrace.from_tensors(names, self.knowledge.names, candidates, similarity, weights)
+            self.observer(_observed(sets, found))
+        if not self.training and type(self).trace_sink is not None:
+            known = self._base.knowledge.names
+            running.trace = RetrievalTrace.from_tensors(
+                sets.asking, known, found.candidates, found.similarity, found.weights
+            )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True) -> Tensor:
-        """STATE's loss plus lambda times the mean inclusion (PT-RAG, loss)."""
+        """STATE's loss plus what the retrieval adds to it (PT-RAG, loss: lambda times the mean inclusion)."""
         loss = super().training_step(batch, batch_idx, padded=padded)
-        if self._sparsity is not None:
-            if not self.quiet:
-                self.log("train/gumbel_sparsity", self._sparsity.detach())
-                self.log("train/gumbel_active_ratio", self._active)
-            if self.settings.gumbel_sparsity_loss:
-                loss = loss + self.settings.gumbel_sparsity_weight * self._sparsity
-            self._sparsity = None
-        return loss
+        done, self._pass = self._pass, None
+        if done is None:
+            return loss
+        if not self.quiet:
+            for name, value in done.logged.items():
+                self.log(f"train/{name}", value)
+        return loss if done.loss is None else loss + done.loss
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True, **kwargs: Any) -> dict[str, Any]:
         """STATE's prediction; what was retrieved goes to the trace sink, if there is one."""
         output = super().predict_step(batch, batch_idx, padded=padded, **kwargs)
+        done, self._pass = self._pass, None
         sink = type(self).trace_sink
-        if self._trace is not None and sink is not None:
-            sink(batch, output, self._trace)
-            self._trace = None
+        if done is not None and done.trace is not None and sink is not None:
+            sink(batch, output, done.trace)
         return output
 
     @torch.no_grad()
@@ -340,19 +322,12 @@ class RagStateTransition(StateTransitionPerturbationModel):
         Observation
             N sets of S cells.
         """
-        assert self.knowledge is not None
-        rows, places = self.knowledge.index_of(names), list(range(len(names)))
-        sets = CellSets(list(names), rows, cells[None], places)
-        seen: list[Observation] = []
-        held = self._sets, self.observer, self._sparsity, self._active, self._trace
-        self._sets, self.observer = sets, seen.append
-        try:
-            query = self.pert_encoder(self.knowledge.rows(rows)).float()
-            encoded = super().encode_basal_expression(cells[None]).float().expand(len(names), -1, -1)
-            self._context(encoded, query, encoded + query[:, None, :], rows)
-        finally:
-            self._sets, self.observer, self._sparsity, self._active, self._trace = held
-        return seen[0]
+        base, places = self._base, list(range(len(names)))
+        rows = base.knowledge.index_of(names)
+        query = self.pert_encoder(base.knowledge.rows(rows)).float()
+        encoded = super().encode_basal_expression(cells[None]).float().expand(len(names), -1, -1)
+        found = self._retriever(encoded, query, rows, base)
+        return _observed(CellSets(list(names), rows, cells[None], places), found)
 
     @property
     def watched_modules(self) -> dict[str, torch.nn.Module]:
@@ -393,3 +368,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
         saved = read_knowledge(checkpoint)
         if self.knowledge is None or not extends(self.knowledge, saved):
             self.set_knowledge(saved)
+
+
+def _observed(sets: CellSets, found: Retrieved) -> Observation:
+    """Return what was retrieved as an observer sees it, without gradient."""
+    scores = None if found.scores is None else found.scores.detach()
+    return Observation(sets.asking, sets.places, found.candidates, found.weights.detach(), scores)

@@ -64,6 +64,6 @@ def load(name: str) -> Fixture:
     assert not surplus, surplus
     assert set(lacking) <= {"state_rag_format", "selector.score_std", "selector.score_batches"}, lacking
     model.eval()
-    if model.selector is not None:
-        model.selector.forward = partial(model.selector.forward, noise=torch.from_numpy(arrays["inputs/gumbel_noise"]))
+    if model.settings.mode == "differentiable":
+        model.selector.select = partial(model.selector.select, noise=torch.from_numpy(arrays["inputs/gumbel_noise"]))
     return Fixture(settings, arrays, model)

@@ -125,7 +125,7 @@ def test_a_resumed_run_ends_exactly_where_an_uninterrupted_one_does(mode, tmp_pa
     assert trainer.global_step == 5
     assert torch.equal(resumed.knowledge.block("text"), whole.knowledge.block("text"))
     if mode in ("vanilla", "differentiable"):
-        assert torch.equal(resumed.neighbours.index, whole.neighbours.index)
+        assert torch.equal(resumed.retriever.neighbours.index, whole.retriever.neighbours.index)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     moments = (

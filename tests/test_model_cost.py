@@ -26,7 +26,7 @@ def test_queries_are_encoded_once_a_set_and_candidates_once_a_batch(cells):
     model.pert_encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     perturbations = ["GENE0", "GENE3", "GENE0", tiny.CONTROL]
     model.training_step(tiny.batch(perturbations, cells=cells), 0)
-    candidates = set(model.neighbours.lookup(torch.tensor([0, 3]))[0].flatten().tolist())
+    candidates = set(model.retriever.neighbours.lookup(torch.tensor([0, 3]))[0].flatten().tolist())
     assert rows == [len(perturbations), len(candidates)]
 
 

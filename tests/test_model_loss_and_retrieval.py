@@ -7,19 +7,19 @@ from state_rag.model import RagStateTransition
 from tests import tiny_model as tiny
 
 
-def watched(mode, name, **changes):
-    """A model in evaluation mode and the inputs and outputs of its submodule `name`, one entry a call."""
+def watched(mode, **changes):
+    """A model in evaluation mode and the inputs and outputs of what retrieves, one entry a call."""
     model, calls = tiny.build(mode, **changes).eval(), []
-    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: calls.append((inputs, output)))
+    model.retriever.register_forward_hook(lambda module, inputs, output: calls.append((inputs, output)))
     return model, calls
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.7])
 def test_the_sparsity_weight_times_the_mean_inclusion_is_added_to_states_loss_exactly(weight):
-    model, calls = watched("differentiable", "selector", gumbel_sparsity_weight=weight)
+    model, calls = watched("differentiable", gumbel_sparsity_weight=weight)
     seen = tiny.logged(model.train())
     loss = model.training_step(tiny.batch(), 0)
-    include = calls[0][1].include.detach()
+    include = calls[0][1].weights.detach()
     assert torch.equal(seen["train/gumbel_sparsity"], include.mean())
     assert torch.equal(seen["train/gumbel_active_ratio"], (include > 0.5).float().mean())
     assert torch.equal(loss, seen["train_loss"] + weight * seen["train/gumbel_sparsity"])
@@ -65,12 +65,12 @@ def test_validation_between_steps_does_not_reach_the_next_loss():
 
 
 def test_hidden_space_candidates_follow_the_current_weights_of_the_encoder():
-    model, calls = watched("hidden", "hidden", n_encoder_layers=2)
+    model, calls = watched("hidden", n_encoder_layers=2)
     batch = tiny.batch(tiny.names())
     model(batch)
     torch.nn.init.normal_(model.pert_encoder[0].weight)
     model(batch)
-    before, after = (output[2] for _, output in calls)
+    before, after = (found.candidates for _, found in calls)
     assert not torch.equal(before, after)
     encoded = model.pert_encoder(model.knowledge.block("text")).double()
     cosine = torch.nn.functional.cosine_similarity(encoded[:, None], encoded[None], dim=-1)
@@ -79,14 +79,15 @@ def test_hidden_space_candidates_follow_the_current_weights_of_the_encoder():
 
 
 def test_no_gradient_flows_to_the_encoded_base_and_its_dropout_is_off():
-    model, calls = watched("hidden", "hidden", n_encoder_layers=2, dropout=0.5)
+    model, calls = watched("hidden", n_encoder_layers=2, dropout=0.5)
     tiny.logged(model.train())
     model.training_step(tiny.batch(), 0)
-    (_, base, query, _), _ = calls[0]
-    assert not base.requires_grad
+    (_, query, _, base), _ = calls[0]
+    encoded = base.encoded()
+    assert not encoded.requires_grad
     assert query.requires_grad
     assert model.pert_encoder.training
-    torch.testing.assert_close(base, model.eval().pert_encoder(model.knowledge.block("text")))
+    torch.testing.assert_close(encoded, model.eval().pert_encoder(model.knowledge.block("text")))
 
 
 def test_text_candidates_do_not_change_with_the_weights():
@@ -111,14 +112,12 @@ def test_residual_fusion_adds_the_context_to_what_replace_leaves_out(mode):
     torch.testing.assert_close(found["residual"]["input"], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "name"), [("vanilla", "attention"), ("differentiable", "selector")])
-def test_with_replace_the_context_is_the_transformers_whole_input(mode, name):
-    (model, calls), seen = watched(mode, name), {}
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_with_replace_the_context_is_the_transformers_whole_input(mode):
+    (model, calls), seen = watched(mode), {}
     tiny.watch_transformer_input(model, seen)
     model(tiny.batch(["GENE0", "GENE3"]))
-    output = calls[0][1]
-    context = output.context if name == "selector" else output[0]
-    torch.testing.assert_close(seen["input"], context, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen["input"], calls[0][1].context, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", tiny.RETRIEVING)
@@ -153,11 +152,11 @@ def test_the_selector_follows_the_flags_and_states_dropout():
     assert (selector.score_scale, selector.inference) == ("none", "argmax")
 
 
-@pytest.mark.parametrize(("mode", "name"), [("vanilla", "attention"), ("differentiable", "selector")])
-def test_query_dropout_leaves_the_perturbation_out_of_some_sets_of_a_training_step(mode, name):
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_query_dropout_leaves_the_perturbation_out_of_some_sets_of_a_training_step(mode):
     """What is added to the context shows which sets still see their own perturbation; some do, some do not."""
     model, calls, seen = tiny.build(mode, rag_query_dropout=0.5, rag_fusion="residual"), [], {}
-    model.get_submodule(name).register_forward_hook(
+    model.retriever.register_forward_hook(
         lambda module, inputs, kwargs, output: calls.append((kwargs, output)), with_kwargs=True
     )
     tiny.watch_transformer_input(model, seen)
@@ -168,7 +167,7 @@ def test_query_dropout_leaves_the_perturbation_out_of_some_sets_of_a_training_st
     def shows_its_perturbation() -> list[bool]:
         model(batch)
         kwargs, output = calls[-1]
-        added = seen["input"] - (output.context if name == "selector" else output[0])
+        added = seen["input"] - output.context
         with_it = [torch.allclose(added[k], (cells + query)[k], atol=1e-5) for k in range(8)]
         without = [torch.allclose(added[k], cells[k], atol=1e-5) for k in range(8)]
         assert with_it == [not left_out for left_out in without]

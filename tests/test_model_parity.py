@@ -20,16 +20,15 @@ def passed(request):
     """A fixture with our forward and backward pass done."""
     fixture = parity.load(request.param)
     model, seen = fixture.model, {}
-    if model.selector is not None:
-        run = model.selector.forward
+    selects = model.settings.mode == "differentiable"
+    if selects:
+        run = model.selector.select
 
-        def forward(*args, **kwargs):
+        def select(*args, **kwargs):
             seen["selection"] = run(*args, **kwargs)
             return seen["selection"]
 
-        model.selector.forward = forward
-    elif model.attention is not None:
-        model.attention.register_forward_hook(lambda module, inputs, output: seen.update(attention=output))
+        model.selector.select = select
     model.observer = lambda observation: seen.update(index=observation.rows)
     batch = fixture.batch()
     model.log = lambda *args, **kwargs: None
@@ -38,7 +37,7 @@ def passed(request):
     target = batch["pert_cell_emb"].reshape(-1, size, model.output_dim)
     loss = torch.nanmean(model._compute_distribution_loss(prediction.reshape_as(target), target))
     total = loss
-    if model.selector is not None:
+    if selects:
         total = loss + model.settings.gumbel_sparsity_weight * seen["selection"].sparsity
     total.backward()
     return fixture, prediction.detach(), loss.detach(), total.detach(), seen

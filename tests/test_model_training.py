@@ -118,16 +118,14 @@ def test_training_under_bf16_autocast_gives_finite_gradients_and_a_loss_near_flo
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("mode", "name"), [("vanilla", "attention"), ("hidden", "hidden"), ("differentiable", "selector")]
-)
-def test_under_bf16_autocast_the_context_reaches_the_transformer_with_float32_precision(mode, name):
+@pytest.mark.parametrize("mode", tiny.RETRIEVING)
+def test_under_bf16_autocast_the_context_reaches_the_transformer_with_float32_precision(mode):
     model, seen = tiny.build(mode).eval(), {}
-    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.update(output=output))
+    model.retriever.register_forward_hook(lambda module, inputs, output: seen.update(output=output))
     tiny.watch_transformer_input(model, seen)
     with torch.autocast("cpu", torch.bfloat16):
         model(tiny.batch(["GENE0", "GENE3"]))
-    context = seen["output"].context if mode == "differentiable" else seen["output"][0].float()
+    context = seen["output"].context.float()
     assert seen["input"].dtype == torch.float32
     torch.testing.assert_close(seen["input"], context, rtol=1e-5, atol=1e-5)
 

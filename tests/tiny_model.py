@@ -85,7 +85,7 @@ def build(mode: str = "differentiable", base: Knowledge | None = None, seed: int
     bound = RagStateTransition.bound_to(knowledge() if base is None else base)
     with contextlib.redirect_stdout(io.StringIO()):  # STATE prints every model
         model = bound(**{**FLAGS[mode], **arguments(**changes)})
-    if model.selector is not None:
+    if mode == "differentiable":
         torch.nn.init.normal_(model.selector.norm.weight)
     return model
 

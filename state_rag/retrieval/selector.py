@@ -23,11 +23,13 @@ out of the context of some sets, which then depends on the right candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from state_rag.retrieval.retriever import Base, Retrieved, TableRetriever
 from state_rag.retrieval.scoring import score_in_blocks
 
 SCORE_SCALES = ("running", "batch", "none")
@@ -69,7 +71,7 @@ class Selection:
         return active.mean() if active.numel() else active.sum()
 
 
-class CandidateSelector(nn.Module):
+class CandidateSelector(TableRetriever):
     """Score every (cell, candidate) pair, choose, and sum the chosen into a context.
 
     Parameters
@@ -95,6 +97,8 @@ class CandidateSelector(nn.Module):
     similarity
         Whether a learned weight (1 at first) times the cosine of query and candidate is added to the difference of
         the two logits.
+    sparsity_weight
+        Lambda: how much of the mean inclusion is added to a training step's loss. None adds nothing.
     """
 
     score_std: Tensor
@@ -111,6 +115,7 @@ class CandidateSelector(nn.Module):
         momentum: float = 0.01,
         block_elements: int = 2**22,
         similarity: bool = False,
+        sparsity_weight: float | None = None,
     ) -> None:
         super().__init__()
         if score_scale not in SCORE_SCALES:
@@ -126,6 +131,7 @@ class CandidateSelector(nn.Module):
         self.inference = inference
         self.momentum = momentum
         self.block_elements = block_elements
+        self.sparsity_weight = sparsity_weight
         self.norm = nn.LayerNorm(3 * hidden_dim)
         self.scorer_in = nn.Linear(3 * hidden_dim, hidden_dim)
         self.scorer_out = nn.Linear(hidden_dim, 2)
@@ -134,7 +140,58 @@ class CandidateSelector(nn.Module):
         self.register_buffer("score_std", torch.ones(()))
         self.register_buffer("score_batches", torch.zeros((), dtype=torch.long))
 
+    @classmethod
+    def built_for(cls, settings: Any, *, hidden_dim: int, embedding_dim: int, dropout: float) -> CandidateSelector:
+        """Return the module for a run; see `Retriever.built_for`."""
+        return cls(
+            hidden_dim,
+            dropout=dropout,
+            temperature=settings.gumbel_temperature,
+            score_scale=settings.rag_score_scale,
+            inference=settings.rag_inference,
+            similarity=settings.rag_score_similarity,
+            sparsity_weight=settings.gumbel_sparsity_weight if settings.gumbel_sparsity_loss else None,
+        )
+
     def forward(
+        self,
+        cells: Tensor,
+        query: Tensor,
+        rows: Tensor,
+        base: Base,
+        told: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Retrieved:
+        """Look up the candidates of R sets, encode and select them; see `Retriever.forward`."""
+        candidates, similarity, embeddings, index = self.look_up(rows, base, cells.device)
+        chosen = self.select(cells, query, base.encode(embeddings), index, told=told, keep=keep)
+        return Retrieved(
+            chosen.context,
+            candidates,
+            similarity,
+            chosen.include,
+            chosen.scores,
+            **self._sparsity_terms(chosen.sparsity, chosen.active_ratio),
+        )
+
+    def nothing(self, cells: Tensor) -> Retrieved:
+        """Return the answer for a batch of controls, whose mean inclusion is 0."""
+        zero = cells.new_zeros((), dtype=torch.float32)
+        return Retrieved.nothing(cells[:0], **self._sparsity_terms(zero, zero))
+
+    def facts(self) -> dict[str, float | Tensor]:
+        """Return the temperature and, where there is one, the running scale of scores."""
+        running = {"score_scale": self.score_std} if self.score_scale == "running" else {}
+        return {"temperature": float(self.temperature), **running}
+
+    def without_chance(self) -> bool:
+        """Have evaluation take the expectation in place of draws; return whether it drew before."""
+        if self.inference != "sample":
+            return False
+        self.inference = "expected"
+        return True
+
+    def select(
         self,
         cells: Tensor,
         query: Tensor,
@@ -195,12 +252,10 @@ class CandidateSelector(nn.Module):
             context = context + include.sum(-1, keepdim=True) * constant
         return Selection(context, include, scores)
 
-    def zero_weight_terms(self) -> Tensor:
-        """Return a scalar 0 that depends on every parameter, for batches without a retrieved set.
-
-        Added to the loss it gives each parameter a zero gradient, which distributed training needs.
-        """
-        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+    def _sparsity_terms(self, sparsity: Tensor, active: Tensor) -> dict[str, Any]:
+        """Return the parts of `Retrieved` that say what a sparsity means for training."""
+        loss = None if self.sparsity_weight is None else self.sparsity_weight * sparsity
+        return {"loss": loss, "logged": {"gumbel_sparsity": sparsity.detach(), "gumbel_active_ratio": active}}
 
     def _normalise(
         self, parts: tuple[Tensor, ...], index: Tensor

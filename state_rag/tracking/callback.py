@@ -74,13 +74,9 @@ class RetrievalTracker(Callback):
         if seen is None or seen.is_empty:
             return
         found: dict[str, Any] = dict(numbers(seen, _cell_types(pl_module, batch, seen), self.probe.cells))
-        selector = pl_module.selector
-        if selector is not None:
-            found["temperature"] = float(selector.temperature)
-            if selector.score_scale == "running":
-                found["score_scale"] = selector.score_std
+        found.update(pl_module.retriever.facts())
         pl_module.log_dict({f"{TRAIN}/{name}": value for name, value in found.items()})
-        kind = "inclusion" if selector is not None else "attention"
+        kind = "inclusion" if seen.scores is not None else "attention"
         self._send(trainer, lambda: {f"{TRAIN}/{kind}_by_rank": media.rank_histogram(inclusion_by_rank(seen))})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

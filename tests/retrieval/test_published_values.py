@@ -55,7 +55,7 @@ def select(values):
     used, local = distinct(index)
     cells = apply(values, "basal_encoder.0", values["inputs/ctrl_cell_emb"]).view(n_sets, n_cells, -1)
     encoded = (apply(values, "pert_encoder.0", embeddings[which]) for which in (rows, used))
-    return selector(cells, *encoded, local, noise=values["inputs/gumbel_noise"])
+    return selector.select(cells, *encoded, local, noise=values["inputs/gumbel_noise"])
 
 
 @pytest.mark.parametrize("mode", ["vanilla", "differentiable"])

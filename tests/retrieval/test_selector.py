@@ -67,7 +67,7 @@ def test_the_factorised_form_equals_the_published_one_in_value_and_gradient(scor
     selector, inputs, index = case(score_scale=score_scale, inference=inference)
     selector.score_std.fill_(0.3)
     noise = gumbel(3, 5, 4, 2) if inference == "sample" else None
-    selection = selector(*inputs, index, noise=noise)
+    selection = selector.select(*inputs, index, noise=noise)
     ours = (selection.context, selection.include, selection.scores)
     expected = literal(selector, *inputs, index, noise)
     for mine, theirs in zip(ours, expected, strict=True):
@@ -84,7 +84,7 @@ def test_the_factorised_form_equals_the_published_one_in_value_and_gradient(scor
 def test_similarity_in_the_score_and_untold_queries_equal_their_literal_form(similarity, told):
     selector, inputs, index = case(score_scale="batch", similarity=similarity)
     told = None if told is None else torch.tensor(told, dtype=torch.float64)
-    selection = selector(*inputs, index, told=told)
+    selection = selector.select(*inputs, index, told=told)
     ours = (selection.context, selection.include, selection.scores)
     expected = literal(selector, *inputs, index, told=told)
     directions = [torch.randn_like(part) for part in expected]
@@ -100,9 +100,11 @@ def test_the_context_of_an_untold_query_depends_on_it_only_through_the_weights()
     selector, (cells, query, candidates), index = case(score_scale="none")
     torch.nn.init.zeros_(selector.scorer_out.weight)  # all weights are equal, whatever the query
     untold = torch.zeros(len(query))
-    first, second = (selector(cells, given, candidates, index, told=untold).context for given in (query, query + 1))
+    first, second = (
+        selector.select(cells, given, candidates, index, told=untold).context for given in (query, query + 1)
+    )
     torch.testing.assert_close(first, second)
-    assert not torch.allclose(selector(cells, query, candidates, index).context, first)
+    assert not torch.allclose(selector.select(cells, query, candidates, index).context, first)
 
 
 def test_a_similarity_weight_of_one_includes_the_alike_more_often():
@@ -110,14 +112,14 @@ def test_a_similarity_weight_of_one_includes_the_alike_more_often():
     torch.nn.init.zeros_(selector.scorer_out.weight)
     torch.nn.init.zeros_(selector.scorer_out.bias)
     candidates, index = torch.cat([query[:1], -query[:1]]), torch.tensor([[0, 1]])
-    include = selector(cells[:1], query[:1], candidates, index).include
+    include = selector.select(cells[:1], query[:1], candidates, index).include
     torch.testing.assert_close(include[0, 0], torch.sigmoid(torch.tensor([1.0, -1.0], dtype=torch.float64)))
 
 
 def test_parts_of_very_different_level_and_spread_lose_no_precision():
     selector, inputs, index = case(dtype=torch.float32, score_scale="none", hidden=32)
     shifted = [inputs[0] * 30 + 50, inputs[1] * 0.01 - 20, inputs[2] + 7]
-    context = selector(*shifted, index).context
+    context = selector.select(*shifted, index).context
     exact = selector.double()
     expected, _, _ = literal(exact, *(part.double() for part in shifted), index)
     torch.testing.assert_close(context.double(), expected, rtol=1e-4, atol=1e-4)
@@ -125,13 +127,13 @@ def test_parts_of_very_different_level_and_spread_lose_no_precision():
 
 def test_finite_differences_confirm_the_gradients():
     selector, inputs, index = case(2, 3, 2, 4, 5, score_scale="batch")
-    assert torch.autograd.gradcheck(lambda *given: selector(*given, index).context, inputs)
+    assert torch.autograd.gradcheck(lambda *given: selector.select(*given, index).context, inputs)
 
 
 def test_training_uses_hard_weights_with_a_soft_gradient():
     selector, inputs, index = case(dropout=0.0, score_scale="none")
     noise = gumbel(3, 5, 4, 2)
-    selection = selector.train()(*inputs, index, noise=noise)
+    selection = selector.train().select(*inputs, index, noise=noise)
     assert set(selection.include.unique().tolist()) == {0.0, 1.0}
     selector.inference = "sample"
     context, include, scores = literal(selector, *inputs, index, noise)
@@ -145,76 +147,76 @@ def test_training_uses_hard_weights_with_a_soft_gradient():
 
 def test_the_expected_gate_is_how_often_a_draw_includes():
     selector, inputs, index = case(1, 1, 4, inference="sample", score_scale="none")
-    wanted = torch.softmax(selector(*inputs, index).scores, -1)[..., 1]
+    wanted = torch.softmax(selector.select(*inputs, index).scores, -1)[..., 1]
     torch.manual_seed(1)
     with torch.no_grad():
-        draws = torch.stack([selector(*inputs, index).include for _ in range(3000)])
+        draws = torch.stack([selector.select(*inputs, index).include for _ in range(3000)])
     torch.testing.assert_close(draws.mean(0), wanted, atol=0.04, rtol=0)
     selector.inference = "expected"
-    torch.testing.assert_close(selector(*inputs, index).include, wanted)
+    torch.testing.assert_close(selector.select(*inputs, index).include, wanted)
 
 
 def test_noise_matters_only_where_a_draw_is_made():
     for inference, differs in (("expected", False), ("argmax", False), ("sample", True)):
         selector, inputs, index = case(inference=inference)
-        one, two = (selector(*inputs, index, noise=gumbel(3, 5, 4, 2) * 5).include for _ in range(2))
+        one, two = (selector.select(*inputs, index, noise=gumbel(3, 5, 4, 2) * 5).include for _ in range(2))
         assert torch.equal(one, two) is not differs
 
 
 @pytest.mark.parametrize("score_scale", ["running", "none"])
 def test_in_evaluation_a_set_depends_neither_on_its_batch_mates_nor_on_the_order_of_its_cells(score_scale):
     selector, inputs, index = case(score_scale=score_scale)
-    selector.train()(*inputs, index)
+    selector.train().select(*inputs, index)
     selector.eval()
-    whole = selector(*inputs, index).context
+    whole = selector.select(*inputs, index).context
     cells, query, candidates = inputs
-    alone = selector(cells[1:2], query[1:2], candidates, index[1:2]).context
+    alone = selector.select(cells[1:2], query[1:2], candidates, index[1:2]).context
     torch.testing.assert_close(alone, whole[1:2])
     order = torch.randperm(5)
-    torch.testing.assert_close(selector(cells[:, order], query, candidates, index).context, whole[:, order])
+    torch.testing.assert_close(selector.select(cells[:, order], query, candidates, index).context, whole[:, order])
 
 
 def test_under_batch_scale_a_set_does_depend_on_its_batch_mates():
     selector, inputs, index = case(score_scale="batch")
     cells, query, candidates = inputs
-    whole = selector(*inputs, index).scores
-    alone = selector(cells[1:2], query[1:2], candidates, index[1:2]).scores
+    whole = selector.select(*inputs, index).scores
+    alone = selector.select(cells[1:2], query[1:2], candidates, index[1:2]).scores
     assert not torch.allclose(alone, whole[1:2])
 
 
 def test_the_order_of_candidates_is_that_of_their_weights_and_does_not_change_the_context():
     selector, inputs, index = case()
-    whole, turned = selector(*inputs, index), selector(*inputs, index.flip(1))
+    whole, turned = selector.select(*inputs, index), selector.select(*inputs, index.flip(1))
     torch.testing.assert_close(whole.context, turned.context)
     torch.testing.assert_close(whole.include, turned.include.flip(-1))
 
 
 def test_two_evaluations_agree_exactly_and_two_seeded_training_steps_too():
     selector, inputs, index = case(dtype=torch.float32, score_scale="batch")
-    assert torch.equal(selector(*inputs, index).context, selector(*inputs, index).context)
+    assert torch.equal(selector.select(*inputs, index).context, selector.select(*inputs, index).context)
     selector.train()
     contexts = []
     for _ in range(2):
         torch.manual_seed(7)
-        contexts.append(selector(*inputs, index).context)
+        contexts.append(selector.select(*inputs, index).context)
     assert torch.equal(*contexts)
 
 
 def test_the_running_scale_starts_at_the_first_batch_then_moves_slowly_and_is_saved():
     selector, inputs, index = case(dropout=0.0, momentum=0.25)
-    scores = selector(*inputs, index).scores
+    scores = selector.select(*inputs, index).scores
     torch.testing.assert_close(selector.score_std, torch.ones_like(selector.score_std))
     first = scores.std().item()
-    selector.train()(*inputs, index)
+    selector.train().select(*inputs, index)
     assert selector.score_std.item() == pytest.approx(first)
     louder = [part.detach() for part in inputs]
     with torch.no_grad():
         selector.scorer_out.weight *= 2
         selector.scorer_out.bias *= 2
-    trained = selector(*louder, index)
+    trained = selector.select(*louder, index)
     assert selector.score_std.item() == pytest.approx(0.75 * first + 0.25 * 2 * first)
     assert trained.scores.std().item() == pytest.approx(1)
-    selector.eval()(*louder, index)
+    selector.eval().select(*louder, index)
     assert selector.score_batches == 2
     restored = CandidateSelector(8)
     restored.load_state_dict(selector.state_dict())
@@ -224,9 +226,9 @@ def test_the_running_scale_starts_at_the_first_batch_then_moves_slowly_and_is_sa
 
 def test_a_batch_that_is_not_finite_leaves_the_running_scale_alone():
     selector, inputs, index = case()
-    selector.train()(*inputs, index)
+    selector.train().select(*inputs, index)
     before = selector.score_std.item()
-    selector(inputs[0] * float("nan"), *inputs[1:], index)
+    selector.select(inputs[0] * float("nan"), *inputs[1:], index)
     assert selector.score_std.item() == before
     assert selector.score_batches == 1
 
@@ -234,7 +236,7 @@ def test_a_batch_that_is_not_finite_leaves_the_running_scale_alone():
 def test_without_sets_everything_is_empty_and_parameters_still_join_the_graph():
     selector, _, _ = case(score_scale="running")
     empty = torch.zeros(0, dtype=torch.float64)
-    selection = selector.train()(
+    selection = selector.train().select(
         empty.view(0, 5, 8), empty.view(0, 8), empty.view(0, 8), torch.zeros(0, 4, dtype=torch.long)
     )
     assert selection.context.shape == (0, 5, 8)
@@ -251,7 +253,7 @@ def test_without_sets_everything_is_empty_and_parameters_still_join_the_graph():
 
 def test_every_parameter_and_input_gets_a_gradient():
     selector, inputs, index = case()
-    selection = selector.train()(*inputs, index)
+    selection = selector.train().select(*inputs, index)
     (selection.context.square().mean() + 0.1 * selection.sparsity).backward()
     for tensor in [*inputs, *selector.parameters()]:
         assert tensor.grad is not None
@@ -260,7 +262,7 @@ def test_every_parameter_and_input_gets_a_gradient():
 
 def test_sparsity_is_the_mean_weight_and_its_gradient_spares_what_was_left_out():
     selector, inputs, index = case()
-    selection = selector.train()(*inputs, index)
+    selection = selector.train().select(*inputs, index)
     assert selection.sparsity.item() == pytest.approx(selection.include.mean().item())
     assert selection.active_ratio.item() == pytest.approx(selection.include.mean().item())
     (gradient,) = torch.autograd.grad(selection.sparsity, selection.include)
@@ -273,7 +275,7 @@ def test_one_pair_or_equal_logits_do_not_divide_by_zero(score_scale):
     with torch.no_grad():
         selector.scorer_out.weight.zero_()
         selector.scorer_out.bias.zero_()
-    selection = selector.train()(*inputs, index)
+    selection = selector.train().select(*inputs, index)
     selection.context.sum().backward()
     assert selection.scores.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in selector.parameters())
@@ -281,20 +283,20 @@ def test_one_pair_or_equal_logits_do_not_divide_by_zero(score_scale):
 
 def test_under_bf16_autocast_results_stay_in_float32():
     selector, inputs, index = case(dtype=torch.float32)
-    plain = selector(*inputs, index)
+    plain = selector.select(*inputs, index)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = selector(*inputs, index)
+        mixed = selector.select(*inputs, index)
         mixed.context.sum().backward()
     assert mixed.context.dtype == torch.float32
     torch.testing.assert_close(mixed.context, plain.context)
-    low = selector(*(part.bfloat16() for part in inputs), index)
+    low = selector.select(*(part.bfloat16() for part in inputs), index)
     assert low.context.dtype == torch.float32
     torch.testing.assert_close(low.context, plain.context, rtol=0.1, atol=0.1)
 
 
 def test_a_module_wholly_in_bf16_still_computes_in_float32():
     selector, inputs, index = case(dtype=torch.float32)
-    low = selector.bfloat16()(*(part.bfloat16() for part in inputs), index)
+    low = selector.bfloat16().select(*(part.bfloat16() for part in inputs), index)
     assert low.context.dtype == torch.float32
     low.context.sum().backward()
     assert selector.project.weight.grad.dtype == torch.bfloat16
@@ -310,7 +312,7 @@ def test_nothing_of_the_hidden_layers_size_is_saved_for_backward():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        selector.train()(*inputs, index)
+        selector.train().select(*inputs, index)
     assert max(sizes) < hidden_layer / 4
     assert hidden_layer not in sizes
 
@@ -319,7 +321,7 @@ def test_the_flop_counter_sees_far_fewer_products_than_the_published_form_needs(
     n_sets, n_cells, n_candidates, hidden, n_rows = 4, 8, 6, 16, 20
     selector, inputs, index = case(n_sets, n_cells, n_candidates, hidden, n_rows, dtype=torch.float32)
     with FlopCounterMode(display=False) as ours, torch.no_grad():
-        selector(*inputs, index)
+        selector.select(*inputs, index)
     pairs = n_sets * n_cells * n_candidates
     products = 2 * 2 * (n_sets * n_cells + n_sets + n_rows) * hidden**2
     once = 2 * pairs * hidden * 2 + 2 * pairs * hidden + 2 * 2 * 3 * hidden**2
@@ -342,7 +344,7 @@ def test_drawn_noise_is_standard_gumbel_in_difference():
         selector.scorer_out.weight.zero_()
         selector.scorer_out.bias.copy_(torch.tensor([0.0, 1.0]))
         torch.manual_seed(0)
-        share = selector(*inputs, index).include.mean().item()
+        share = selector.select(*inputs, index).include.mean().item()
     assert share == pytest.approx(1 / (1 + math.exp(-1)), abs=0.02)
 
 
@@ -352,8 +354,8 @@ def test_a_candidate_that_is_switched_off_leaves_the_others_as_they_are(score_sc
     keep = torch.ones(3, 4)
     keep[0, 1] = 0
     keep[2] = 0
-    selection = selector(*inputs, index, keep=keep)
-    whole = selector(*inputs, index)
+    selection = selector.select(*inputs, index, keep=keep)
+    whole = selector.select(*inputs, index)
     torch.testing.assert_close(selection.include, whole.include * keep[:, None, :].double())
     assert torch.equal(selection.scores, whole.scores)
     for b in range(3):
