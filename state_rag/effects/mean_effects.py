@@ -3,7 +3,7 @@
 A condition's effect is the mean of its cells minus the mean of its context's controls. The file format is h5ad:
 
 =========================  ============================================================================================
-`X`                        effects `[conditions, G]`
+`X`                        effects `[conditions, G]`, float64 as they are computed
 `layers["mean"]`           mean of the condition's cells
 `layers["std"]`            standard deviation between them, unbiased variance; NaN of a single cell
 `obs`                      `perturbation`, `context`, `n_cells`
@@ -128,7 +128,11 @@ class MeanEffects:
                 f"no effect can be told, since no cell line has both controls ({control!r}) and perturbed cells"
                 f"{f' ({why})' if why else ''}.{found} Name the control's label with `control`."
             )
-        arrays = {kind: np.empty((len(keys), len(features)), dtype=np.float32) for kind in ("effect", "mean", "std")}
+        shape = len(keys), len(features)
+        arrays: dict[str, np.ndarray] = {
+            "effect": np.empty(shape),
+            **{kind: np.empty(shape, dtype=np.float32) for kind in ("mean", "std")},
+        }
         for row, (line, name) in enumerate(keys):
             arrays["effect"][row] = self.effects[line][name]
             arrays["mean"][row] = self.totals.mean((line, name))
@@ -184,6 +188,13 @@ def is_mean_effects(adata: "anndata.AnnData") -> bool:
 
 def write_mean_effects(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
     """Write mean effects as an h5ad file; `path` holds the whole file afterwards, or what it held before.
+
+    Parameters
+    ----------
+    adata
+        Of `from_anndata` or `read`.
+    path
+        The file; `state_rag.effects.read` reads it back.
 
     Raises
     ------

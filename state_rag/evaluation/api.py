@@ -27,6 +27,7 @@ def evaluate(
     context: str = "cell_line",
     control: str = "non-targeting",
     matrix: str = "X",
+    genes: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     training: "anndata.AnnData | None" = None,
     embeddings: Any = None,
@@ -45,13 +46,16 @@ def evaluate(
         Label of control cells.
     matrix
         `X` or `obsm/NAME`: where both have log-normalised expression.
+    genes
+        Names of the columns, for files that carry none, such as those of `state tx predict`.
     metrics
         Names; by default all (`state_rag.metrics.table`).
     training
         Mean effects of the training data (`state_rag.effects.read`), for the baselines that need them: mean effect,
         same perturbation in other lines. "no effect" needs none and is always there.
     embeddings
-        Perturbation to vector, or what `state_rag.embeddings.read` returns, for the ridge baseline, which needs `training` too.
+        Perturbation to vector, or what `state_rag.embeddings.read` returns, for the ridge baseline, which needs
+        `training` too.
     progress
         Whether to show progress bars.
     **settings
@@ -77,7 +81,13 @@ def evaluate(
     >>> float(table[table["predictor"] == "model"]["mse"].max())
     0.0
     """
-    pair = open_pair(predicted, real, Columns(perturbation, context, control), matrix=matrix)
+    pair = open_pair(
+        predicted,
+        real,
+        Columns(perturbation, context, control),
+        matrix=matrix,
+        features=None if genes is None else list(genes),
+    )
     try:
         chosen = Settings(**settings)
     except TypeError as error:
@@ -89,7 +99,8 @@ def evaluate(
 
         if list(map(str, training.var_names)) != list(pair.features):
             raise StateRagError(
-                "`training` has other genes than the cells, or another order of them; make both from the same genes"
+                f"the genes of `training` ({training.var_names[0]}, ...) are not those of the cells ({pair.features[0]}, "
+                "...) in the same order. Make both from the same genes, and name those of cells without names with `genes`"
             )
         known_effects = MeanEffects.from_anndata(training)
     vectors = None

@@ -28,7 +28,13 @@ def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any
     words = ("predictor", "perturbation", "cell_line", "condition_key", *summary.get("condition_columns", ()))
     # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
     model, baselines = (
-        pd.read_csv(folder / name, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
+        pd.read_csv(
+            folder / name,
+            dtype=dict.fromkeys(words, str),
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",
+        )
         for name in ("results.csv", "baselines.csv")
     )
     return model, baselines, summary

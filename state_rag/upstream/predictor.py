@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ import pandas as pd
 from state_rag import __version__
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
-from state_rag.retrieval.trace import SELECTED_ABOVE, RetrievalTrace
+from state_rag.retrieval.trace import SELECTED_ABOVE
 from state_rag.upstream import infer
+from state_rag.upstream.inferred_sets import InferredSets, MeanRetrieval
+from state_rag.upstream.query_cells import query_cells
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
-from state_rag.upstream.swap import replaced
 
 if TYPE_CHECKING:
     import anndata
@@ -88,11 +89,11 @@ class Predictor:
     run: Run
     checkpoint: Path
     genept_path: str | None = None
-    _retrieved: dict[tuple[str, str], "_Mean"] = field(default_factory=dict, repr=False)
+    _retrieved: dict[tuple[str, str], "MeanRetrieval"] = field(default_factory=dict, repr=False)
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """Names in `obs` that the run was trained with (`perturbation`, `context`, `batch`), and the control's label."""
+        """The run's own names in `obs` (`perturbation`, `context`, `batch`), and the control's label."""
         data = self.run.data
         return {
             "perturbation": str(data.get("pert_col", "gene")),
@@ -151,8 +152,8 @@ class Predictor:
             If a column, the run's space or the controls are missing, or a perturbation has no embedding.
         """
         names = self._names(perturbation, context, control, batch)
-        query = _query(adata, names, self.run.data.get("embed_key"), perturbations, contexts, n_cells)
-        windows = _Windows()
+        query = query_cells(adata, names, self.run.data.get("embed_key"), perturbations, contexts, n_cells)
+        windows = InferredSets()
         with tempfile.TemporaryDirectory(prefix="state-rag-") as folder:
             question, answer = Path(folder, "query.h5ad"), Path(folder, "answer.h5ad")
             query.write_h5ad(question)
@@ -287,147 +288,6 @@ class Predictor:
         if names is None or len(names) != width or not key.startswith("obsm/X_"):
             names = [f"{key.removeprefix('obsm/')}_{number}" for number in range(width)]
         return pd.DataFrame(index=pd.Index(names, dtype=str))
-
-
-@dataclass
-class _Mean:
-    """Weights of candidates, summed over cells."""
-
-    neighbours: tuple[str, ...]
-    similarity: np.ndarray
-    weights: np.ndarray
-    cells: int
-
-
-class _Windows:
-    """Watches `state tx infer` go from set to set: which controls each starts from, and what is retrieved for it.
-
-    The command draws a set's control cells with the one generator that it makes, and predicts the set next. It goes by
-    context and perturbation, both in sorted order, and through the cells of a condition in their order.
-    """
-
-    def __init__(self) -> None:
-        self._draws: list[np.ndarray] = []
-        self._traces: list[tuple[int, RetrievalTrace]] = []
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Record the draws of the block."""
-        draws = self._draws
-
-        class Recorded(np.random.RandomState):
-            def choice(self, *args: Any, **kwargs: Any) -> Any:
-                drawn = super().choice(*args, **kwargs)
-                draws.append(np.asarray(drawn))
-                return drawn
-
-        with replaced(np.random, "RandomState", Recorded):
-            yield
-
-    def take(self, batch: Any, output: Any, trace: RetrievalTrace) -> None:
-        """Take what was retrieved for the set that was drawn last."""
-        self._traces.append((len(self._draws) - 1, trace))
-
-    def _sets(self, query: "anndata.AnnData", names) -> list[tuple[tuple[str, str], np.ndarray]]:
-        """Return the condition and the rows of every set, in the order of their draws."""
-        contexts, labels = (query.obs[names[kind]].astype(str).to_numpy() for kind in ("context", "perturbation"))
-        found, draws = [], iter(self._draws)
-        for context in np.unique(contexts):
-            rows = np.flatnonzero(contexts == context)
-            for label in np.unique(labels[rows]):
-                own = rows[labels[rows] == label]
-                start = 0
-                while start < len(own):
-                    size = len(next(draws))
-                    found.append(((str(context), str(label)), own[start : start + size]))
-                    start += size
-        return found
-
-    def sources(self, query: "anndata.AnnData", names) -> np.ndarray:
-        """Return, for each row of the query, the row of the user's data that it was predicted from."""
-        sources = np.zeros(query.n_obs, dtype=np.int64)
-        for (_, rows), drawn in zip(self._sets(query, names), self._draws, strict=True):
-            sources[rows] = drawn
-        return query.obs["_source"].to_numpy(dtype=np.int64)[sources]
-
-    def retrieved(self, query: "anndata.AnnData", names) -> dict[tuple[str, str], _Mean]:
-        """Return what was retrieved for each condition, summed over its cells."""
-        sets = self._sets(query, names)
-        found: dict[tuple[str, str], _Mean] = {}
-        for number, trace in self._traces:
-            condition, _ = sets[number]
-            if not trace.candidates:
-                continue
-            weights = trace.weights[0]
-            mean = _Mean(tuple(trace.candidates[0]), trace.similarity[0], weights.sum(axis=0), len(weights))
-            if condition in found:
-                mean.weights, mean.cells = mean.weights + found[condition].weights, mean.cells + found[condition].cells
-            found[condition] = mean
-        return found
-
-
-def _query(adata, names, embed_key, perturbations, contexts, n_cells) -> "anndata.AnnData":
-    """Return the cells to ask about: controls, and for each perturbation cells that carry its label.
-
-    Cells that are not controls are only labels to `state tx infer`; `obs["_source"]` keeps each cell's row in `adata`.
-    """
-    import anndata
-
-    for kind in ("perturbation", "context"):
-        if names[kind] not in adata.obs:
-            have = ", ".join(map(str, adata.obs.columns)) or "none"
-            raise StateRagError(f"obs has no column {names[kind]!r}; it has {have}. Name the right one with `{kind}`.")
-    if embed_key and embed_key not in adata.obsm:
-        raise StateRagError(
-            f"the run was trained on obsm[{embed_key!r}], which these cells lack; they have "
-            f"{', '.join(adata.obsm) or 'none'}. `state-rag data prepare` makes X_hvg."
-        )
-    if n_cells is not None and (perturbations is None or n_cells < 1):
-        raise StateRagError("n_cells: a number of at least 1, together with `perturbations`")
-    lines, labels = (adata.obs[names[kind]].astype(str).to_numpy() for kind in ("context", "perturbation"))
-    if contexts is not None:
-        if absent := sorted(set(contexts) - set(lines)):
-            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {listing(set(lines))}")
-        chosen = np.isin(lines, list(contexts))
-    else:
-        chosen = np.ones(len(lines), dtype=bool)
-    control = chosen & (labels == names["control"])
-    if lacking := sorted(set(lines[chosen]) - set(lines[control])):
-        raise StateRagError(
-            f"no control cells ({names['perturbation']} = {names['control']!r}) in {listing(lacking)}, and predictions "
-            "start from them. Name the control's label with `control`, or leave these contexts out with `contexts`."
-        )
-    if perturbations is None:
-        rows, own = np.flatnonzero(chosen), labels[chosen]
-    else:
-        wanted = [str(name) for name in dict.fromkeys(perturbations) if str(name) != names["control"]]
-        parts = [np.flatnonzero(control)]
-        own = [labels[control]]
-        for line in sorted(set(lines[chosen])):
-            of_line = np.flatnonzero(control & (lines == line))
-            clones = of_line if n_cells is None else np.resize(of_line, n_cells)
-            for name in wanted:
-                parts.append(clones)
-                own.append(np.full(len(clones), name, dtype=object))
-        rows, own = np.concatenate(parts), np.concatenate(own)
-    order = np.argsort(rows, kind="stable")  # backed files are read in order
-    unique, place = np.unique(rows[order], return_inverse=True)
-    part = adata[unique]
-    back = np.empty_like(order)
-    back[order] = place
-    values = part.X[back]
-    columns = [names[kind] for kind in ("context", "batch") if names[kind] and names[kind] in adata.obs]
-    obs = adata.obs.iloc[rows][columns].copy()
-    obs[names["perturbation"]] = pd.Categorical(np.asarray(own, dtype=object).astype(str))
-    obs["_source"] = rows
-    if perturbations is not None:
-        obs.index = pd.Index([str(number) for number in range(len(rows))])
-    obs.index = obs.index.astype(str)
-    query = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=adata.var_names))
-    for key in {embed_key, "X_hvg"} & set(adata.obsm):
-        query.obsm[key] = np.asarray(part.obsm[key])[back]
-    query.strings_to_categoricals()
-    return query
 
 
 def _frame(neighbours, similarity: np.ndarray, inclusion: np.ndarray, cells: int) -> pd.DataFrame:

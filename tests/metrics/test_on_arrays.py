@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+import state_rag as sr
+from state_rag.errors import StateRagError
+from state_rag.metrics.registry import METRICS
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return sr.datasets.screen(n_perturbations=5, n_genes=60, cells_per_condition=20, lines=("k562",))
+
+
+@pytest.fixture(scope="module")
+def predicted(screen):
+    rng = np.random.default_rng(0)
+    changed = screen.copy()
+    changed.X = np.clip(screen.X.toarray() + rng.normal(0, 0.3, screen.shape), 0, None).astype(np.float32)
+    return changed
+
+
+def cells_of(adata):
+    names = sorted(set(adata.obs["gene"].astype(str)) - {"non-targeting"})
+    X = adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X
+    labels = adata.obs["gene"].astype(str).to_numpy()
+    return [X[labels == name] for name in names], X[labels == "non-targeting"]
+
+
+@pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
+def test_every_metric_of_arrays_equals_the_evaluation_of_the_cells(metric, screen, predicted):
+    table = sr.metrics.evaluate(predicted, screen, metrics=[metric], components=20)
+    expected = table[table["predictor"] == "model"][metric].to_numpy()
+    (real, control), (guess, own) = cells_of(screen), cells_of(predicted)
+    space = None
+    if "pca50" in metric:
+        from state_rag.metrics.pca import fit_pca
+
+        space = fit_pca([control, *real], 20)
+    found = getattr(sr.metrics, metric)(real, guess, control, predicted_control=own, space=space)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_one_condition_gives_one_number():
+    rng = np.random.default_rng(0)
+    value = sr.metrics.energy_pca50(rng.normal(size=(30, 8)), rng.normal(1, 1, (25, 8)))
+    assert np.ndim(value) == 0
+    assert value > 0
+
+
+def test_metrics_of_effects_need_controls_and_say_so():
+    with pytest.raises(StateRagError, match="pearson_delta.*give `control`"):
+        sr.metrics.pearson_delta(np.ones((3, 4)), np.ones((3, 4)))
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(StateRagError, match="3 and 4 genes"):
+        sr.metrics.mse(np.ones((3, 4)), np.ones((3, 3)))
+    with pytest.raises(StateRagError, match="1 real conditions and 2 predicted"):
+        sr.metrics.mse([np.ones((3, 4))], [np.ones((3, 4))] * 2)
+    with pytest.raises(StateRagError, match="list of such arrays"):
+        sr.metrics.mse([np.ones(4)], [np.ones(4)])
+
+
+def test_a_name_that_is_no_metric_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'pearsn'"):
+        _ = sr.metrics.pearsn
+    with pytest.raises(StateRagError, match="pearson"):
+        sr.metrics.compute("pearsn_deg", np.ones((3, 4)), np.ones((3, 4)))
+
+
+def test_the_table_of_metrics_holds_the_registry():
+    table = sr.metrics.table()
+    assert table.index.tolist() == [metric.name for metric in METRICS]
+    assert table.loc["mse", "label"] == "MSE"
