@@ -11,7 +11,7 @@ from typing import Any
 
 NAMES: dict[str, dict[str, str]] = {
     "state_rag": {
-        "load": "state_rag.upstream.predictor:load",
+        "load": "state_rag.inference.predictor:load",
         "StateRagError": "state_rag.errors:StateRagError",
         "datasets": "state_rag.datasets",
         "effects": "state_rag.effects",

@@ -34,6 +34,7 @@ MAY_USE = {
         "retrieval",
         "tracking",
     },
+    "inference": {"analysis", "effects", "retrieval", "upstream"},
     "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},

@@ -99,8 +99,9 @@ def evaluate(
 
         if list(map(str, training.var_names)) != list(pair.features):
             raise StateRagError(
-                f"the genes of `training` ({training.var_names[0]}, ...) are not those of the cells ({pair.features[0]}, "
-                "...) in the same order. Make both from the same genes, and name those of cells without names with `genes`"
+                f"the genes of `training` ({training.var_names[0]}, ...) are not those of the cells "
+                f"({pair.features[0]}, ...) in the same order. Make both from the same genes, and name those of cells "
+                "without names with `genes`"
             )
         known_effects = MeanEffects.from_anndata(training)
     vectors = None

@@ -79,6 +79,7 @@ def effect_scatter(
 
     ax = axes_or_current(ax)
     real, predicted = np.asarray(real), np.asarray(predicted)
+    not_told = degs is None
     degs = np.zeros(len(real), dtype=bool) if degs is None else np.asarray(degs, dtype=bool)
     r = float(pearson(real[None], predicted[None])[0])
     ax.axline((0, 0), slope=1, color="black", linewidth=0.7, linestyle="--")
@@ -88,7 +89,8 @@ def effect_scatter(
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, symmetric=True))
-    ax.set_title(f"{plain(title)}\nr = {r:.2f}, {int(degs.sum())} DEGs".lstrip(), fontsize=10)
+    counted = "" if not_told else f", {int(degs.sum())} DEGs"
+    ax.set_title(f"{plain(title)}\nr = {r:.2f}{counted}".lstrip(), fontsize=10)
     ax.set_xlabel("real effect (difference of mean log expression)", fontsize=8)
     ax.set_ylabel("predicted effect", fontsize=9)
     return ax

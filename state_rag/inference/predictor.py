@@ -19,11 +19,11 @@ import pandas as pd
 
 from state_rag import __version__
 from state_rag.errors import StateRagError
+from state_rag.inference.query_cells import query_cells
 from state_rag.names import listing, suggest
 from state_rag.retrieval.trace import SELECTED_ABOVE
 from state_rag.upstream import infer
 from state_rag.upstream.inferred_sets import InferredSets, MeanRetrieval
-from state_rag.upstream.query_cells import query_cells
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 
 if TYPE_CHECKING:
