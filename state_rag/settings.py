@@ -1,92 +1,126 @@
-"""What a run does about embeddings and retrieval: the `training.*` flags as one checked object."""
+"""What a run does about embeddings and retrieval: the `training.*` flags as one checked object.
 
-import math
+All that is known of a flag stands here: `RagSettings` declares it, `CONTRADICTIONS` says which others it needs.
+"""
+
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from state_rag.errors import StateRagError
+from state_rag.flag import Flag, flag, flags_of
+from state_rag.retrieval.modes import MODES, mode_of
 
-Mode = Literal["none", "genept", "vanilla", "hidden", "differentiable"]
+Mode = str
+"""A method: `none`, `genept`, or the name of a way to retrieve in `state_rag.retrieval.modes`."""
 
-CHOICES: dict[str, tuple[str | None, ...]] = {
-    "rag_fusion": ("replace", "residual"),
-    "rag_inference": ("expected", "sample", "argmax"),
-    "rag_score_scale": ("batch", "running", "none"),
-    "rag_attention": (None, "bidirectional", "causal"),
-    "genept_missing": ("drop", "error"),
-}
+
+def modes() -> tuple[Mode, ...]:
+    """Return every method there is."""
+    return ("none", "genept", *MODES)
 
 
 @dataclass(frozen=True)
 class RagSettings:
     """The flags under `training.`, spelled as published where a published flag exists.
 
-    Attributes
-    ----------
-    rag
-        Retrieve at all.
-    use_genept
-        Represent a perturbation by its embedding instead of a one-hot vector.
-    retrieve_than_predict
-        Choose candidates by the given embeddings; false chooses them in the encoded space of the model.
-    differentiable_rag
-        Let the learned selector decide, per cell, which candidates count (PT-RAG); false is attention.
-    topk_rag
-        Number of candidates K.
-    rag_weight
-        Weight of the context beside the query in hidden-space retrieval; 0 takes the context alone.
-    gumbel_sparsity_loss, gumbel_sparsity_weight
-        Whether, and by how much, the mean inclusion is added to the loss.
-    gumbel_temperature
-        Temperature of the straight-through Gumbel-Softmax (0.5 in the paper).
-    check_gradients, gradient_check_interval
-        Watch the gradients of each module every so many steps.
-    rag_fusion
-        Whether the context takes the place of cells + perturbation or is added to them.
-    rag_inference
-        What the selector does outside training: expected inclusion, a random draw, or the likelier choice.
-    rag_score_scale
-        What the selector's logits are divided by: their standard deviation in the batch, its running
-        average, or nothing.
-    rag_score_similarity
-        Add the cosine of encoded query and candidate, with a learned weight, to the selector's score.
-    rag_query_dropout
-        Probability, in training, that a set's own perturbation is left out of the transformer's input (of the
-        selector's context and of what residual fusion adds), so that the candidates have to tell it.
-    rag_attention
-        Attention of the transformer, where it shall differ from the model's own configuration.
-    rag_watch
-        Perturbations whose retrieved neighbours are logged at every validation.
-    genept_path
-        File of embeddings; None looks at the usual places.
-    genept_text_width
-        Width of embeddings that are made from text summaries.
-    genept_missing
-        What to do about perturbations without an embedding.
+    What each means, its default and its allowed values: `state-rag settings`, or the declarations below.
     """
 
-    rag: bool = False
-    use_genept: bool = False
-    retrieve_than_predict: bool = False
-    differentiable_rag: bool = False
-    topk_rag: int = 32
-    rag_weight: float = 0.0
-    gumbel_sparsity_loss: bool = False
-    gumbel_sparsity_weight: float = 0.1
-    gumbel_temperature: float = 0.5
-    check_gradients: bool = False
-    gradient_check_interval: int = 100
-    rag_fusion: str = "replace"
-    rag_inference: str = "expected"
-    rag_score_scale: str = "running"
-    rag_score_similarity: bool = False
-    rag_query_dropout: float = 0.0
-    rag_attention: str | None = None
-    rag_watch: tuple[str, ...] = ()
-    genept_path: str | None = None
-    genept_text_width: int = 256
-    genept_missing: str = "drop"
+    rag: bool = flag(False, "Retrieve: look up similar perturbations for every cell set.", fork=False)
+    use_genept: bool = flag(
+        False,
+        "Represent a perturbation by its embedding instead of a one-hot vector.",
+        follows="rag",
+        fork=False,
+    )
+    retrieve_than_predict: bool = flag(
+        False,
+        "Choose candidates by the given embeddings; false chooses them in the encoded space of the model.",
+        follows="rag",
+        fork=False,
+    )
+    differentiable_rag: bool = flag(
+        False,
+        "Let the learned selector decide, for each cell, which candidates count (PT-RAG); false is attention.",
+        follows="rag",
+        fork=False,
+    )
+    rag_mode: str | None = flag(
+        None,
+        "Way to retrieve, by name; null: the one that the three flags above mean.",
+        choices=lambda: (None, *MODES),
+    )
+    topk_rag: int = flag(32, "Number of candidates, K.", at_least=1, only_if="rag", fork=5)
+    rag_weight: float = flag(
+        0.0,
+        "Weight of the context beside the query in hidden-space retrieval; 0 takes the context alone.",
+        at_least=0,
+        fork=0.0,
+    )
+    gumbel_sparsity_loss: bool = flag(
+        False,
+        "Add lambda times the mean inclusion to the loss.",
+        follows="differentiable_rag",
+        fork=False,
+    )
+    gumbel_sparsity_weight: float = flag(0.1, "Lambda of the sparsity loss.", at_least=0, fork=0.01)
+    gumbel_temperature: float = flag(
+        0.5, "Temperature of the straight-through Gumbel-softmax (0.5 in the paper).", above=0, fork=0.5
+    )
+    check_gradients: bool = flag(
+        False, "Log the gradient norm of each module, and warn of one that has vanished or is not finite.", fork=False
+    )
+    gradient_check_interval: int = flag(100, "Steps between two looks at the gradients.", at_least=1)
+    rag_fusion: str = flag(
+        "replace",
+        "Whether the context takes the place of cells + perturbation, or is added to them (residual).",
+        choices=("replace", "residual"),
+        fork_always="replace",
+    )
+    rag_inference: str = flag(
+        "expected",
+        "What the selector does outside training: expected inclusion, a random draw (sample), or the likelier choice "
+        "(argmax).",
+        choices=("expected", "sample", "argmax"),
+        fork_always="sample",
+    )
+    rag_score_scale: str = flag(
+        "running",
+        "What the selector's logits are divided by: their standard deviation in the batch, its running average, or "
+        "nothing (none).",
+        choices=("batch", "running", "none"),
+        fork_always="batch",
+    )
+    rag_score_similarity: bool = flag(
+        False,
+        "Add the cosine of encoded query and candidate, with a learned weight, to the selector's score.",
+    )
+    rag_query_dropout: float = flag(
+        0.0,
+        "Probability, in training, that a set's own perturbation is left out of the transformer's input (of the "
+        "selector's context and of what residual fusion adds), so that the candidates have to tell it.",
+        at_least=0,
+        below=1,
+    )
+    rag_attention: str | None = flag(
+        None,
+        "Attention of the transformer, where it shall differ from the model's own configuration.",
+        choices=(None, "bidirectional", "causal"),
+    )
+    rag_watch: tuple[str, ...] = flag(
+        (),
+        "Perturbations, such as [WARS,AARS], whose retrieved neighbours are logged in every cell line at each "
+        "validation.",
+    )
+    genept_path: str | None = flag(None, "File of embeddings; null looks at the usual places.")
+    genept_text_width: int = flag(256, "Width of embeddings that are made from text summaries.", at_least=1)
+    genept_missing: str = flag(
+        "drop",
+        "What to do about perturbations without an embedding: leave their cells out (drop), or refuse (error).",
+        choices=("drop", "error"),
+        fork_always="drop",
+    )
 
     @classmethod
     def from_mapping(cls, flags: Mapping[str, Any]) -> "RagSettings":
@@ -95,22 +129,18 @@ class RagSettings:
         Raises
         ------
         StateRagError
-            If a value has the wrong type, is not among its choices, or contradicts another flag.
+            If a value has the wrong type, is not among its choices or out of range, or contradicts another flag.
         """
-        known = {field.name: field for field in fields(cls)}
-        values = {name: _typed(name, flags[name], known[name].type) for name in known if name in flags}
-        settings = cls(**values)
-        settings._refuse_contradictions()
+        settings = cls(**{name: known.typed(flags[name]) for name, known in FLAGS.items() if name in flags})
+        settings._refuse()
         return settings
 
     @property
     def mode(self) -> Mode:
-        """Which of the five methods the flags describe."""
+        """Which method the flags describe, one of `modes`."""
         if not self.rag:
             return "genept" if self.use_genept else "none"
-        if self.differentiable_rag:
-            return "differentiable"
-        return "vanilla" if self.retrieve_than_predict else "hidden"
+        return self.rag_mode or mode_of(vars(self))
 
     @property
     def retrieves(self) -> bool:
@@ -121,78 +151,131 @@ class RagSettings:
         """Return the flags as plain types."""
         return {**asdict(self), "rag_watch": list(self.rag_watch)}
 
-    def _refuse_contradictions(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                allowed = ", ".join("null" if choice is None else choice for choice in choices)
-                raise StateRagError(f"training.{name}={value} is not a choice. Use one of: {allowed}.")
-        if self.differentiable_rag and not self.rag:
-            raise StateRagError(
-                "training.differentiable_rag=true selects among retrieved perturbations, but training.rag=false "
-                "retrieves none. Set training.rag=true, or leave training.differentiable_rag out."
-            )
-        if self.rag and not self.use_genept:
-            flag = "differentiable_rag" if self.differentiable_rag else "rag"
-            raise StateRagError(
-                f"training.{flag}=true finds similar perturbations by their embeddings, but "
-                "training.use_genept=false provides none. Set training.use_genept=true (the default with "
-                "training.rag=true), or training.rag=false for plain STATE."
-            )
-        if self.differentiable_rag and not self.retrieve_than_predict:
-            raise StateRagError(
-                "training.differentiable_rag=true takes its candidates by embedding similarity, but "
-                "training.retrieve_than_predict=false asks for candidates in the encoded space. Set "
-                "training.retrieve_than_predict=true for PT-RAG, or training.differentiable_rag=false for "
-                "hidden-space retrieval (rag=hidden)."
-            )
-        if self.gumbel_sparsity_loss and not self.differentiable_rag:
-            raise StateRagError(
-                "training.gumbel_sparsity_loss=true penalises the selector, but training.differentiable_rag=false "
-                "has none. Set training.gumbel_sparsity_loss=false, or training.differentiable_rag=true."
-            )
-        if self.rag_score_similarity and not self.differentiable_rag:
-            raise StateRagError(
-                "training.rag_score_similarity=true is about the selector's score, but with "
-                "training.differentiable_rag=false there is no selector. Set training.rag_score_similarity=false, or "
-                "training.differentiable_rag=true."
-            )
-        if not 0 <= self.rag_query_dropout < 1:
-            raise StateRagError(
-                f"training.rag_query_dropout={self.rag_query_dropout} is out of range. Use a number from 0 to below 1."
-            )
-        if self.rag and self.topk_rag < 1:
-            raise StateRagError(f"training.topk_rag={self.topk_rag} retrieves nothing. Use a value of at least 1.")
-        for name in ("gradient_check_interval", "genept_text_width"):
-            if getattr(self, name) < 1:
-                raise StateRagError(f"training.{name}={getattr(self, name)} is out of range. Use at least 1.")
-        if not 0 < self.gumbel_temperature < math.inf:
-            raise StateRagError(
-                f"training.gumbel_temperature={self.gumbel_temperature} is out of range. Use a finite number above 0."
-            )
-        for name in ("gumbel_sparsity_weight", "rag_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
+    def _refuse(self) -> None:
+        """Refuse values that are not allowed, then flags that contradict each other."""
+        for name, known in FLAGS.items():
+            if known.choices is not None:
+                known.check(getattr(self, name))
+        for contradiction in CONTRADICTIONS:
+            contradiction.check(self)
+        if self.rag_mode is not None:
+            self._refuse_another_mode(self.rag_mode)
+        for name, known in FLAGS.items():
+            if known.only_if is None or getattr(self, known.only_if):
+                known.check(getattr(self, name))
+
+    def _refuse_another_mode(self, mode: str) -> None:
+        for name, wanted in MODES[mode].flags.items():
+            if getattr(self, name) != wanted:
+                other, needed = str(not wanted).lower(), str(wanted).lower()
                 raise StateRagError(
-                    f"training.{name}={getattr(self, name)} is out of range. Use a finite number of at least 0."
+                    f"training.rag_mode={mode} and training.{name}={other} mean different ways to retrieve. Set "
+                    f"training.{name}={needed}, or leave training.rag_mode out."
                 )
 
 
-def _typed(name: str, value: Any, annotation: Any) -> Any:
-    """Return `value` as its flag's type, or say what the flag takes."""
-    wanted = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    if value is None and "None" in wanted:
-        return None
-    if wanted == "bool" and isinstance(value, bool):
-        return value
-    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if wanted.startswith("str") and isinstance(value, str):
-        return value
-    if wanted.startswith("tuple") and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    takes = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(wanted, "text")
-    if wanted.startswith("tuple"):
-        takes = "a list of names, such as [WARS,AARS]"
-    raise StateRagError(f"training.{name}={value!r} is not usable: it takes {takes}.")
+FLAGS: dict[str, Flag] = flags_of(RagSettings)
+"""Every flag by its name."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A flag that makes no sense without another one.
+
+    Attributes
+    ----------
+    name, other
+        `name` switched on needs `other` true.
+    does, without
+        Why: what the first does, and what there is not without the other.
+    remedy
+        What to set, after "Set ".
+    """
+
+    name: str
+    other: str
+    does: str
+    without: str
+    remedy: str
+
+    def check(self, settings: RagSettings) -> None:
+        """Refuse settings that contradict it.
+
+        Raises
+        ------
+        StateRagError
+            Naming both flags and the remedy.
+        """
+        value = getattr(settings, self.name)
+        if value and not getattr(settings, self.other):
+            shown = "true" if value is True else value
+            raise StateRagError(
+                f"training.{self.name}={shown} {self.does}, but training.{self.other}=false {self.without}. "
+                f"Set {self.remedy}"
+            )
+
+
+_EMBEDDINGS = (
+    "finds similar perturbations by their embeddings",
+    "provides none",
+    "training.use_genept=true (the default with training.rag=true), or training.rag=false for plain STATE.",
+)
+
+CONTRADICTIONS = (
+    Needs(
+        "differentiable_rag",
+        "rag",
+        "selects among retrieved perturbations",
+        "retrieves none",
+        "training.rag=true, or leave training.differentiable_rag out.",
+    ),
+    Needs(
+        "rag_mode",
+        "rag",
+        "is a way to retrieve",
+        "retrieves nothing",
+        "training.rag=true, or leave training.rag_mode out.",
+    ),
+    Needs("differentiable_rag", "use_genept", *_EMBEDDINGS),
+    Needs("rag", "use_genept", *_EMBEDDINGS),
+    Needs(
+        "differentiable_rag",
+        "retrieve_than_predict",
+        "takes its candidates by embedding similarity",
+        "asks for candidates in the encoded space",
+        "training.retrieve_than_predict=true for PT-RAG, or training.differentiable_rag=false for hidden-space "
+        "retrieval (rag=hidden).",
+    ),
+    Needs(
+        "gumbel_sparsity_loss",
+        "differentiable_rag",
+        "penalises the selector",
+        "has none",
+        "training.gumbel_sparsity_loss=false, or training.differentiable_rag=true.",
+    ),
+    Needs(
+        "rag_score_similarity",
+        "differentiable_rag",
+        "is about the selector's score",
+        "has no selector",
+        "training.rag_score_similarity=false, or training.differentiable_rag=true.",
+    ),
+)
+"""Flags that need others, in the order in which a contradiction is told."""
+
+
+def preset_defaults() -> dict[str, Any]:
+    """Return what each flag is by default on a command line: a value, or a reference to the flag that it follows."""
+    return {
+        name: f"${{training.{known.follows}}}" if known.follows else _plain(known.default)
+        for name, known in FLAGS.items()
+    }
+
+
+def follow_preset() -> dict[str, str]:
+    """Return the flags of `training.` as references to the chosen preset."""
+    return {name: f"${{rag.{name}}}" for name in FLAGS}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
-LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "public", "run_folders", "settings"}
+LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "public", "run_folders"}
+LEAVES |= {"flag", "settings", "settings_help"}
 MAY_USE = {
     "retrieval": set(),
     "metrics": set(),

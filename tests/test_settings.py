@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state_rag.errors import StateRagError
-from state_rag.settings import CHOICES, RagSettings
+from state_rag.retrieval.modes import MODES
+from state_rag.settings import FLAGS, RagSettings, modes, preset_defaults
 from tests import published
 
+CHOICES = {name: known.choices() for name, known in FLAGS.items() if known.choices is not None}
 PTRAG = {"rag": True, "use_genept": True, "retrieve_than_predict": True, "differentiable_rag": True}
 
 
@@ -100,7 +102,29 @@ def test_a_value_that_is_no_choice_is_refused_with_the_choices(name):
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_accepted(name):
     for choice in CHOICES[name]:
-        assert getattr(RagSettings.from_mapping({name: choice}), name) == choice
+        others = {**PTRAG, **MODES[choice].flags} if name == "rag_mode" and choice else {}
+        assert getattr(RagSettings.from_mapping({**others, name: choice}), name) == choice
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_way_to_retrieve_can_be_named_in_place_of_its_flags_but_not_against_them(mode):
+    flags = {**PTRAG, **MODES[mode].flags}
+    assert RagSettings.from_mapping({**flags, "rag_mode": mode}).mode == RagSettings.from_mapping(flags).mode == mode
+    other = next(name for name in MODES if name != mode)
+    assert "mean different ways to retrieve" in refusal(**flags, rag_mode=other)
+    assert set(modes()) == {"none", "genept", *MODES}
+
+
+def test_a_way_to_retrieve_without_retrieval_is_refused():
+    assert "Set training.rag=true" in refusal(rag_mode="vanilla")
+
+
+def test_defaults_on_a_command_line_are_those_of_the_object_or_follow_another_flag():
+    for name, default in preset_defaults().items():
+        if FLAGS[name].follows:
+            assert default == f"${{training.{FLAGS[name].follows}}}"
+        else:
+            assert RagSettings.from_mapping({name: default}) == RagSettings()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ class Mode:
 
 
 MODES: dict[str, Mode] = {
-    "differentiable": Mode("state_rag.retrieval.selector:CandidateSelector", "selector", {"differentiable_rag": True}),
     "vanilla": Mode(
         "state_rag.retrieval.attention:CandidateAttention",
         "attention",
@@ -52,6 +51,7 @@ MODES: dict[str, Mode] = {
         "hidden",
         {"differentiable_rag": False, "retrieve_than_predict": False},
     ),
+    "differentiable": Mode("state_rag.retrieval.selector:CandidateSelector", "selector", {"differentiable_rag": True}),
 }
 """Every way to retrieve, by the name that `training.rag_mode` takes."""
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError
 
-from state_rag.upstream.search_path import config_dir
+from state_rag.settings_help import preset_names
 
 EMBEDDINGS_HELP = (
     "File of perturbation embeddings (GenePT pickle, safetensors, npz, csv, parquet, pt, or json). Used for "
@@ -27,10 +27,9 @@ def known_preset(override: str) -> str:
         For ``rag=NAME`` where there is no such file.
     """
     key, _, value = override.partition("=")
-    presets = sorted(path.stem for path in (config_dir() / "rag").glob("*.yaml"))
-    if key == "rag" and value not in presets:
+    if key == "rag" and value not in preset_names():
         raise ArgumentTypeError(
-            f"rag={value} is not a preset. Use one of: {', '.join(f'rag={name}' for name in presets)}."
+            f"rag={value} is not a preset. Use one of: {', '.join(f'rag={name}' for name in preset_names())}."
         )
     return override
 

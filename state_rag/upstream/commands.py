@@ -1,4 +1,4 @@
-"""`state-rag import-checkpoint` and `state-rag wandb-config`; `retrieval` has a module of its own."""
+"""`state-rag settings`, `import-checkpoint` and `wandb-config`; `retrieval` has a module of its own."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -9,6 +9,16 @@ from state_rag.upstream.retrieval_command import add_retrieval
 
 def add_commands(subparsers: Any) -> None:
     """Add the commands of this room."""
+    parser = subparsers.add_parser(
+        "settings",
+        help="what each flag of `state tx train` that is ours does, its default and its allowed values",
+        description="Prints the flags of retrieval, all or those named, with defaults, allowed values, what presets "
+        "set and what a flag needs.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="flags, with or without training. (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="as a table in Markdown")
+    parser.set_defaults(run=settings)
+
     parser = subparsers.add_parser(
         "import-checkpoint",
         help="turn a released PT-RAG model into a run folder for `state tx predict`",
@@ -36,6 +46,13 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: print)")
     parser.set_defaults(run=wandb_config)
     add_retrieval(subparsers)
+
+
+def settings(args: Namespace) -> None:
+    """Run `state-rag settings`."""
+    from state_rag.settings_help import help_text, markdown_table
+
+    print(markdown_table(args.names) if args.markdown else help_text(args.names), end="")
 
 
 def import_checkpoint(args: Namespace) -> None:

@@ -21,9 +21,7 @@ from state_rag.upstream.train import is_disk_full
 logger = logging.getLogger(__name__)
 
 
-def run(
-    original: Callable[[Namespace], Any], args: Namespace, *, trace_sink: Callable[..., None] | None = None
-) -> Any:
+def run(original: Callable[[Namespace], Any], args: Namespace, *, trace_sink: Callable[..., None] | None = None) -> Any:
     """Simulate; a run without embeddings is left to STATE alone.
 
     `trace_sink` is handed what was retrieved for each set, as `RagStateTransition.bound_to` says.

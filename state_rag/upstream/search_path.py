@@ -3,19 +3,16 @@
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from state_rag.settings import follow_preset, preset_defaults
+from state_rag.settings_help import config_dir as config_dir
+from state_rag.settings_help import preset_names
 
 STATES_CONFIGS = "state.configs"
 """The package that STATE's own entry point takes its configuration from."""
-
-
-def config_dir() -> Path:
-    """Return the folder of our Hydra groups: inside an installed package, beside it in a checkout."""
-    packaged = PACKAGE / "configs"
-    return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
 
 
 class StateRagSearchPath(SearchPathPlugin):
@@ -41,5 +38,16 @@ def _is_states(path: str) -> bool:
 
 
 def register_search_path() -> None:
-    """Register the plugin with Hydra (a second registration has no effect)."""
+    """Register the plugin with Hydra, and the flags with their defaults (a second registration has no effect).
+
+    The flags are registered and not written down in a file, so that `state_rag.settings` is the only place to have
+    them: ``state_rag/preset`` is what the preset `none` consists of, ``state_rag/flags`` what `training` adds.
+    """
     Plugins.instance().register(StateRagSearchPath)
+    told = {
+        "presets": f"rag={' | '.join(preset_names())}",
+        "help": "`state-rag settings [NAME ...]` says what each flag does",
+    }
+    nodes = {"preset": {**told, **preset_defaults()}, "flags": follow_preset()}
+    for name, node in nodes.items():
+        ConfigStore.instance().store(group="state_rag", name=name, node=node, provider="state-rag")
