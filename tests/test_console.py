@@ -1,6 +1,6 @@
 import sys
 
-from state_rag.evaluation.console import UNLIMITED, make_console
+from state_rag.console import UNLIMITED, make_console
 
 
 def test_a_file_or_pipe_gets_whole_lines(monkeypatch):

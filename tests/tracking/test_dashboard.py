@@ -6,7 +6,7 @@ import pytest
 
 from state_rag import cli
 from state_rag.errors import StateRagError
-from state_rag.evaluation.metrics.registry import BY_NAME
+from state_rag.metrics.registry import BY_NAME
 from state_rag.tracking import dashboard
 from tests import tiny_model as tiny
 from tests.tracking.training import metrics, train
