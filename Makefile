@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1
 
-.PHONY: demo test lint format benchmarks clean
+.PHONY: demo test lint format docs benchmarks clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt state_rag.pth
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 13) else "state-rag needs Python 3.11 or 3.12; set PYTHON=")'
@@ -33,8 +33,11 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed  ## the documentation, into docs/_build/html; needs no network
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
+
 benchmarks: $(VENV)/.installed  ## what we claim about cost, measured
 	for program in benchmarks/*_cost.py; do $(BIN)/python $$program || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo docs/_build

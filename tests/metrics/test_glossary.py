@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +6,6 @@ import pytest
 from state_rag.metrics import glossary
 from state_rag.metrics.inputs import Profiles
 from state_rag.metrics.registry import BY_NAME, METRICS
-
-README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -76,9 +73,3 @@ def test_the_list_says_direction_range_space_and_source_of_a_metric():
 def test_a_bar_in_a_formula_does_not_end_a_cell_of_the_table():
     (line,) = [line for line in glossary.markdown().splitlines() if line.startswith("| MAE")]
     assert len(re.findall(r"(?<!\\)\|", line)) == len(glossary.HEADS) + 1
-
-
-def test_the_readme_holds_the_registrys_table():
-    found = re.search(r"<!-- metrics -->\n(.*)<!-- /metrics -->", README.read_text(), re.DOTALL)
-    assert found, "README.md has no table between <!-- metrics --> and <!-- /metrics -->"
-    assert found[1].strip() == glossary.markdown().strip(), "write it anew: state-rag metrics --markdown"
