@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from state_rag import __version__
 from state_rag.errors import StateRagError
+from state_rag.files import reason
 
 ROOMS = (
     "state_rag.embeddings.commands",
@@ -82,8 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StateRagError, OSError) as error:
         if os.environ.get("STATE_RAG_TRACEBACK"):
             raise
-        hint = "" if isinstance(error, StateRagError) else " (STATE_RAG_TRACEBACK=1 shows where)"
-        print(f"state-rag: error: {error}{hint}", file=sys.stderr)
+        said = str(error)
+        if not isinstance(error, StateRagError):
+            said = f"{reason(error)} (STATE_RAG_TRACEBACK=1 shows where)"
+        print(f"state-rag: error: {said}", file=sys.stderr)
         return 1
     return 0
 

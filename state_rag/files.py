@@ -1,16 +1,119 @@
-"""Write files so that a final name never holds half a file."""
+"""Files that a user names: what is there in place of them, and writing so that no name ever holds half a file."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from state_rag.errors import StateRagError
+from state_rag.names import close_spellings, listing
 
 PIECE, PLACES = 1 << 20, 10
 """Bytes that `sample_digest` reads at each place of a file, and the number of places, the two ends included."""
+
+
+def existing_file(
+    path: str | os.PathLike[str], wanted: str, suffixes: Sequence[str] = (), option: str = "", remedy: str = ""
+) -> Path:
+    """Return the path of a file that must be there and readable.
+
+    Parameters
+    ----------
+    path
+        What the user named.
+    wanted
+        What is expected there, with its article, such as ``an h5ad file``.
+    suffixes
+        Endings of such files, for what a folder in their place holds and for close spellings.
+    option
+        What the user named it with, such as ``--toml``.
+    remedy
+        A sentence for a file that is missing.
+
+    Raises
+    ------
+    StateRagError
+        If there is a folder (whose fitting files are named), nothing (with close spellings), an empty file, or one that
+        may not be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = Path(folder, "a.toml").write_text("x = 1")
+    >>> try:
+    ...     existing_file(folder, "a split file", [".toml"])
+    ... except StateRagError as error:
+    ...     print(str(error).replace(folder, "DIR"))
+    DIR is a folder; expected a split file (.toml). It holds a.toml.
+    """
+    place = Path(path)
+    named = f"{option} {path}".lstrip()
+    kind = _kind(wanted, suffixes)
+    try:
+        if place.is_dir():
+            raise StateRagError(f"{named} is a folder; expected {kind}. It holds {_fitting(place, suffixes)}.")
+        if not place.is_file():
+            beside = sorted(other.name for other in place.parent.iterdir()) if place.parent.is_dir() else []
+            fitting = [name for name in beside if not suffixes or name.lower().endswith(tuple(suffixes))]
+            close = close_spellings(place.name, fitting, 3)
+            hint = f" Close spellings there: {', '.join(close)}." if close else ""
+            where = "" if place.parent.is_dir() else f" There is no folder {place.parent} either."
+            remedy = remedy or ("" if place.is_absolute() or close else f" Looked for from {Path.cwd()}.")
+            raise StateRagError(f"{named}: no such file; expected {kind}.{hint}{where} {remedy.strip()}".rstrip())
+        if place.stat().st_size == 0:
+            raise StateRagError(f"{named}: the file is empty; expected {kind}. Download or write it again.")
+        with open(place, "rb"):
+            pass
+    except OSError as error:
+        raise StateRagError(f"{named} cannot be read: {reason(error)}.") from error
+    return place
+
+
+def read_text(
+    path: str | os.PathLike[str], wanted: str, suffixes: Sequence[str] = (), option: str = "", remedy: str = ""
+) -> str:
+    """Return the text of a file that must be there; arguments and refusals are those of `existing_file`.
+
+    Raises
+    ------
+    StateRagError
+        If it is not there, or no text in UTF-8.
+    """
+    place = existing_file(path, wanted, suffixes, option, remedy)
+    try:
+        return place.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        said = f"{option} {path}".lstrip()
+        raise StateRagError(f"{said} is no text file; expected {_kind(wanted, suffixes)}.") from error
+    except OSError as error:
+        raise StateRagError(f"{f'{option} {path}'.lstrip()} cannot be read: {reason(error)}.") from error
+
+
+def _kind(wanted: str, suffixes: Sequence[str]) -> str:
+    """Return what is wanted, with its endings where they are few."""
+    return f"{wanted} ({', '.join(suffixes)})" if 0 < len(suffixes) <= 4 else wanted
+
+
+def _fitting(folder: Path, suffixes: Sequence[str]) -> str:
+    """Say which files of a folder fit, or what is there instead."""
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    fitting = [name for name in names if name.lower().endswith(tuple(suffixes))] if suffixes else names
+    if fitting:
+        return listing(fitting)
+    return f"none of these, but {listing(names)}" if names else "nothing"
+
+
+def reason(error: OSError) -> str:
+    """Return what stands in the way, and where, without error numbers."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file, not a folder"
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename} is a folder, not a file"
+    said = (error.strerror or str(error)).lower() if error.errno else str(error)
+    return f"{said}{f': {error.filename}' if error.filename else ''}"
 
 
 @contextmanager
@@ -48,7 +151,7 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary = _temporary_file(final.parent, prefix=f".{final.stem}.", suffix=final.suffix)
     except OSError as error:
-        raise StateRagError(f"{final} cannot be written: {_reason(error)}. Choose another place.") from error
+        raise StateRagError(f"{final} cannot be written: {reason(error)}. Choose another place.") from error
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
@@ -78,7 +181,7 @@ def writable_folder(folder: str | os.PathLike[str], option: str) -> Path:
         _temporary_file(Path(folder), prefix=".try.", suffix="").unlink()
     except OSError as error:
         raise StateRagError(
-            f"{option} {folder}: nothing can be written there ({_reason(error)}). Choose another folder."
+            f"{option} {folder}: nothing can be written there ({reason(error)}). Choose another folder."
         ) from error
     return Path(folder)
 
@@ -88,13 +191,6 @@ def _temporary_file(folder: Path, prefix: str, suffix: str) -> Path:
     handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
     os.close(handle)
     return Path(name)
-
-
-def _reason(error: OSError) -> str:
-    """Return what stands in the way, and where."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename} is a file, not a folder"
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
 
 
 def _umask() -> int:

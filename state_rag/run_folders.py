@@ -29,7 +29,8 @@ def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
     place = Path(place)
     given = f"{flag} {place}".lstrip()
     if not place.is_dir():
-        raise StateRagError(f"{given} is not a folder. Give the folder that `state tx train` wrote.")
+        what = "is a file, not a folder" if place.exists() else "does not exist"
+        raise StateRagError(f"{given} {what}. Give the folder that `state tx train` wrote (output_dir/name).")
     if (place / CONFIG).is_file():
         return place
     runs = sorted(path.parent for path in place.glob(f"*/{CONFIG}"))

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, sha256, writable_folder
+from state_rag.files import atomic_path, existing_file, read_text, sha256, writable_folder
 
 
 def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -95,3 +95,25 @@ def test_a_folder_that_results_cannot_go_to_is_refused_with_its_option(tmp_path,
     (tmp_path / "file").write_text("x")
     with pytest.raises(StateRagError, match="-o .*: nothing can be written there .* Choose another folder"):
         writable_folder(tmp_path / place, "-o")
+
+
+def test_a_file_that_is_there_is_returned_and_read(tmp_path):
+    (tmp_path / "a.txt").write_text("höre")
+    assert existing_file(tmp_path / "a.txt", "a list", (".txt",)) == tmp_path / "a.txt"
+    assert read_text(tmp_path / "a.txt", "a list") == "höre"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda place: place.mkdir(), r"--list .*x\.txt is a folder; expected a list \(\.txt\)\. It holds nothing"),
+        (lambda place: None, r"--list .*x\.txt: no such file; expected a list \(\.txt\)"),
+        (lambda place: place.touch(), "x.txt: the file is empty; expected a list"),
+        (lambda place: place.write_bytes(b"\xff\xfe\xff"), "x.txt is no text file; expected a list"),
+        (lambda place: (place.mkdir(), (place / "y.csv").touch()), r"It holds none of these, but y\.csv"),
+    ],
+)
+def test_what_is_there_instead_is_said(make, message, tmp_path):
+    make(tmp_path / "x.txt")
+    with pytest.raises(StateRagError, match=message):
+        read_text(tmp_path / "x.txt", "a list", (".txt",), "--list")

@@ -30,5 +30,5 @@ def test_every_command_refuses_a_folder_of_several_runs_in_the_same_words(tmp_pa
 
 
 def test_the_flag_is_named(tmp_path):
-    with pytest.raises(StateRagError, match=r"^--output-dir .*absent is not a folder"):
+    with pytest.raises(StateRagError, match=r"^--output-dir .*absent does not exist"):
         find_run_folder(tmp_path / "absent", "--output-dir")

@@ -29,6 +29,11 @@ FILES = {
     "evaluate --toml": (["evaluate", "{run}", "--quiet", "--force", "--toml", "{}"], "toml"),
     "evaluate --embeddings": (["evaluate", "{run}", "--quiet", "--force", "--embeddings", "{}"], "csv"),
     "retrieval --truth": (["retrieval", "{run}", "--quiet", "--truth", "{}"], "json"),
+    "gge --real": (["gge", "--real", "{}", "--generated", "{screen}", "--conditions", "gene", "--output", "o"], "h5ad"),
+    "gge --generated": (
+        ["gge", "--generated", "{}", "--real", "{screen}", "--conditions", "gene", "--output", "o"],
+        "h5ad",
+    ),
     "report --truth": (["report", "{run}", "--quiet", "-o", "rep", "--truth", "{}"], "json"),
 }
 FOLDERS = {

@@ -17,7 +17,7 @@ from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
 from state_rag.evaluation.embeddings_source import embeddings_file, of_other_runs, read_vectors
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, read_text
 from state_rag.names import listing
 from state_rag.progress import track
 from state_rag.settings import RagSettings
@@ -141,10 +141,11 @@ def read_truth(path: str | Path | None) -> dict[str, Any] | None:
     """
     if path is None:
         return None
+    text = read_text(path, "the truth.json of a simulated screen", (".json",), "--truth")
     try:
-        truth = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise StateRagError(f"--truth: {path} cannot be read ({error})") from error
+        truth = json.loads(text)
+    except ValueError as error:
+        raise StateRagError(f"--truth {path} is no JSON ({error}); expected the truth.json of a screen") from error
     if not isinstance(truth, dict) or not {"mates", "misleading"} <= set(truth):
         raise StateRagError(
             f"--truth: {path} has no 'mates' and 'misleading'; expected the truth.json of `state-rag data simulate`"

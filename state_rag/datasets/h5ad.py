@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, existing_file
 
 if TYPE_CHECKING:
     import anndata
@@ -29,8 +29,7 @@ def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
         If the file is missing, is no HDF5 file, is truncated or has no `obs` table.
     """
     path = Path(path)
-    if not path.is_file():
-        raise StateRagError(f"{path}: no such file. Give the path of an existing h5ad file.")
+    existing_file(path, "an h5ad file", (".h5ad", ".h5"))
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -12,7 +12,7 @@ from state_rag.datasets.h5ad import write_h5ad
 from state_rag.datasets.screen_sizes import PRESETS, ScreenSizes
 from state_rag.datasets.screen_truth import ScreenTruth, draw_truth
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, reason
 
 if TYPE_CHECKING:
     import anndata
@@ -286,7 +286,8 @@ def _write(folder: Path, drawn: _Drawn) -> SimulatedScreen:
             )
     except OSError as error:
         raise StateRagError(
-            f"{folder}: the simulated screen cannot be written ({error}). Free disk space or choose another folder."
+            f"{folder}: the simulated screen cannot be written ({reason(error)}). Free disk space, or choose another "
+            "folder."
         ) from error
     return paths
 

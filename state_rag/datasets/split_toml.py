@@ -8,6 +8,7 @@ from typing import Any
 import toml
 
 from state_rag.errors import StateRagError
+from state_rag.files import read_text
 from state_rag.names import suggest
 
 _PARTS = ("train", "val", "test")
@@ -56,14 +57,10 @@ def read_split(path: str | os.PathLike[str]) -> Split:
         If the file is missing or not valid TOML, or a table is not of the form that upstream reads.
     """
     path = Path(path)
+    written = f"Write one with `state-rag data split FILE --held-out LINE -o {path}`."
+    text = read_text(path, "a split file", (".toml",), remedy=written)
     try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StateRagError(
-            f"{path}: no such split file. Write one with `state-rag data split FILE --held-out LINE -o {path}`."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateRagError(f"{path}: the split file cannot be read ({error}).") from error
+        content = toml.loads(text)
     except (toml.TomlDecodeError, IndexError, TypeError) as error:
         raise StateRagError(f"{path}: not valid TOML ({error}). Correct it or write it again.") from error
 

@@ -20,7 +20,7 @@ from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.datasets.split_check import SplitSummary, check_split, find_data_files
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, read_text, reason
 from state_rag.names import listing, suggest
 
 __all__ = ["Split", "SplitSummary", "WrittenSplit", "check_split", "read_split", "read_test_list", "write_split"]
@@ -66,6 +66,7 @@ def write_split(
     pert_col: str | None = None,
     cell_type_col: str | None = None,
     control: str | None = None,
+    single_line: bool = False,
     name: str | None = None,
     seed: int = 0,
 ) -> WrittenSplit:
@@ -92,6 +93,8 @@ def write_split(
         optionally `val`. All perturbations of the line that it does not name, less a validation list, stay in training.
     pert_col, cell_type_col, control
         The obs columns and the control; found by their usual names where left out.
+    single_line
+        The data have one cell line only: perturbations of it are held out, and the others of it are all that trains.
     name
         What the data set is called in the TOML; default: the file's name.
     seed
@@ -151,7 +154,7 @@ def write_split(
             f"{h5ad}: cell line {held_out!r} has no {control!r} cells. Upstream predicts from the controls of the same "
             "line; hold out another line or add its controls."
         )
-    _refuse_single_line(lines, h5ad, held_out)
+    _check_lines(lines, h5ad, held_out, single_line, few_shot if test_list is None else None)
 
     if test_list is None:
         train, val, test = _draw(sorted(in_line), few_shot, val_fraction, seed)
@@ -184,7 +187,9 @@ def write_split(
             temporary.write_text(text, encoding="utf-8")
             _check_written(temporary, path, dataset, held_out, val, test)
     except OSError as error:
-        raise StateRagError(f"{path}: cannot be written ({error}). Choose another place with --output.") from error
+        raise StateRagError(
+            f"{path}: cannot be written: {reason(error)}. Choose another place with --output."
+        ) from error
     return WrittenSplit(path, tuple(train), tuple(val), tuple(test), pert_col, cell_type_col, control)
 
 
@@ -202,13 +207,7 @@ def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
         If the file is missing, is not what its suffix says, or names no test perturbation.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateRagError(
-            f"{path}: the list of test perturbations cannot be read ({error}). Give a text file with one name on a "
-            "line, or a JSON file."
-        ) from error
+    text = read_text(path, "a list of test perturbations: one name on a line, or JSON", (".txt", ".json"))
     val: object = []
     test: object
     if path.suffix.lower() == ".json":
@@ -233,13 +232,21 @@ def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(val)), list(dict.fromkeys(test))
 
 
-def _refuse_single_line(lines: set[str], h5ad: str | os.PathLike[str], held_out: str) -> None:
-    """Refuse to hold out the only line there is."""
-    if len(lines) < 2:
+def _check_lines(
+    lines: set[str], h5ad: str | os.PathLike[str], held_out: str, single_line: bool, few_shot: float | None
+) -> None:
+    """Refuse to hold out the only line there is, unless perturbations of it are what shall be held out."""
+    if len(lines) < 2 and not single_line:
         raise StateRagError(
             f"{h5ad}: {held_out!r} is the only cell line, so no other one is left to train on. Leave-one-cell-type-out "
-            "needs data of two lines or more."
+            "needs data of two lines or more; to hold perturbations of this line out, give --single-line --few-shot 0.8."
         )
+    if single_line and len(lines) > 1:
+        raise StateRagError(
+            f"{h5ad}: --single-line is for data of one cell line; these have {', '.join(sorted(lines))}. Leave it out."
+        )
+    if single_line and few_shot == 0:
+        raise StateRagError("--single-line --few-shot 0: no perturbation is left to train on. Give a fraction above 0.")
 
 
 def _check_listed(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from state_rag.errors import StateRagError
+from state_rag.files import existing_file, read_text
 
 if TYPE_CHECKING:
     from state_rag.embeddings.table import Embeddings
@@ -78,6 +79,7 @@ def run_build(args: argparse.Namespace) -> None:
     from state_rag.embeddings.writers import check_target, write_embeddings
 
     target = check_target(args.out)
+    existing_file(args.source, "a file of name -> summary text", (".json",))
     if Path(args.source).suffix.lower() != ".json":
         raise StateRagError(
             f"{args.source}: expected a .json file of name -> summary text; other tables go through "
@@ -123,10 +125,7 @@ def _asked_for(args: argparse.Namespace) -> list[str] | None:
 
 
 def _names_of_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateRagError(f"--names {path}: cannot be read as text ({error})") from error
+    lines = read_text(path, "a list with one perturbation a line", (".txt",), "--names").splitlines()
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not names:
         raise StateRagError(f"--names {path}: expected one perturbation a line, found none")
@@ -137,6 +136,7 @@ def _names_of_h5ad(path: Path, column: str) -> list[str]:
     import h5py
     from anndata.io import read_elem
 
+    existing_file(path, "an h5ad file", (".h5ad", ".h5"), "--h5ad")
     try:
         with h5py.File(path, "r") as file:
             if "obs" not in file:
@@ -149,7 +149,7 @@ def _names_of_h5ad(path: Path, column: str) -> list[str]:
                 )
             values = read_elem(file["obs"])[column]
     except OSError as error:
-        raise StateRagError(f"--h5ad {path}: cannot be opened, missing or no HDF5 file ({error})") from error
+        raise StateRagError(f"--h5ad {path}: is no HDF5 file, or a truncated one; expected an h5ad file") from error
     return sorted({str(value) for value in values.dropna().unique()})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from state_rag.errors import StateRagError
+from state_rag.names import listing
 
 ENVIRONMENT = "STATE_RAG_GENEPT"
 PUBLISHED_FILE = "GenePT_gene_embedding_ada_text.pickle"
@@ -66,7 +67,10 @@ def _existing(named: str, what: str) -> Path:
     if path.is_dir():
         inside = path / PUBLISHED_FILE
         if not inside.is_file():
-            raise StateRagError(f"{path}: {what} is a folder without {PUBLISHED_FILE}; name the file itself")
+            raise StateRagError(
+                f"{path}: {what} is a folder without {PUBLISHED_FILE}; name the file itself. It holds "
+                f"{listing(sorted(entry.name for entry in path.iterdir())) or 'nothing'}."
+            )
         return inside
     if not path.is_file():
         raise StateRagError(f"{path}: {what} does not exist (looked from {Path.cwd()}).\n{WAYS}")

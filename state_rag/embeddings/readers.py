@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from state_rag.embeddings.tabular import read_delimited, read_parquet
 from state_rag.embeddings.tensors import Table, read_npz, read_safetensors, read_torch
 from state_rag.embeddings.text import DEFAULT_WIDTH, embed_texts
 from state_rag.errors import StateRagError
-from state_rag.files import sha256
+from state_rag.files import existing_file, sha256
 from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
@@ -77,11 +78,11 @@ def read_embeddings(
     """
     path = Path(path)
     source = str(path)
+    existing_file(path, "an embedding file (.pickle, .csv, .npz, .safetensors, ...)", tuple(READERS))
     suffix, reader = _reader_for(path)
     if isinstance(names, str):
         names = [names]
     wanted = None if names is None else frozenset(names)
-    _check_file(path)
     logger.info("reading embeddings from %s (%.1f MB)", path, path.stat().st_size / 1e6)
     labels, vectors, provenance = _guarded(reader, path, wanted, progress, text_width)
     check_names(labels, source)
@@ -110,15 +111,6 @@ def _reader_for(path: Path) -> tuple[str, "Reader"]:
     )
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise StateRagError(f"{path}: expected an embedding file, found a folder; name the file in it")
-    if not path.exists():
-        raise StateRagError(f"{path}: no such file; give the path of an embedding file")
-    if path.stat().st_size == 0:
-        raise StateRagError(f"{path}: the file is empty; download or write it again")
-
-
 def _guarded(reader: "Reader", path: Path, wanted: frozenset[str] | None, progress: bool, width: int) -> Table:
     """Call a reader; whatever a damaged file makes the libraries say becomes one clear error."""
     import zipfile
@@ -129,10 +121,14 @@ def _guarded(reader: "Reader", path: Path, wanted: frozenset[str] | None, progre
     try:
         return reader(path, wanted, progress, width)
     except damaged as error:
-        said = str(error).strip().splitlines() or [""]
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        # What libraries advise for files that they refuse is to run the code in them.
+        why = "" if re.search("pickle|weights_only", said) else f" ({type(error).__name__}: {said})"
+        if isinstance(error, UnicodeDecodeError):
+            why = " (no text in UTF-8)"
         raise StateRagError(
-            f"{path}: cannot be read, it is truncated, corrupt or not what its suffix says "
-            f"({type(error).__name__}: {said[0][:200]}). Download or write it again"
+            f"{path}: cannot be read, it is truncated, corrupt or not what its suffix says{why}. "
+            "Download or write it again"
         ) from error
 
 

@@ -85,7 +85,11 @@ def read_torch(path: Path, names: Collection[str] | None, progress: bool) -> Tab
         table = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"the pickled global {found.group(1)}" if found else str(error).splitlines()[0]
+        if found is None:
+            raise StateRagError(
+                f"{path}: no file of torch.save, or a damaged one. Download or write it again"
+            ) from error
+        what = f"the pickled global {found.group(1)}"
         raise StateRagError(
             f"{path}: refused {what}. Expected a torch.save'd dict of name -> tensor, loadable with weights_only=True"
         ) from error

@@ -35,7 +35,7 @@ from state_rag.evaluation.up_to_date import (
     training_state,
     why_not_found,
 )
-from state_rag.files import sample_digest, writable_folder
+from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.metrics.registry import METRICS, Metric
 from state_rag.names import listing
 
@@ -303,9 +303,7 @@ def _width(run: Run, matrix: str) -> int:
 
 def _existing_split(toml: str | Path) -> Path:
     """Return the split file that was given, which must be there."""
-    if not Path(toml).is_file():
-        raise StateRagError(f"{toml}: no such split file; correct --toml")
-    return Path(toml)
+    return existing_file(toml, "a split file", (".toml",), "--toml")
 
 
 def _fingerprints(run: Run) -> dict[str, list[int]]:

@@ -88,7 +88,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StateRagError(f"{path} is neither YAML nor JSON ({type(error).__name__}).") from error
     if not isinstance(values, dict):
-        raise StateRagError(f"{path} holds no configuration of a W&B run.")
+        raise StateRagError(f"{path} holds no configuration of a W&B run; expected its config file or folder.")
     return values
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.errors import StateRagError
+from state_rag.files import existing_file
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch
@@ -99,10 +100,11 @@ def _names_in(adata: str, column: str, embed_key: str | None) -> set[str]:
 
 
 def _tsv_names(path: Path) -> set[str]:
+    existing_file(path, "a table of perturbations and numbers of cells", (".tsv", ".txt"), "--tsv")
     try:
         table = pd.read_csv(path, sep="\t")
-    except (OSError, ValueError) as error:
-        raise StateRagError(f"--tsv {path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise StateRagError(f"--tsv {path} is no table separated by tabs: {error}.") from error
     if "perturbation" not in table or "num_cells" not in table:
         raise StateRagError(
             f"--tsv {path} needs the columns `perturbation` and `num_cells`; it has "

@@ -17,7 +17,7 @@ from torch import Tensor
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, pack
 from state_rag.embeddings.restricted_pickle import read_pickled_table
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, read_text
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.authors import our_state
@@ -148,11 +148,17 @@ def convert(checkpoint: Mapping[str, Any], knowledge: Knowledge, settings: RagSe
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.parent.is_dir():
+        what = "is a file" if path.parent.exists() else "does not exist"
+        raise StateRagError(
+            f"{path.parent} {what}; expected the folder of a released model (config.yaml, checkpoints)."
+        )
+    text = read_text(path, "the configuration of a training run")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(text)
         assert isinstance(values["data"]["kwargs"], dict)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AssertionError) as error:
-        raise StateRagError(f"{path} is missing or not the configuration of a training run ({error}).") from error
+    except (yaml.YAMLError, KeyError, TypeError, AssertionError) as error:
+        raise StateRagError(f"{path} is not the configuration of a training run ({error}).") from error
     return values
 
 

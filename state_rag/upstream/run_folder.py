@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from state_rag.errors import StateRagError
+from state_rag.files import read_text
 from state_rag.run_folders import CONFIG, find_run_folder
 from state_rag.settings import RagSettings
 
@@ -66,10 +67,11 @@ def find_run(folder: str | Path, flag: str = "--output-dir") -> Run:
 def read_run(folder: Path) -> Run:
     """Read ``config.yaml`` in `folder`."""
     path = folder / CONFIG
+    text = read_text(path, "the configuration of a `state tx train` run")
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(text)
         data = config["data"]["kwargs"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError) as error:
         raise StateRagError(f"{path} is not the configuration of a `state tx train` run ({error}).") from error
     assert isinstance(data, dict)
     return Run(folder, config, RagSettings.from_mapping(config.get("training") or {}))

@@ -17,11 +17,17 @@ def fails(path, match):
         pass
 
 
+def test_an_empty_file_and_a_folder_are_named(adata, tmp_path):
+    (tmp_path / "empty.h5ad").touch()
+    fails(tmp_path / "empty.h5ad", "empty.h5ad: the file is empty")
+    fails(tmp_path, r"is a folder; expected an h5ad file \(.h5ad, .h5\). It holds empty.h5ad")
+
+
 def test_a_missing_file_is_named(tmp_path):
     fails(tmp_path / "none.h5ad", "none.h5ad: no such file")
 
 
-@pytest.mark.parametrize("kept", [0, 3, 1000, 20_000])
+@pytest.mark.parametrize("kept", [3, 1000, 20_000])
 def test_a_truncated_file_is_named_with_its_size(kept, adata, tmp_path):
     adata.write_h5ad(tmp_path / "whole.h5ad")
     (tmp_path / "cut.h5ad").write_bytes((tmp_path / "whole.h5ad").read_bytes()[:kept])

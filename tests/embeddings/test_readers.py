@@ -207,7 +207,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
 
 def test_a_folder_is_an_error(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(StateRagError, match="expected an embedding file, found a folder"):
+    with pytest.raises(StateRagError, match="is a folder; expected an embedding file"):
         read_embeddings(tmp_path / "a.csv")
 
 

@@ -102,7 +102,7 @@ def test_a_run_without_embeddings_takes_those_of_a_run_beside_it(copies, embeddi
         (["compare", "{good}", "--names", "a", "b"], "--names: 2 names for 1 runs"),
         (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'; close spellings: mse,"),
         (["evaluate", "{good}", "--control", "ctrl"], "no control cells"),
-        (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such split file"),
+        (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such file; expected a split file"),
         (["evaluate", "{good}", "--embeddings", "/none.npz"], "/none.npz"),
         (["evaluate", "{good}", "--gge-metrics", "foo"], "GGE has no metric 'foo'"),
     ],

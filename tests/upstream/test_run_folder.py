@@ -61,7 +61,7 @@ def test_a_run_that_lies_elsewhere_than_its_configuration_says_has_moved(make_ru
     assert str(moved) == str(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("text", ["data: [", "data: 3", "name: x", "", "[]"])
+@pytest.mark.parametrize("text", ["data: [", "data: 3", "name: x", "# nothing", "[]"])
 def test_a_configuration_that_is_none_is_refused_by_its_path(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(StateRagError, match=r"config\.yaml is not the configuration"):
