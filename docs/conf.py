@@ -33,7 +33,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autosummary_generate = False
 napoleon_google_docstring = False
-napoleon_use_rtype = False
+napoleon_use_rtype = True  # autodoc then adds no second line about what is returned
 default_role = "code"  # docstrings put names in single backticks
 
 html_theme = "furo"

@@ -22,7 +22,7 @@ from rooms import captions, picture, read_arrows
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-HELP_WIDTH = "100"
+HELP_WIDTH = "92"
 
 
 class CommandHelp(SphinxDirective):
@@ -155,7 +155,9 @@ class PublicApi(SphinxDirective):
 
 
 def _documented(name: str, value: object) -> list[str]:
-    if inspect.isclass(value):
+    if inspect.isclass(value) and issubclass(value, BaseException):
+        kind, options = "autoexception", []
+    elif inspect.isclass(value):
         kind, options = "autoclass", [":members:"]
     elif callable(value):
         kind, options = "autofunction", []

@@ -1,4 +1,4 @@
-"""The fenced `bash` blocks of README.md and docs/, and the mark that each carries on the line before it.
+"""The fenced `bash` and `python` blocks of README.md and docs/, and the mark that each carries on the line before it.
 
 | mark | meaning |
 |---|---|
@@ -39,6 +39,7 @@ SMALL = (
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>.*)$")
 MARK = re.compile(r"^ *<!-- (?P<mark>(?:run|needs|shown)\b.*?) -->$")
+LANGUAGES = {**dict.fromkeys(("bash", "sh", "shell", "console"), "bash"), "python": "python"}
 TRAINING = re.compile(r"(state tx train|state-rag sweep)\b")
 
 
@@ -56,12 +57,15 @@ class Block:
         What the comment before it says; empty without one.
     text
         What stands between the fences.
+    language
+        `bash` or `python`.
     """
 
     page: Path
     line: int
     mark: str
     text: str
+    language: str = "bash"
 
     @property
     def place(self) -> str:
@@ -69,13 +73,17 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def commands(self) -> list[str]:
-        """Return the block's command lines: continued ones joined, comments left out."""
+        """Return the block's command lines: continued ones joined, comments left out; none for Python."""
+        if self.language == "python":
+            return []
         joined = re.sub(r"\\\n\s*", "", self.text)
         lines = [re.sub(r"(^|\s+)#(\s.*)?$", "", line).strip() for line in joined.splitlines()]
         return [line for line in lines if line]
 
     def script(self) -> str:
         """Return what a shell executes."""
+        if self.language == "python":
+            return f"python - <<'END_OF_BLOCK'\n{self.text}END_OF_BLOCK\n"
         added = f" {shlex.join(SMALL)}" if self.mark == "run: small" else ""
         return "\n".join(line + added if TRAINING.match(line) else line for line in self.commands())
 
@@ -86,8 +94,8 @@ def pages() -> list[Path]:
     return [README, ROOT / "CONTRIBUTING.md", *(page for page in below if "_build" not in page.parts)]
 
 
-def bash_blocks(page: Path) -> list[Block]:
-    """Return the `bash` blocks of a page."""
+def marked_blocks(page: Path) -> list[Block]:
+    """Return the blocks of a page that have to carry a mark."""
     found = []
     opened: re.Match | None = None
     start, mark, body = 0, "", []
@@ -99,8 +107,8 @@ def bash_blocks(page: Path) -> list[Block]:
                 opened, start, body = fence, number, []
                 mark = found_mark["mark"] if (found_mark := MARK.match(before)) else ""
         elif fence and fence["ticks"].startswith(opened["ticks"]) and not fence["language"].strip():
-            if opened["language"].strip() in ("bash", "sh", "shell", "console"):
-                found.append(Block(page, start, mark, "\n".join(body) + "\n"))
+            if language := LANGUAGES.get(opened["language"].strip()):
+                found.append(Block(page, start, mark, "\n".join(body) + "\n", language))
             opened = None
         else:
             body.append(line.removeprefix(opened["indent"]))
@@ -111,4 +119,4 @@ def bash_blocks(page: Path) -> list[Block]:
 
 def all_blocks() -> list[Block]:
     """Return the blocks of every page."""
-    return [block for page in pages() for block in bash_blocks(page)]
+    return [block for page in pages() for block in marked_blocks(page)]

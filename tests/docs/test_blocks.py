@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from state_rag.cli import build_parser
-from tests.docs.blocks import MARKS, ROOT, SMALL, Block, all_blocks, bash_blocks
+from tests.docs.blocks import MARKS, ROOT, SMALL, Block, all_blocks, marked_blocks
 
 BLOCKS = all_blocks()
 OPERATORS = {"|", "||", "&&", ";", "&", "{", "}", ">", ">>", "<", "do", "done", "for", "then", "fi"}
@@ -113,7 +113,7 @@ def test_a_mark_a_fence_and_a_continued_line_are_read(tmp_path):
     page.write_text(
         "<!-- run: small -->\n```bash\nstate tx train a=1 \\\n    b=2   # why\n\nls '#'\n```\n\n```bash\nls\n```\n"
     )
-    first, second = bash_blocks(page)
+    first, second = marked_blocks(page)
     assert first.commands() == ["state tx train a=1 b=2", "ls '#'"]
     assert first.script().splitlines()[0].endswith(SMALL[-1])
     assert first.script().splitlines()[1] == "ls '#'"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import README, ROOT, TUTORIAL, bash_blocks, pages
+from tests.docs.blocks import README, ROOT, TUTORIAL, marked_blocks, pages
 
 pytestmark = pytest.mark.slow
 
 
 def executed(page):
-    return [block for block in bash_blocks(page) if block.mark.startswith("run")]
+    return [block for block in marked_blocks(page) if block.mark.startswith("run")]
 
 
 OTHERS = [page for page in pages() if page not in (README, TUTORIAL) and executed(page)]
