@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1
+STEPS ?= 600
 
 .PHONY: demo test lint format docs benchmarks clean
 
@@ -18,8 +19,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt state_rag.pth
 	$(BIN)/python -m pip install --quiet --no-deps sweeps==0.3.0
 	touch $@
 
-demo: $(VENV)/.installed  ## train and compare on a simulated screen
-	$(BIN)/python benchmarks/demo_screen.py --seeds $(SEEDS)
+demo: $(VENV)/.installed  ## train and compare on a simulated screen, then make a report page; SEEDS and STEPS make it longer
+	$(BIN)/python benchmarks/demo_screen.py --seeds $(SEEDS) --steps $(STEPS)
 
 test: $(VENV)/.installed  ## the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

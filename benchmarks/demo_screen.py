@@ -1,7 +1,7 @@
 """The main job on a simulated screen: train, predict and compare with naive baselines.
 
-    python benchmarks/demo_screen.py                                  # STATE+GenePT and PT-RAG, one seed
-    python benchmarks/demo_screen.py --seeds 3 --methods none genept vanilla published ptrag
+    python benchmarks/demo_screen.py                # STATE+GenePT and PT-RAG, one seed, 600 steps: a few minutes
+    python benchmarks/demo_screen.py --seeds 3 --steps 2000 --methods none genept vanilla published ptrag
 
 Every step is one of the commands a user would type; their output goes to log files beside the results. The
 screen has modules of perturbations that share effects, cell lines that differ, and text neighbours that
@@ -9,7 +9,7 @@ mislead (see `state-rag data simulate`); hepg2 is held out with 30 % of its pert
 
 `ptrag` is the preset `rag=ptrag`; `published` is PT-RAG as published (`training.rag=true` alone), but for K = 10, since
 the base has only 60 perturbations. The screen is the default of `simulate`. The small model, sets of 16 cells, the
-loader process and 2,000 steps are what the time allows.
+loader process and the number of steps are what the time allows.
 
 The second table gives the mean inclusion of true module mates and of misleading neighbours among the candidates of
 the test perturbations, the mean text similarity of either kind in brackets, and the difference within a query with
@@ -58,6 +58,11 @@ MODEL = [
 ]
 """A model that trains on a laptop: two layers of width 64 on sets of 16 cells."""
 
+LOOK_AT = """\
+Look first at the table: does a model beat "same pert., other lines", which only repeats what a perturbation did in
+the other lines? Then at "Retrieval": the neighbours that PT-RAG weighs most should be module mates."""
+"""Said at the end, about the report."""
+
 METRICS = {
     "pearson_delta": "Pearson\ndelta ↑",
     "pearson_delta_deg": "Pearson\ndelta\n(DEG) ↑",
@@ -73,10 +78,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(TITLES), default=["genept", "ptrag"])
     parser.add_argument("--seeds", type=int, default=1, help="number of screens, seeds 0, 1, ...")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
+    parser.add_argument("--steps", type=int, default=600, help="training steps of each run (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is written")
     args = parser.parse_args()
     console = Console()
+    console.print(
+        "A simulated screen (60 perturbations, 4 cell lines, hepg2 held out), and a model of two layers of width 64 "
+        f"trained for {args.steps:,} steps: what the commands do and how to read their results, not how well they do "
+        f"on real data. Logs of every command: {args.output}/seed*/*.log",
+        style="dim",
+        soft_wrap=True,
+    )
     started = time.monotonic()
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     told_apart: dict[str, list[Inclusion]] = defaultdict(list)
@@ -96,9 +108,10 @@ def main() -> None:
     print_table(console, values, args.seeds)
     for method, found in told_apart.items():
         print_inclusion(console, TITLES[method], found)
-    console.print(
-        f"{time.monotonic() - started:.0f} s. Runs, logs and comparisons: {args.output.resolve()}", markup=False
-    )
+    page = Screen(args.output / "seed0", 0).report(args.methods)
+    console.print(f"{time.monotonic() - started:.0f} s. Runs, logs and comparisons: {args.output}", markup=False)
+    console.print(f"Open in a browser: {page}", markup=False, soft_wrap=True)
+    console.print(LOOK_AT, markup=False, soft_wrap=True)
 
 
 class Screen:
@@ -154,6 +167,16 @@ class Screen:
         )  # fmt: skip
         with open(self.folder / "comparison.csv", newline="") as stream:
             return [(row["predictor"], row["metric"], float(row["mean"] or "nan")) for row in csv.DictReader(stream)]
+
+    def report(self, methods: list[str]) -> Path:
+        """Make the report page of all runs and return its path."""
+        runs = [str(self.folder / "runs" / method) for method in methods]
+        self._command(
+            "report", "state_rag.cli", "report", *runs, "--names", *(TITLES[method] for method in methods),
+            "--reference", runs[-1], "--truth", str(self.folder / "truth.json"), "--embeddings",
+            str(self.folder / "embeddings.safetensors"), "-o", str(self.folder.parent / "report"), "--quiet",
+        )  # fmt: skip
+        return self.folder.parent / "report" / "index.html"
 
     def inclusion(self, method: str) -> "Inclusion":
         """Return how much the selector included of either kind of candidate, over the test perturbations."""
