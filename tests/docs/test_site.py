@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_the_citation_file_has_what_the_format_asks_for():
     assert citation["license"] == "MIT"
     assert citation["preferred-citation"]["identifiers"][0]["value"] == "arXiv:2603.07233"
     assert isinstance(citation.get("date-released", date.today()), date)
+
+
+def test_a_source_distribution_has_what_the_documentation_is_made_of():
+    kept = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    files = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile", "README.md"}
+    assert {f"/{name}" for name in {"docs", "state_rag", "tests"} | files} <= set(kept)
 
 
 def test_no_path_of_a_machine_stands_in_the_pages():
