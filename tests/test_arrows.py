@@ -1,4 +1,4 @@
-"""Rooms import one way (README, 'Architecture'), and imports inside functions are no exception."""
+"""Rooms import one way (docs/architecture.md), and imports inside functions are no exception."""
 
 import ast
 from pathlib import Path
