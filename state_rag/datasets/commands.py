@@ -1,10 +1,11 @@
-"""`state-rag data simulate|split|prepare|check`."""
+"""`state-rag data simulate|split|prepare|check`; `quickstart` has a module of its own."""
 
 import argparse
 import shlex
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.quickstart_command import add_quickstart
 from state_rag.datasets.screen_sizes import PRESETS
 from state_rag.settings import RagSettings
 
@@ -28,7 +29,8 @@ _SIMULATE_SIZES = (
 
 
 def add_commands(subparsers: Any) -> None:
-    """Add `data` and its sub-commands."""
+    """Add `quickstart`, and `data` with its sub-commands."""
+    add_quickstart(subparsers)
     data = subparsers.add_parser("data", help="simulate a screen; write, check a split; prepare an h5ad file")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_simulate(commands)
@@ -74,6 +76,11 @@ def _add_split(commands: Any) -> None:
     parser.add_argument(
         "--test-list", metavar="LIST", help="text or JSON file that names the test perturbations (JSON: `val` too)"
     )
+    parser.add_argument(
+        "--single-line",
+        action="store_true",
+        help="hold perturbations of the data's only cell line out; the few-shot fraction of them is all that trains",
+    )
     _add_names(parser)
     parser.add_argument("--name", help="name of the data set in the TOML (default: the file's)")
     parser.add_argument("--seed", type=int, default=0)
@@ -87,6 +94,9 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="h5ad file")
     parser.add_argument("-o", "--output", metavar="OUT", help="default: NAME.prepared.h5ad beside the input")
     _add_names(parser)
+    parser.add_argument(
+        "--one-line", metavar="NAME", help="no column names the cell line: add one, cell_line, with NAME for all cells"
+    )
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found, or added)")
     parser.add_argument(
         "--n-hvgs", type=int, metavar="N", help="genes of X_hvg (default: the file's own choice, else 2000)"
@@ -144,12 +154,13 @@ def run_split(args: argparse.Namespace) -> None:
         pert_col=args.pert_col,
         cell_type_col=args.cell_type_col,
         control=args.control,
+        single_line=args.single_line,
         name=args.name,
         seed=args.seed,
     )
     print(
         f"{args.held_out} held out: {len(split.train)} of its perturbations for training, {len(split.val)} for "
-        f"validation, {len(split.test)} for test; all other cell lines for training"
+        f"validation, {len(split.test)} for test; {'no' if args.single_line else 'all'} other cell lines for training"
     )
     print(f"split  {split.path}")
     _print_next(
@@ -167,6 +178,7 @@ def run_prepare(args: argparse.Namespace) -> None:
         args.output,
         pert_col=args.pert_col,
         cell_type_col=args.cell_type_col,
+        one_line=args.one_line,
         batch_col=args.batch_col,
         control=args.control,
         n_hvgs=args.n_hvgs,

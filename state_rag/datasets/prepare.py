@@ -64,6 +64,7 @@ def prepare(
     *,
     pert_col: str | None = None,
     cell_type_col: str | None = None,
+    one_line: str | None = None,
     batch_col: str | None = None,
     control: str | None = None,
     n_hvgs: int | None = None,
@@ -84,6 +85,8 @@ def prepare(
     pert_col, cell_type_col, batch_col, control
         The obs columns and the control; found by their usual names where left out. Where there is no batch column,
         one is added that puts all cells in one batch.
+    one_line
+        The cell line of all cells, where no column names it: an obs column `cell_line` is added.
     n_hvgs
         Genes of `X_hvg`. Given, `X_hvg` is made anew; left out, an `X_hvg` or a `var["highly_variable"]` in the file
         is kept, and else 2,000 genes (all, if there are fewer) are chosen.
@@ -108,7 +111,9 @@ def prepare(
         raise StateRagError(f"{target}: is the input itself; name another output with -o.")
     if n_hvgs is not None and n_hvgs < 1:
         raise StateRagError(f"--n-hvgs {n_hvgs}: expected at least 1.")
-    names = _find_names(file, pert_col, cell_type_col, batch_col, control)
+    if one_line is not None and cell_type_col is not None:
+        raise StateRagError("--one-line is for files without a column of cell lines; leave it or --cell-type-col out.")
+    names = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
     try:
         adata = anndata.read_h5ad(file)
     except Exception as error:  # noqa: BLE001  # anndata wraps what HDF5 and the parsers raise in types of its own
@@ -117,6 +122,11 @@ def prepare(
             "The file is damaged or not an h5ad file; copy or download it again."
         ) from error
     changes: list[str] = []
+    if one_line is not None:
+        import pandas as pd
+
+        adata.obs[names["cell_type_col"]] = pd.Categorical([one_line] * adata.n_obs)
+        changes.append(f"added obs column {names['cell_type_col']!r}: all cells are of the line {one_line!r}")
     adata = _fix_obs(adata, names, changes)
     _fix_indices(adata, changes)
     _fix_values(adata, file, changes)
@@ -137,12 +147,24 @@ def prepare(
 
 
 def _find_names(
-    path: Path, pert_col: str | None, cell_type_col: str | None, batch_col: str | None, control: str | None
+    path: Path,
+    pert_col: str | None,
+    cell_type_col: str | None,
+    one_line: str | None,
+    batch_col: str | None,
+    control: str | None,
 ) -> dict[str, str]:
     """Return the columns and the control, reading obs only; the batch column may be one that is yet to be added."""
     with open_h5ad(path) as file:
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
-        cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
+        if one_line is None:
+            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
+        else:
+            cell_type_col = REPLOGLE_NAMES["cell_type_col"]
+            if cell_type_col in obs_columns(file):
+                raise StateRagError(
+                    f"{path}: --one-line adds obs column {cell_type_col!r}, and there is one already. Leave it out."
+                )
         if batch_col is not None or any(name in obs_columns(file) for name in BATCH_COLUMNS):
             batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")
         categories, codes = read_column(file, pert_col, "--pert-col")

@@ -109,7 +109,7 @@ def check_split(
         for path in find_data_files(location, f"{split.path}, data set {dataset!r}"):
             files.append(path)
             with open_h5ad(path) as file:
-                _check_readable(file, path, pert_col, cell_type_key, batch_col, embed_key)
+                refuse_unreadable(file, path, pert_col, cell_type_key, batch_col, embed_key)
                 _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert)
     _check_named(split, tally, control_pert)
     _refuse_leaks(split, tally)
@@ -210,10 +210,16 @@ def _expand_braces(pattern: str) -> list[str]:
     return [full for option in group[1].split(",") for full in _expand_braces(head + option.strip() + tail)]
 
 
-def _check_readable(
+def refuse_unreadable(
     file: h5py.File, path: Path, pert_col: str, cell_type_key: str, batch_col: str, embed_key: str | None
 ) -> None:
-    """Refuse files whose layout upstream fails on."""
+    """Refuse an open file whose layout upstream fails on; `embed_key` None stands for X.
+
+    Raises
+    ------
+    StateRagError
+        If a column is missing or not categorical, or upstream cannot read the matrix or the names of the genes.
+    """
     prepare = _PREPARE.format(path=path)
     for column, flag in ((pert_col, "data.kwargs.pert_col"), (cell_type_key, "data.kwargs.cell_type_key")):
         _, codes = read_column(file, column, flag)

@@ -239,7 +239,7 @@ def _check_lines(
     if len(lines) < 2 and not single_line:
         raise StateRagError(
             f"{h5ad}: {held_out!r} is the only cell line, so no other one is left to train on. Leave-one-cell-type-out "
-            "needs data of two lines or more; to hold perturbations of this line out, give --single-line --few-shot 0.8."
+            "needs data of two lines or more; to hold out perturbations of it, give --single-line --few-shot 0.8."
         )
     if single_line and len(lines) > 1:
         raise StateRagError(

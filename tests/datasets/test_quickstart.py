@@ -1,0 +1,152 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from state_rag.cli import main
+from state_rag.datasets.quickstart import plan
+from state_rag.datasets.quickstart_script import hydra_value, script
+from state_rag.errors import StateRagError
+from tests.datasets.helpers import make_adata
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Return a function that writes cells and returns the path; no embeddings are at the usual places."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATE_RAG_GENEPT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def save(adata, name="cells.h5ad"):
+        adata.write_h5ad(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def found(place, **said):
+    made = plan(place, **said)
+    return made.perturbation.value, made.control.value, made.line.value, made.batch.value
+
+
+def test_usual_names_are_found(write):
+    assert found(write(make_adata())) == ("perturbation", "ctrl", "cell_type", "batch")
+
+
+def test_what_is_found_does_not_depend_on_how_columns_and_values_are_stored(write):
+    usual = make_adata()
+    plain = usual.copy()
+    for column in plain.obs:
+        plain.obs[column] = plain.obs[column].astype(str)
+    plain.X = plain.X.toarray()
+    assert found(write(usual, "a.h5ad")) == found(write(plain, "b.h5ad"))
+
+
+def test_names_that_nobody_else_uses_are_found_among_many_columns(write):
+    cells = make_adata()
+    renames = {"perturbation": "target gene", "cell_type": "CellLine.name", "batch": "10x lane"}
+    cells.obs = cells.obs.rename(columns=renames)
+    rng = np.random.default_rng(0)
+    for number in range(45):
+        cells.obs[f"score_{number}"] = rng.normal(size=cells.n_obs)
+    place = write(cells)
+    assert found(place) == ("target gene", "ctrl", "CellLine.name", "10x lane")
+    text = script(plan(place))
+    assert "--pert-col 'target gene'" in text
+    assert "--cell-type-col CellLine.name" in text
+
+
+@pytest.mark.parametrize("control", ["NT", "DMSO", "Vehicle", "non_targeting", "CTRL", "neg-ctrl"])
+def test_controls_in_any_spelling(write, control):
+    cells = make_adata()
+    cells.obs["perturbation"] = cells.obs["perturbation"].cat.rename_categories({"ctrl": control})
+    assert found(write(cells))[1] == control
+
+
+def test_without_a_control_the_place_and_the_option_are_shown(write):
+    cells = make_adata()
+    cells.obs["perturbation"] = cells.obs["perturbation"].cat.rename_categories({"ctrl": "XYZ1"})
+    text = script(plan(write(cells)))
+    assert "--control CONTROL" in text
+    assert "name it with --control" in text
+    assert "--control XYZ1" in script(plan(write(cells), control="XYZ1"))
+
+
+def test_without_any_label_every_part_is_a_place_to_fill(write):
+    bare = ad.AnnData(np.ones((6, 3), np.float32), obs=pd.DataFrame(index=list("abcdef")))
+    text = script(plan(write(bare)))
+    assert "PERTURBATION_COLUMN" in text
+    assert "name it with --pert-col" in text
+
+
+def test_one_context_holds_perturbations_out(write):
+    cells = make_adata()
+    one = cells[cells.obs["cell_type"] == "k562"].copy()
+    made = plan(write(one))
+    assert made.single_line
+    assert made.held_out == "k562"
+    assert "--single-line" in script(made)
+
+
+def test_counts_are_told_from_log_normalised_values_and_prepared(write):
+    assert "is counts" in script(plan(write(make_adata(counts=True)))) or plan(write(make_adata(counts=True))).prepare
+    ready = make_adata()
+    ready.obsm["X_hvg"] = ready.X.toarray().astype(np.float32)
+    made = plan(write(ready))
+    assert not made.prepare
+    assert "data prepare" not in script(made)
+    assert "data.kwargs.embed_key" not in script(made)
+
+
+def test_perturbations_that_are_genes_ask_for_genept_and_drugs_for_texts(write):
+    genes = script(plan(write(make_adata())))
+    assert "GenePT_gene_embedding_ada_text.pickle" in genes
+    drugs = make_adata()
+    names = {"AARS": "imatinib 1.0uM", "KARS": "sirolimus 0.1uM", "WARS": "dasatinib 5uM", "RPL3": "bosutinib 5uM"}
+    drugs.obs["perturbation"] = drugs.obs["perturbation"].cat.rename_categories(names)
+    assert "embeddings build" in script(plan(write(drugs)))
+
+
+def test_numbers_as_labels_are_prepared(write):
+    cells = make_adata()
+    cells.obs["perturbation"] = np.arange(cells.n_obs) % 4
+    made = plan(write(cells), pert_col="perturbation")
+    assert any("stored as numbers" in reason for reason in made.prepare)
+
+
+def test_the_matrix_is_not_loaded(write):
+    wide = sparse.random(50, 200_000, density=1e-4, format="csr", dtype=np.float32, rng=0)
+    cells = make_adata(n_cells=50)
+    made = plan(write(ad.AnnData(wide, obs=cells.obs)))
+    assert made.look.n_genes == 200_000
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"pert_col": "perturbatoin"}, "--pert-col perturbatoin: no such obs column.*close spellings.*perturbation"),
+        ({"control": "DMSO"}, "--control DMSO: no such label.*There are: AARS"),
+        ({"held_out": "hela"}, "--held-out hela: no such label.*a549"),
+    ],
+)
+def test_what_the_user_says_must_be_there(write, said, message):
+    with pytest.raises(StateRagError, match=message):
+        plan(write(make_adata()), **said)
+
+
+@pytest.mark.parametrize("value", ["plain", "a b", "it's", "0", "true", "a,b", "x=1", "${y}", "end\\", "T.cell 1"])
+def test_a_value_passes_hydra_unchanged(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    (parsed,) = OverridesParser.create().parse_overrides([f"key={hydra_value(value)}"])
+    assert OmegaConf.create({"key": parsed.value()})["key"] == value
+
+
+def test_the_command_prints_a_script_and_writes_nothing(write, capsys, tmp_path):
+    place = write(make_adata())
+    before = sorted(tmp_path.iterdir())
+    assert main(["quickstart", str(place)]) == 0
+    assert capsys.readouterr().out.startswith("#!/bin/sh -e\n")
+    assert sorted(tmp_path.iterdir()) == before
