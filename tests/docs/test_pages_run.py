@@ -31,7 +31,7 @@ def run_page(page, folder):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=400,
             check=False,
         )
         if finished.returncode:
@@ -50,13 +50,13 @@ def first_day(build_once):
     return build_once("first-day", make)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_and_the_tutorial_run_and_write_what_they_say(first_day):
     for name in ("split.toml", "runs/ptrag/config.yaml", "report/index.html", "tables/comparison.csv"):
         assert (first_day / name).exists(), name
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(page, first_day, tmp_path):
     folder = tmp_path / "day"
