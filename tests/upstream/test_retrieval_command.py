@@ -10,8 +10,8 @@ import yaml
 
 from state_rag.cli import main
 from state_rag.upstream.retrieval_command import without_remarks_on_log1p
-from tests.evaluation.made_up import CONTROL, HELD_OUT, make_run, make_screen, write_retrieval
 from tests.analysis.test_ablation import ablated
+from tests.evaluation.made_up import CONTROL, HELD_OUT, make_run, make_screen, write_retrieval
 
 
 @pytest.fixture(scope="module")
