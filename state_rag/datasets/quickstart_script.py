@@ -55,15 +55,17 @@ def script(found: Plan, embeddings: str | None = None) -> str:
     Raises
     ------
     StateRagError
-        If the file of embeddings that was named is not there.
+        If the file of embeddings that was named is not there or cannot be read.
     """
-    lines = ["#!/bin/sh -e", *_findings(found), ""]
-    lines += _commands(found, embeddings)
+    commands = _commands(found, embeddings)  # first, since it adds remarks on the embeddings to the findings
+    lines = ["#!/bin/sh -e", *_findings(found), "", *commands]
     return "\n".join(part for line in lines for part in _wrapped(line)) + "\n"
 
 
 def _wrapped(line: str) -> list[str]:
-    """Return a long comment as several lines."""
+    """Return a long comment as several lines, and one that holds a line break, as a name may, as comments only."""
+    if line.startswith("#"):
+        line = " ".join(line.splitlines())
     if not line.startswith("# ") or len(line) <= _WIDTH:
         return [line]
     start = re.match(r"# (?:\d\. |NOTE: )?", line)
@@ -226,7 +228,7 @@ def _embeddings(found: Plan, given: str | None, data: Path, pert: str) -> tuple[
     made = "embeddings.safetensors"
     columns = "" if pert == "gene" else f" --pert-col {_word(pert)}"
     if path is not None:
-        known = _known(found, path)
+        known = _known(found, path, asked_for=given is not None)
         if path.suffix == ".safetensors":
             return str(path), known, []
         return (
@@ -260,7 +262,7 @@ def _embeddings(found: Plan, given: str | None, data: Path, pert: str) -> tuple[
     )
 
 
-def _known(found: Plan, path: Path) -> int | None:
+def _known(found: Plan, path: Path, asked_for: bool) -> int | None:
     """Return how many of the perturbations a small embedding file knows; a large one is not read."""
     labels = found.look.columns.get(found.perturbation.value or "")
     if labels is None or path.stat().st_size > _SMALL_TABLE:
@@ -269,6 +271,8 @@ def _known(found: Plan, path: Path) -> int | None:
     try:
         table = read_embeddings(path, progress=False, zeros="drop")
     except StateRagError as error:
+        if asked_for:
+            raise
         found.remarks.append(f"The embeddings found cannot be used: {error}")
         return None
     known = sum(name in table for name in names)

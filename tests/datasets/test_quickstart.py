@@ -57,6 +57,13 @@ def test_names_that_nobody_else_uses_are_found_among_many_columns(write):
     assert "--cell-type-col CellLine.name" in text
 
 
+def test_a_name_with_a_line_break_stays_within_the_comments(write):
+    cells = make_adata()
+    cells.obs["cell_line\nrm -r x"] = cells.obs["cell_type"].astype(str) + "\nrm"
+    findings = script(plan(write(cells))).partition("\n\n")[0]
+    assert all(line.startswith("#") for line in findings.splitlines())
+
+
 @pytest.mark.parametrize("control", ["NT", "DMSO", "Vehicle", "non_targeting", "CTRL", "neg-ctrl"])
 def test_controls_in_any_spelling(write, control):
     cells = make_adata()
@@ -133,6 +140,21 @@ def test_the_matrix_is_not_loaded(write):
 def test_what_the_user_says_must_be_there(write, said, message):
     with pytest.raises(StateRagError, match=message):
         plan(write(make_adata()), **said)
+
+
+def test_perturbations_without_an_embedding_are_named_among_the_findings(write, tmp_path):
+    (tmp_path / "mine.csv").write_text("AARS,1,2\nKARS,2,1\n")
+    text = script(plan(write(make_adata())), str(tmp_path / "mine.csv"))
+    findings, _, commands = text.partition("\n\n")
+    assert "# NOTE: mine.csv has no embedding for" in findings
+    assert "embeddings convert" in commands
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256))], ids=["empty", "binary"])
+def test_embeddings_that_are_named_and_cannot_be_read_are_refused(write, tmp_path, content):
+    (tmp_path / "mine.npz").write_bytes(content)
+    with pytest.raises(StateRagError, match="mine.npz"):
+        script(plan(write(make_adata())), str(tmp_path / "mine.npz"))
 
 
 @pytest.mark.parametrize("value", ["plain", "a b", "it's", "0", "true", "a,b", "x=1", "${y}", "end\\", "T.cell 1"])
