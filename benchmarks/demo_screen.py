@@ -95,20 +95,27 @@ def main() -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting")
+
+        def say(step: str) -> None:
+            progress.update(task, description=step)
+            if not console.is_terminal:  # a log shows no spinner
+                console.print(f"{time.monotonic() - started:4.0f} s  {step}", markup=False, soft_wrap=True)
+
         for seed in range(args.seeds):
             screen = Screen(args.output / f"seed{seed}", seed)
-            screen.prepare(lambda text: progress.update(task, description=text))
+            screen.prepare(say)
             for method in args.methods:
-                screen.run(method, args.steps, lambda text: progress.update(task, description=text))
-            progress.update(task, description=f"seed {seed}: comparing")
+                screen.run(method, args.steps, say)
+            say(f"seed {seed}: comparing")
             for predictor, metric, mean in screen.compare(args.methods):
                 values[predictor, metric].append(mean)
             for method in filter(args.methods.__contains__, SELECTING):
                 told_apart[method].append(screen.inclusion(method))
+        say("drawing the report of seed 0")
+        page = Screen(args.output / "seed0", 0).report(args.methods)
     print_table(console, values, args.seeds)
     for method, found in told_apart.items():
         print_inclusion(console, TITLES[method], found)
-    page = Screen(args.output / "seed0", 0).report(args.methods)
     console.print(f"{time.monotonic() - started:.0f} s. Runs, logs and comparisons: {args.output}", markup=False)
     console.print(f"Open in a browser: {page}", markup=False, soft_wrap=True)
     console.print(LOOK_AT, markup=False, soft_wrap=True)
