@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
-from state_rag.settings import Mode
+from state_rag.settings import modes
 
 STATUSES = ("waiting", "running", "finished", "failed")
 FORMAT = 1
@@ -132,7 +132,7 @@ def _from_values(folder: Path, values: Mapping[str, Any]) -> Job:
     if values["format"] != FORMAT:
         raise ValueError(f"format {values['format']}, expected {FORMAT}")
     known = {field.name: values[field.name] for field in fields(Job)}
-    if known["status"] not in STATUSES or known["method"] not in get_args(Mode):
+    if known["status"] not in STATUSES or known["method"] not in modes():
         raise ValueError(f"status {known['status']!r}, method {known['method']!r}")
     for name in _FOLDERS:
         known[name] = None if known[name] is None else folder / known[name]

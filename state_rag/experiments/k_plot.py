@@ -10,7 +10,7 @@ from state_rag.experiments.methods import TITLES
 from state_rag.metrics.registry import Metric
 from state_rag.plot.style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW
 
-COLORS = dict(zip(TITLES.values(), (GREEN, PINK, ORANGE, RED, BLUE), strict=True))
+COLORS = dict(zip(TITLES.values(), (GREEN, PINK, ORANGE, RED, BLUE), strict=False))
 VARIANTS = (SKY, YELLOW)
 """For methods of another name, after the colours above that the picture does not need."""
 

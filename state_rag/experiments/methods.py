@@ -8,14 +8,13 @@ from pathlib import PurePath
 from state_rag.errors import StateRagError
 from state_rag.experiments.fingerprint import NO_EFFECT, UNUSED
 from state_rag.experiments.jobs import Job
+from state_rag.retrieval.modes import MODES
 from state_rag.settings import Mode
 
 TITLES: dict[Mode, str] = {
     "none": "STATE",
     "genept": "STATE+GenePT",
-    "vanilla": "vanilla RAG",
-    "hidden": "hidden-space RAG",
-    "differentiable": "PT-RAG",
+    **{name: mode.title for name, mode in MODES.items()},
 }
 """Names of the methods, in the order of the paper's tables."""
 
@@ -81,9 +80,8 @@ def methods_of(jobs: Iterable[Job]) -> dict[str, Method]:
             for key, value in values[job.name].items()
             if len(seen[job.preset].get(key, ())) > 1
         ]
-        mode: Mode = job.method  # type: ignore[assignment]
-        name = TITLES[mode] + (f" ({', '.join(told)})" if told else "")
-        found[job.name] = Method(name, mode, job.topk, job.preset)
+        name = TITLES[job.method] + (f" ({', '.join(told)})" if told else "")
+        found[job.name] = Method(name, job.method, job.topk, job.preset)
     return found
 
 

@@ -20,8 +20,6 @@ from state_rag.experiments.plan import Plan
 from state_rag.experiments.progress import Progress
 from state_rag.experiments.run_job import current, is_finished, score
 
-_TITLES = {str(mode): title for mode, title in TITLES.items()}
-
 SHOWN_ELSEWHERE = ("rag", "held_out", "training.topk_rag", "seed")
 """Keys that have a column of their own."""
 
@@ -195,7 +193,7 @@ def _print_table(console: Console, title: str, rows: Sequence[tuple[Job, dict[st
     table = Table(title=title, title_justify="left", box=SIMPLE)
     own: dict[str, Callable[[Job], str]] = {
         "job": lambda job: job.name,
-        "method": lambda job: _TITLES[job.method],
+        "method": lambda job: TITLES[job.method],
         "line": lambda job: job.held_out,
         "K": lambda job: "-" if job.topk is None else str(job.topk),
         "seed": lambda job: str(job.seed),

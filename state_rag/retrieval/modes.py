@@ -24,12 +24,15 @@ class Mode:
         Where its class is, ``module:Class``, or the class itself.
     part
         What the module is called in the model, and so how its keys in a checkpoint begin.
+    title
+        What a column of results is headed with.
     flags
         The published flags that mean this mode, which `training.rag_mode` must not contradict.
     """
 
     retriever: str | type[Retriever]
     part: str
+    title: str
     flags: Mapping[str, bool] = field(default_factory=lambda: {"differentiable_rag": False})
 
     def load(self) -> type[Retriever]:
@@ -44,14 +47,18 @@ MODES: dict[str, Mode] = {
     "vanilla": Mode(
         "state_rag.retrieval.attention:CandidateAttention",
         "attention",
+        "vanilla RAG",
         {"differentiable_rag": False, "retrieve_than_predict": True},
     ),
     "hidden": Mode(
         "state_rag.retrieval.hidden:HiddenSpaceRetrieval",
         "hidden",
+        "hidden-space RAG",
         {"differentiable_rag": False, "retrieve_than_predict": False},
     ),
-    "differentiable": Mode("state_rag.retrieval.selector:CandidateSelector", "selector", {"differentiable_rag": True}),
+    "differentiable": Mode(
+        "state_rag.retrieval.selector:CandidateSelector", "selector", "PT-RAG", {"differentiable_rag": True}
+    ),
 }
 """Every way to retrieve, by the name that `training.rag_mode` takes."""
 

@@ -88,7 +88,7 @@ def test_own_splits_are_found_by_the_line_and_not_copied(in_screen, tmp_path, li
     assert plan.split == tmp_path / "splits" / "hepg2.toml"
     assert f"data.kwargs.toml_config_path={plan.split}" in plan.job.overrides
     assert not (tmp_path / "x" / "splits").exists()
-    assert "k562.toml: no such split" in listing.errors[0][1]
+    assert "k562.toml: no such file" in listing.errors[0][1]
 
 
 def test_the_line_of_an_own_split_is_read_from_it_and_must_be_the_one_asked_for(plan):
