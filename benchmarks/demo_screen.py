@@ -9,7 +9,9 @@ mislead (see `state-rag data simulate`); hepg2 is held out with 30 % of its pert
 
 `ptrag` is the preset `rag=ptrag`; `published` is PT-RAG as published (`training.rag=true` alone), but for K = 10, since
 the base has only 60 perturbations. The screen is the default of `simulate`. The small model, sets of 16 cells, the
-loader process and the number of steps are what the time allows.
+loader process and the number of steps are what the time allows. Each process computes in one thread unless
+`OMP_NUM_THREADS` says otherwise: with a model this small more threads mostly wait for each other, above all where the
+cores have other work.
 
 The second table gives the mean inclusion of true module mates and of misleading neighbours among the candidates of
 the test perturbations, the mean text similarity of either kind in brackets, and the difference within a query with
@@ -20,6 +22,7 @@ import argparse
 import csv
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -206,8 +209,10 @@ class Screen:
     def _command(self, name: str, module: str, *arguments: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"{name}.log"
+        command = [sys.executable, "-m", module, *arguments]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
         with open(log, "w") as stream:
-            done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=stream, stderr=subprocess.STDOUT)
+            done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
         if done.returncode:
             tail = "\n".join(log.read_text().splitlines()[-5:])
             raise StateRagError(f"`python -m {module} {' '.join(arguments)}` failed. The end of {log}:\n{tail}")

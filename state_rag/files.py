@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,46 @@ def read_text(
         raise StateRagError(f"{said} is no text file; expected {_kind(wanted, suffixes)}.") from error
     except OSError as error:
         raise StateRagError(f"{f'{option} {path}'.lstrip()} cannot be read: {reason(error)}.") from error
+
+
+@contextmanager
+def damage_told(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
+    """Turn what a reader raises for a damaged file that a command wrote into an error that names it.
+
+    Parameters
+    ----------
+    path
+        The file that is read inside.
+    remedy
+        What to do about it, a sentence.
+
+    Raises
+    ------
+    StateRagError
+        If the reader fails.
+
+    Examples
+    --------
+    >>> import json
+    >>> try:
+    ...     with damage_told("summary.json", "Evaluate again."):
+    ...         json.loads("{")["notes"]
+    ... except StateRagError as error:
+    ...     print(str(error).partition(" (")[0])
+    summary.json cannot be read: it is damaged or incomplete
+    """
+    try:
+        yield
+    except StateRagError:
+        raise
+    except UnicodeDecodeError as error:
+        raise StateRagError(f"{path} cannot be read: it is damaged, and no text. {remedy}") from error
+    except OSError as error:
+        raise StateRagError(f"{path} cannot be read: {reason(error)}. {remedy}") from error
+    except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = "" if "pickle" in said else f" ({said})"
+        raise StateRagError(f"{path} cannot be read: it is damaged or incomplete{said}. {remedy}") from error
 
 
 def _kind(wanted: str, suffixes: Sequence[str]) -> str:

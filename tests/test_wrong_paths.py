@@ -19,6 +19,8 @@ FILES = {
         for suffix in ("npz", "pickle", "pt", "parquet", "safetensors", "csv")
     },
     "embeddings neighbours": (["embeddings", "neighbours", "A", "{}"], "csv"),
+    "quickstart": (["quickstart", "{}"], "h5ad"),
+    "quickstart --embeddings": (["quickstart", "{screen}", "--embeddings", "{}"], "npz"),
     "data split": (["data", "split", "{}", "--held-out", "a", "-o", "out.toml"], "h5ad"),
     "data split --test-list": (
         ["data", "split", "{screen}", "--held-out", "{line}", "-o", "out.toml", "--test-list", "{}"],
@@ -51,6 +53,8 @@ OUTPUTS = {
     "data split -o": ["data", "split", "{screen}", "--held-out", "{line}", "-o", "{}"],
     "data simulate": ["data", "simulate", "{}", "--preset", "small"],
     "report -o": ["report", "{run}", "--quiet", "-o", "{}"],
+    "retrieval -o": ["retrieval", "{run}", "--quiet", "-o", "{}"],
+    "gge --output": ["gge", "--real", "{screen}", "--generated", "{screen}", "--conditions", "gene", "--output", "{}"],
     "compare -o": ["compare", "{run}", "--quiet", "-o", "{}"],
 }
 
@@ -97,6 +101,40 @@ def test_what_is_no_such_file_is_refused_by_what_is_expected(name, kind, answer)
     if kind == "folder":
         assert "is a folder" in message or f"folder/a.{suffix}" in message  # `data split` takes a folder of files
         assert re.search(rf"a\.{suffix}|7 in all", message)
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    return run
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty", "binary"])
+@pytest.mark.parametrize(
+    ("inside", "command"),
+    [
+        ("config.yaml", "evaluate"),
+        ("config.yaml", "retrieval"),
+        ("eval_last.ckpt/adata_pred.h5ad", "evaluate --force"),
+        ("eval_last.ckpt/adata_real.h5ad", "evaluate --force"),
+        ("eval_last.ckpt/retrieval_info.csv", "retrieval"),
+        ("eval_last.ckpt/gge/results.csv", "compare"),
+        ("eval_last.ckpt/gge/baselines.csv", "evaluate"),
+        ("eval_last.ckpt/gge/profiles.npz", "report -o rep"),
+        ("version_0/metrics.csv", "report -o rep"),
+    ],
+)
+def test_what_is_damaged_within_a_run_is_named(inside, command, kind, evaluated, answer, tmp_path):
+    copy = shutil.copytree(evaluated, tmp_path / "copy")
+    (copy / inside).unlink(missing_ok=True)
+    (copy / inside).parent.mkdir(exist_ok=True)
+    if kind == "folder":
+        (copy / inside).mkdir()
+    else:
+        (copy / inside).write_bytes(b"" if kind == "empty" else bytes(range(256)) * 9)
+    verb, *options = command.split()
+    message = answer([verb, str(copy), "--quiet", *options], "")
+    assert inside.split("/")[-1] in message or "holds no run" in message or "no predictions" in message
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.errors import StateRagError
+from state_rag.files import damage_told
 from state_rag.progress import track
 
 INCLUDED_ABOVE = 0.5
@@ -81,7 +82,7 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
     path = existing_records(path)
     sums: dict[tuple[str, str], dict[str, list[float]]] = {}
     cells: dict[tuple[str, str], int] = {}
-    with open(path, newline="", encoding="utf-8") as stream:
+    with damage_told(path, "Predict again."), open(path, newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         if missing := [name for name in NEEDED if name not in (reader.fieldnames or ())]:
             raise StateRagError(f"{path}: no column '{missing[0]}'; it has {', '.join(reader.fieldnames or ['none'])}")

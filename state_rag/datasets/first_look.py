@@ -142,8 +142,8 @@ def look_at(path: str | os.PathLike[str]) -> FirstLook:
 
 def _column(file: h5py.File, name: str) -> Column | str:
     """Return a column of labels, or why it is none."""
-    node = file["obs"][name]
     try:
+        node = file["obs"][name]
         is_text = _is_text(file, node)
         if not (isinstance(node, h5py.Group) and "categories" in node) and (why := _no_labels(node)):
             return why

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from state_rag.errors import StateRagError
+from state_rag.files import existing_file
 from state_rag.names import listing
 
 ENVIRONMENT = "STATE_RAG_GENEPT"
@@ -38,8 +39,8 @@ def find_embeddings(path: str | os.PathLike[str] | None, environ: Mapping[str, s
     Raises
     ------
     StateRagError
-        The file named does not exist (no other place is tried then), or none was named and none is at a default place;
-        the message lists the ways of getting embeddings.
+        The file named does not exist or is empty (no other place is tried then), or none was named and none is at a
+        default place; the message lists the ways of getting embeddings.
     """
     if path is not None and str(path):
         return _existing(str(path), "the embedding file that was asked for")
@@ -74,4 +75,4 @@ def _existing(named: str, what: str) -> Path:
         return inside
     if not path.is_file():
         raise StateRagError(f"{path}: {what} does not exist (looked from {Path.cwd()}).\n{WAYS}")
-    return path
+    return existing_file(path, what)

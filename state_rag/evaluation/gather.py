@@ -1,7 +1,6 @@
 """What `evaluate`, `compare` and `report` share: take or make each run's evaluation, and put them beside each other."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.real_side import refuse_other_real_cells
-from state_rag.evaluation.results import SUMMARY, definitions, load_tables
+from state_rag.evaluation.results import definitions, load_summary, load_tables
 from state_rag.evaluation.run_evaluation import Request
 from state_rag.evaluation.runs import Run, find_run
 from state_rag.evaluation.same_footing import SAME_FOOTING, on_same_footing
@@ -201,7 +200,8 @@ def predictors(name: str, folder: Path, no_baselines: bool = False) -> dict[str,
 
 def notes(folder: Path) -> Mapping[str, Any]:
     """Return what an evaluation counted."""
-    return json.loads((folder / SUMMARY).read_text())["metadata"]["notes"]
+    found: Mapping[str, Any] = load_summary(folder)["metadata"]["notes"]
+    return found
 
 
 def remarks(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from state_rag.datasets.h5ad import open_h5ad
 from state_rag.effects.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import evaluate_pair
 from state_rag.evaluation.settings import Settings
-from state_rag.files import existing_file
+from state_rag.files import existing_file, writable_folder
 from state_rag.metrics.gge import METRIC_CLASSES, Prepared, forget, use
 from state_rag.metrics.registry import BY_NAME
 
@@ -93,13 +93,14 @@ def run_command(arguments: list[str], columns: Columns) -> None:
     Raises
     ------
     StateRagError
-        If a file is missing or something else.
+        If a file is missing or something else, or nothing can be written to the folder of the results.
     """
     with repaired_command():
         parsed = gge.cli.create_parser().parse_args(arguments)
         for option, path in (("--real", parsed.real), ("--generated", parsed.generated)):
             existing_file(path, "an h5ad file", (".h5ad", ".h5"), option)
             open_h5ad(path).close()
+        writable_folder(parsed.output, "--output")
         ours = [name for name in parsed.metrics or [] if name in METRIC_CLASSES or name == "all"]
         if ours:
             prepare(parsed.real, parsed.generated, columns)

@@ -1,7 +1,6 @@
 """Were two evaluations scored on the same real cells? If not, their values may not stand in one table."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import pandas as pd
 
 from state_rag.errors import StateRagError
 from state_rag.evaluation.evaluate import MODEL, Evaluation
-from state_rag.evaluation.results import PROFILES, SUMMARY, load_tables
+from state_rag.evaluation.results import AGAIN, PROFILES, load_summary, load_tables
+from state_rag.files import damage_told
 from state_rag.metrics.row_blocks import row_blocks
 
 MADE_UP = "feature_"
@@ -99,7 +99,7 @@ def _rows(summary: dict[str, Any]) -> str:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / SUMMARY).read_text())
+    return load_summary(folder)
 
 
 def _real_cells(folder: Path) -> pd.Series:
@@ -123,7 +123,7 @@ class _Profiles:
 
 
 def _means(path: Path) -> Iterator[tuple[tuple[str, str | None], np.ndarray]]:
-    with np.load(path, allow_pickle=False) as stored:
+    with damage_told(path, AGAIN), np.load(path, allow_pickle=False) as stored:
         for number, line in enumerate(map(str, stored["lines"])):
             yield (line, None), stored[f"{number}/control"]
             for name, row in zip(stored[f"{number}/perturbations"], stored[f"{number}/real"], strict=True):
@@ -131,7 +131,7 @@ def _means(path: Path) -> Iterator[tuple[tuple[str, str | None], np.ndarray]]:
 
 
 def _genes(path: Path) -> list[str]:
-    with np.load(path, allow_pickle=False) as stored:
+    with damage_told(path, AGAIN), np.load(path, allow_pickle=False) as stored:
         return [str(name) for name in stored["features"]]
 
 

@@ -5,6 +5,7 @@ profiles that plots are drawn from. `save` writes them.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,39 @@ import pandas as pd
 
 from state_rag.effects.line_profiles import LineProfiles
 from state_rag.errors import StateRagError
+from state_rag.files import damage_told
 from state_rag.metrics.registry import BY_NAME, Metric
 
 SUMMARY = "summary.json"
 """The file that makes a results folder complete."""
 PROFILES = "profiles.npz"
+AGAIN = "Evaluate again with --force."
+
+
+def load_summary(folder: Path) -> dict[str, Any]:
+    """Read back the summary of a finished evaluation."""
+    with damage_told(folder / SUMMARY, AGAIN):
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        if not isinstance(summary["metadata"], dict):
+            raise ValueError("no metadata")
+    return summary
+
+
+def _load_table(path: Path, words: Iterable[str]) -> pd.DataFrame:
+    # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
+    with damage_told(path, AGAIN):
+        return pd.read_csv(
+            path, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""], float_precision="round_trip"
+        )
 
 
 def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Read back the model's rows, the baselines' rows and the summary."""
     if not (folder / SUMMARY).is_file():
         raise StateRagError(f"{folder}: no finished evaluation here; make one with `state-rag evaluate`")
-    summary = json.loads((folder / SUMMARY).read_text())
+    summary = load_summary(folder)
     words = ("predictor", "perturbation", "cell_line", "condition_key", *summary.get("condition_columns", ()))
-    # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
-    model, baselines = (
-        pd.read_csv(
-            folder / name,
-            dtype=dict.fromkeys(words, str),
-            keep_default_na=False,
-            na_values=[""],
-            float_precision="round_trip",
-        )
-        for name in ("results.csv", "baselines.csv")
-    )
+    model, baselines = (_load_table(folder / name, words) for name in ("results.csv", "baselines.csv"))
     return model, baselines, summary
 
 
@@ -44,7 +54,7 @@ def definitions(folders: list[Path]) -> dict[str, Metric]:
     """Return the metrics that all of the evaluations have, by name, those that are not in the registry included."""
     found: dict[str, Metric] | None = None
     for folder in folders:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = load_summary(folder)
         here = {
             name: BY_NAME.get(name) or Metric(name, entry["label"], entry["higher_is_better"], "raw", "genes", _stored)
             for name, entry in summary["metadata"]["definitions"].items()
@@ -62,7 +72,7 @@ def load_profiles(folder: Path) -> tuple[dict[str, LineProfiles], list[str]]:
     path = folder / PROFILES
     if not path.is_file():
         raise StateRagError(f"{path}: no such file; run `state-rag evaluate --force` once more")
-    with np.load(path, allow_pickle=False) as stored:
+    with damage_told(path, AGAIN), np.load(path, allow_pickle=False) as stored:
         lines = [str(line) for line in stored["lines"]]
         names = ("real", "predicted", "degs", "control", "own_control")
         profiles = {

@@ -14,6 +14,7 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.feature_names import names_in_file
 from state_rag.errors import StateRagError
+from state_rag.files import read_text
 from state_rag.run_folders import CONFIG, find_run_folder
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Ru
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(read_text(path, "the configuration of a `state tx train` run"))
     except yaml.YAMLError as error:
         raise StateRagError(f"{path}: not valid YAML ({error})") from error
     if not isinstance(config, dict):

@@ -11,6 +11,7 @@ import pandas as pd
 from state_rag.analysis.ablation_files import SwitchedOff
 from state_rag.evaluation.compare import Comparison
 from state_rag.evaluation.runs import Run
+from state_rag.files import damage_told
 from state_rag.metrics import glossary
 from state_rag.metrics.registry import BY_NAME, Metric
 from state_rag.plot import figures
@@ -165,14 +166,19 @@ def _curves(report: Report, runs: Mapping[str, Run]) -> None:
             report.picture(file, figures.learning_curves(with_it, column), f"{column} as logged during training.")
 
 
+def _logged(path: Path) -> pd.DataFrame:
+    with damage_told(path, "Move it away, and the report is made without learning curves."):
+        return pd.read_csv(path)
+
+
 def logged_values(folder: Path) -> pd.DataFrame | None:
     """Return what a run logged last, with what was set aside each time that its training went on."""
     last = max(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime, default=None)
     if last is None:
         return None
-    parts = [pd.read_csv(last)]
+    parts = [_logged(last)]
     for path in last.parent.glob("metrics_to_step_*.csv"):
-        earlier, step = pd.read_csv(path), int(path.stem.rpartition("_")[2])
+        earlier, step = _logged(path), int(path.stem.rpartition("_")[2])
         parts.append(earlier[earlier["step"] < step] if "step" in earlier else earlier)
     together = pd.concat(parts, ignore_index=True)
     return together.sort_values("step", kind="stable", ignore_index=True) if "step" in together else together

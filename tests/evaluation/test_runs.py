@@ -37,7 +37,7 @@ def test_a_run_without_predictions_says_how_to_make_them(runs, tmp_path):
     shutil.copy(runs["good"] / "config.yaml", tmp_path)
     with pytest.raises(StateRagError, match="state tx predict --output-dir"):
         find_run(tmp_path)
-    with pytest.raises(StateRagError, match="is not a folder"):
+    with pytest.raises(StateRagError, match="does not exist"):
         find_run(tmp_path / "none")
 
 
