@@ -1,0 +1,153 @@
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from state_rag.datasets.perturbation_draws import (
+    PAIR_CLASSES,
+    draw_folds,
+    draw_pairs,
+    draw_share,
+    members_of,
+    of_lists,
+    pair_class,
+    pairs_for,
+)
+from state_rag.errors import StateRagError
+
+CONTROL = "control"
+GENES = [f"G{i}" for i in range(12)]
+
+
+@st.composite
+def screens(draw, least=6):
+    """Labels of a screen: singles, pairs of genes that need not be singles, and singles written as a pair with control."""
+    singles = draw(st.sets(st.sampled_from(GENES), min_size=2))
+    pairs = draw(st.sets(st.tuples(st.sampled_from(GENES), st.sampled_from(GENES)), max_size=14))
+    odd = draw(st.sets(st.sampled_from(GENES), max_size=2))
+    names = {*singles, *(f"{a}+{b}" for a, b in pairs), *(f"{CONTROL}+{gene}" for gene in odd)}
+    assume(len(names) >= least)
+    return sorted(names)
+
+
+def partition(draw, names):
+    parts = [draw.train, draw.val, draw.test, draw.aside]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert draw.train
+    assert draw.test
+    assert draw.val
+    return draw
+
+
+def contains(name, other):
+    """By loops over the parts of two labels."""
+    parts = [part for part in name.split("+") if part != CONTROL]
+    return all(part in parts for part in other.split("+") if part != CONTROL)
+
+
+@given(names=screens(), share=st.floats(0.01, 0.4), seed=st.integers(0, 50))
+def test_a_share_is_a_partition_and_no_training_label_contains_a_tested_one(names, share, seed):
+    try:
+        drawn = partition(draw_share(names, CONTROL, share, 0.1, seed), names)
+    except StateRagError as error:
+        assert "is left to train on" in str(error)
+        return
+    assert drawn == draw_share(list(reversed(names)), CONTROL, share, 0.1, seed)
+    assert len(drawn.test) == max(1, round(share * len(names)))
+    for tested in drawn.test:
+        assert not [name for name in drawn.train if contains(name, tested)]
+    for name in drawn.aside:
+        assert any(contains(name, tested) for tested in drawn.test)
+
+
+@given(names=screens(), folds=st.integers(2, 6), seed=st.integers(0, 50))
+def test_folds_test_every_perturbation_once(names, folds, seed):
+    try:
+        draws = draw_folds(names, CONTROL, folds, 0.1, seed)
+    except StateRagError as error:
+        assert "is left to train on" in str(error)
+        return
+    assert draws == draw_folds(names, CONTROL, folds, 0.1, seed)
+    assert len(draws) == folds
+    assert sorted(name for draw in draws for name in draw.test) == names
+    sizes = [len(partition(draw, names).test) for draw in draws]
+    assert max(sizes) - min(sizes) <= 1
+    for draw in draws:
+        assert not [name for name in draw.train for tested in draw.test if contains(name, tested)]
+
+
+def loop_class(pair, train):
+    """The class of a pair by counting, over the training labels, the members that one of them perturbs alone."""
+    seen = 0
+    members = [part for part in dict.fromkeys(pair.split("+")) if part != CONTROL]
+    for member in members:
+        for label in train:
+            parts = {part for part in label.split("+") if part != CONTROL}
+            if parts == {member}:
+                seen += 1
+                break
+    return {0: "none-seen", len(members): "both-seen"}.get(seen, "one-seen")
+
+
+@given(names=screens(), kind=st.sampled_from(PAIR_CLASSES), share=st.floats(0.01, 0.6), seed=st.integers(0, 50))
+def test_tested_pairs_are_of_the_class_asked_for(names, kind, share, seed):
+    try:
+        drawn = partition(draw_pairs(names, CONTROL, kind, share, 0.1, seed), names)
+    except StateRagError as error:
+        assert "a split needs two" in str(error) or "is left to train on" in str(error)
+        return
+    assert drawn == draw_pairs(list(reversed(names)), CONTROL, kind, share, 0.1, seed)
+    assert set(drawn.test) <= set(pairs_for(names, CONTROL, kind))
+    train_members = {part for label in drawn.train for part in label.split("+")}
+    for pair in drawn.test:
+        found = loop_class(pair, drawn.train)
+        assert kind in ("any", found)
+        parts = set(pair.split("+"))
+        if kind == "none-seen":
+            assert not parts & train_members
+        if kind == "one-seen":
+            assert len(parts & train_members) == 1
+    if kind in ("both-seen", "any"):
+        assert not [name for name in drawn.aside if not any(contains(name, tested) for tested in drawn.test)]
+
+
+@given(names=screens(), seed=st.integers(0, 50))
+def test_classes_equal_those_of_loops(names, seed):
+    singles = {name for name in GENES if any(members_of(label, CONTROL) == (name,) for label in names)}
+    for name in names:
+        found = pair_class(name, singles, CONTROL)
+        parts = {part for part in name.split("+") if part != CONTROL}
+        assert found == (loop_class(name, names) if len(parts) > 1 else None)
+
+
+def test_folds_of_pairs_leave_all_singles_to_training():
+    names = ["A", "B", "C", "A+B", "A+C", "B+C"]
+    draws = draw_folds(names, CONTROL, 3, 0.1, 0, among=pairs_for(names, CONTROL, "both-seen"))
+    assert sorted(name for draw in draws for name in draw.test) == ["A+B", "A+C", "B+C"]
+    assert all({"A", "B", "C"} <= set(draw.train) for draw in draws)
+
+
+def test_what_contains_a_listed_perturbation_is_set_aside():
+    drawn = of_lists(["A", "B", "C", "A+B", "B+A", "A+B+C", "B+C"], CONTROL, ["A+B", "C"], ["B"])
+    assert drawn.aside == ("A+B+C", "B+A", "B+C")
+    assert drawn.train == ("A",)
+
+
+def test_drug_names_with_a_plus_sign_are_no_pairs():
+    assert members_of("(+)-JQ1 (0.1 uM)") == ("(+)-JQ1 (0.1 uM)",)
+    assert members_of("A + B") == ("A", "B")
+    assert members_of("A+A") == ("A",)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: draw_folds(["A", "B", "C"], CONTROL, 4, 0.1, 0), "--folds 4: expected from 2 to 3"),
+        (lambda: draw_folds(["A", "B", "C"], CONTROL, 1, 0.1, 0), "--folds 1"),
+        (lambda: draw_share(["A", "B"], CONTROL, 0.5, 0.1, 0), "None of 2 perturbations is left to train on"),
+        (lambda: draw_pairs(["A", "B", "A+B"], CONTROL, "both-seen", 0.2, 0.1, 0), "1 pairs can be of that class"),
+        (lambda: draw_pairs(["A", "B"], CONTROL, "any", 0.2, 0.1, 0), "labels A.B; .* and 2 singles"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(call, said):
+    with pytest.raises(StateRagError, match=said):
+        call()
