@@ -6,25 +6,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
-LEAVES = {"__version__", "console", "errors", "files", "names", "progress", "public", "run_folders"}
+LEAVES = {"__version__", "console", "errors", "files", "h5ad", "names", "progress", "public", "run_folders"}
 LEAVES |= {"flag", "settings", "settings_help"}
 MAY_USE = {
     "retrieval": set(),
     "metrics": set(),
     "embeddings": {"retrieval"},
-    "datasets": {"embeddings", "retrieval"},
-    "effects": {"datasets", "metrics"},
+    "contract": set(),
+    "datasets": {"contract", "embeddings", "retrieval"},
+    "effects": {"contract", "datasets", "metrics"},
     "plot": {"effects", "metrics"},
     "tracking": {"embeddings", "retrieval"},
     "cell_sets": {"retrieval"},
     "checkpoint": {"retrieval"},
     "model": {"cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
-    "evaluation": {"datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
+    "evaluation": {"contract", "datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
     "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
     "upstream": {
         "analysis",
         "cell_sets",
         "checkpoint",
+        "contract",
         "datasets",
         "effects",
         "embeddings",
@@ -35,7 +37,7 @@ MAY_USE = {
         "retrieval",
         "tracking",
     },
-    "inference": {"analysis", "effects", "retrieval", "upstream"},
+    "inference": {"analysis", "contract", "effects", "retrieval", "upstream"},
     "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import h5py
 import numpy as np
 
-from state_rag.datasets.h5ad import obs_columns, read_column
 from state_rag.errors import StateRagError
+from state_rag.h5ad import obs_columns, read_column
 from state_rag.names import suggest
 
 PERTURBATION_COLUMNS = ("gene", "perturbation", "condition", "target_gene", "pert", "drug", "drugname_drugconc")

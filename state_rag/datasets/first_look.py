@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from state_rag.datasets.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_h5ad, read_column
 
 SLICES, SLICE = 16, 4096
 """Slices of a column or matrix that are looked at, and how many values each has."""

@@ -14,8 +14,8 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
-from state_rag.datasets.h5ad import obs_columns, open_h5ad, read_column, write_h5ad
 from state_rag.errors import StateRagError
+from state_rag.h5ad import obs_columns, open_h5ad, read_column, write_h5ad
 
 if TYPE_CHECKING:
     import anndata

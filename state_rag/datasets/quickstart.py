@@ -17,9 +17,9 @@ from state_rag.datasets.guesses import (
     guess_perturbation,
     kind_of_names,
 )
-from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_check import refuse_unreadable
 from state_rag.errors import StateRagError
+from state_rag.h5ad import open_h5ad
 from state_rag.names import listing, suggest
 
 

@@ -18,9 +18,9 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
-from state_rag.datasets.h5ad import is_categorical, open_h5ad, read_column
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
+from state_rag.h5ad import is_categorical, open_h5ad, read_column
 from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)

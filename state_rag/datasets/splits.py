@@ -16,11 +16,11 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
-from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.datasets.split_check import SplitSummary, check_split, find_data_files
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, read_text, reason
+from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
 
 __all__ = ["Split", "SplitSummary", "WrittenSplit", "check_split", "read_split", "read_test_list", "write_split"]

@@ -1,7 +1,7 @@
 """Effects: from cells to conditions. A condition is one perturbation in one cell line (context).
 
-`conditions` groups the cells of a pair of files, `matrices` reads rows of matrices larger than memory, `line_profiles`
-are the mean profiles of one cell line, `training_effects` streams the mean effects of what a split trains on.
+`conditions` groups the cells of a pair of files, `line_profiles` are the mean profiles of one cell line,
+`training_effects` streams the mean effects of what a split trains on.
 """
 
 from state_rag.public import lazily

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from state_rag.datasets.h5ad import obs_columns, open_h5ad
-from state_rag.effects.matrices import ArrayRows, Rows, open_rows
+from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.errors import StateRagError
+from state_rag.h5ad import obs_columns, open_h5ad
 from state_rag.names import listing
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from state_rag.effects.matrices import Rows
+from state_rag.contract.matrices import Rows
 from state_rag.effects.row_store import RowStore
 from state_rag.progress import track
 

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from state_rag.datasets.h5ad import open_h5ad
+from state_rag.contract.feature_names import names_in_anndata, names_in_file
+from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
-from state_rag.effects.feature_names import names_in_anndata, names_in_file
 from state_rag.effects.group_totals import GroupTotals
-from state_rag.effects.matrices import ArrayRows, Rows, open_rows
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
 from state_rag.effects.training_effects import groups_of, training_effects
 from state_rag.errors import StateRagError
+from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from state_rag.datasets.h5ad import open_h5ad, read_column
+from state_rag.contract.matrices import open_rows
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
-from state_rag.effects.matrices import open_rows
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.errors import StateRagError
+from state_rag.h5ad import open_h5ad, read_column
 
 logger = logging.getLogger(__name__)
 

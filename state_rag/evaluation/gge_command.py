@@ -8,11 +8,11 @@ import gge.cli
 import gge.data.loader
 from gge import MetricRegistry
 
-from state_rag.datasets.h5ad import open_h5ad
 from state_rag.effects.conditions import Columns, open_pair
 from state_rag.evaluation.evaluate import evaluate_pair
 from state_rag.evaluation.settings import Settings
 from state_rag.files import existing_file, writable_folder
+from state_rag.h5ad import open_h5ad
 from state_rag.metrics.gge import METRIC_CLASSES, Prepared, forget, use
 from state_rag.metrics.registry import BY_NAME
 

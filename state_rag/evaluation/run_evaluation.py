@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from state_rag.datasets.h5ad import open_h5ad
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, open_pair
 from state_rag.effects.mean_effects import MeanEffects
@@ -36,6 +35,7 @@ from state_rag.evaluation.up_to_date import (
     why_not_found,
 )
 from state_rag.files import existing_file, sample_digest, writable_folder
+from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
 from state_rag.names import listing
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from state_rag.datasets.h5ad import open_h5ad
+from state_rag.contract.feature_names import names_in_file
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
-from state_rag.effects.feature_names import names_in_file
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
+from state_rag.h5ad import open_h5ad
 from state_rag.run_folders import CONFIG, find_run_folder
 
 logger = logging.getLogger(__name__)

@@ -277,7 +277,7 @@ class Predictor:
 
     def _var(self, adata, key: str, width: int) -> pd.DataFrame:
         """Return a table of the predicted columns, by the names that the data or else the checkpoint gives them."""
-        from state_rag.effects.feature_names import names_in_anndata
+        from state_rag.contract.feature_names import names_in_anndata
 
         if key == "X" and width == adata.n_vars:
             return adata.var.copy()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from state_rag.datasets.h5ad import open_h5ad, read_column
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file
+from state_rag.h5ad import open_h5ad, read_column
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch

@@ -7,9 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from state_rag.datasets.h5ad import is_categorical, obs_columns, open_h5ad, read_column
 from state_rag.errors import StateRagError
+from state_rag.h5ad import is_categorical, obs_columns, open_h5ad, read_column
 from tests.datasets.helpers import make_adata
+
+
+@pytest.fixture
+def adata():
+    return make_adata()
 
 
 def fails(path, match):
@@ -87,7 +92,7 @@ def test_a_full_disk_leaves_the_old_file_and_one_clear_error(tmp_path):
     code = f"""
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-        from state_rag.datasets.h5ad import write_h5ad
+        from state_rag.h5ad import write_h5ad
         from state_rag.errors import StateRagError
         from tests.datasets.helpers import make_adata
         try:

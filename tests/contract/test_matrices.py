@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from state_rag.datasets.h5ad import open_h5ad
-from state_rag.effects.matrices import ArrayRows, open_rows, runs
+from state_rag.contract.matrices import ArrayRows, open_rows, runs
 from state_rag.errors import StateRagError
+from state_rag.h5ad import open_h5ad
 
 
 def matrix():

@@ -1,0 +1,236 @@
+"""A space: one matrix of the cells, with the names of its columns, their scale and the mean of the controls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from state_rag.contract.align import Alignment, align
+from state_rag.contract.feature_names import HVG, Matrices, column_names
+from state_rag.contract.matrices import Rows
+from state_rag.contract.scale import Scale, ScaleTally, difference
+from state_rag.errors import StateRagError
+from state_rag.names import listing
+
+CELLS_READ = 20_000
+"""At most so many cells are read to measure a scale, in blocks that are spread over the file."""
+
+CONTROLS_READ = 2_000
+_BLOCKS = 100
+_VALUES_AT_ONCE = 20_000_000
+_USUAL_RATIO = 1.4
+"""Controls whose genes are by so much higher or lower, at the median, have another scale; cell lines differ by less."""
+
+PREPARE = "`state-rag data prepare` brings a file to log-normalised values"
+
+
+@dataclass(frozen=True)
+class Space:
+    """One matrix of the cells.
+
+    Attributes
+    ----------
+    key
+        `X` or `obsm/NAME`.
+    width
+        Number of columns.
+    names
+        Names of the columns, in order; None where they cannot be told.
+    origin
+        Where the names come from, see `ColumnNames`.
+    scale
+        What the values look like.
+    control_mean
+        Mean of each column over control cells (a sample of them); None where there are none.
+    note
+        What contradicts the names that the file declares.
+    """
+
+    key: str
+    width: int
+    names: tuple[str, ...] | None
+    origin: str
+    scale: Scale
+    control_mean: tuple[float, ...] | None = None
+    note: str = ""
+
+    @property
+    def is_expression(self) -> bool:
+        """Whether its columns are genes: `X`, or the highly variable ones of it."""
+        return self.key in ("X", HVG)
+
+    @property
+    def title(self) -> str:
+        """How a user writes it."""
+        return "X" if self.key == "X" else f"obsm[{self.key.removeprefix('obsm/')!r}]"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types."""
+        return {
+            "key": self.key,
+            "width": self.width,
+            "names": None if self.names is None else list(self.names),
+            "origin": self.origin,
+            "scale": self.scale.to_dict(),
+            "control_mean": None if self.control_mean is None else list(self.control_mean),
+            "note": self.note,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Space":
+        """Return what `to_dict` gave."""
+        names, mean = values["names"], values["control_mean"]
+        return cls(
+            **{
+                **values,
+                "names": None if names is None else tuple(names),
+                "scale": Scale.from_dict(values["scale"]),
+                "control_mean": None if mean is None else tuple(mean),
+            }
+        )
+
+
+def read_space(matrices: Matrices, key: str, controls: np.ndarray | None = None, cells: int = CELLS_READ) -> Space:
+    """Read what a matrix is.
+
+    Parameters
+    ----------
+    matrices
+        The cells.
+    key
+        `X` or `obsm/NAME`.
+    controls
+        Rows of control cells, int; their mean is kept.
+    cells
+        Read at most so many cells to measure the scale.
+
+    Raises
+    ------
+    StateRagError
+        If there is no such matrix, or it cannot be read by rows.
+    """
+    rows = matrices.rows(key)
+    if rows is None:
+        raise StateRagError(f"there is no matrix {key} that can be read by rows")
+    tally = ScaleTally(rows.shape[1], matrices.dtype(key))
+    for block in _blocks(rows.shape, cells):
+        tally.add(rows.read(block))
+    columns = column_names(matrices, key)
+    mean = None
+    if controls is not None and len(controls):
+        mean = tuple(_mean(rows, controls).tolist())
+    return Space(key, rows.shape[1], columns.names, columns.origin, tally.finish(rows.shape[0]), mean, columns.note)
+
+
+def _blocks(shape: tuple[int, int], cells: int) -> list[np.ndarray]:
+    """Return the rows to read, in blocks of neighbours: all, or blocks that are evenly spread."""
+    size = max(1, min(_VALUES_AT_ONCE // max(shape[1], 1), -(-cells // _BLOCKS)))
+    if shape[0] <= cells:
+        return [np.arange(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]
+    starts = np.linspace(0, shape[0] - size, cells // size).astype(np.int64)
+    return [np.arange(start, start + size) for start in starts]
+
+
+def _mean(rows: Rows, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean of at most `CONTROLS_READ` of the rows, evenly spread."""
+    some = np.sort(chosen)[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), CONTROLS_READ)).astype(np.int64))]
+    size = max(1, _VALUES_AT_ONCE // max(rows.shape[1], 1))
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(some), size):
+        total += rows.read(some[start : start + size]).sum(axis=0, dtype=np.float64)
+    return (total / len(some)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a space that is given fits the one that is known.
+
+    Attributes
+    ----------
+    alignment
+        Where the known columns lie in the given matrix; None where names are unknown, so that places have to do.
+    errors
+        What makes results wrong, a sentence each, with what to do.
+    warnings
+        What may make them less exact, or could not be checked.
+    """
+
+    alignment: Alignment | None
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def fit(known: Space, given: Space, *, fill_missing: bool = False) -> Fit:
+    """Compare a space with the one that a run, or another file, is known to have.
+
+    Parameters
+    ----------
+    known, given
+        What is expected, and what there is.
+    fill_missing
+        Whether missing genes are to be filled with the known controls' mean, so that they are no error.
+    """
+    errors: list[str] = []
+    warnings: list[str] = []
+    alignment = _names(known, given, fill_missing, errors, warnings)
+    if problem := not_finite(given):
+        errors.append(problem)
+    if known.is_expression:
+        _scale(known, given, alignment, errors, warnings)
+    return Fit(alignment, tuple(errors), tuple(warnings))
+
+
+def not_finite(space: Space) -> str:
+    """Return what to say of values that are no numbers; empty where all are."""
+    scale = space.scale
+    if scale.is_finite:
+        return ""
+    found = " and ".join(
+        f"{count:,} {what}" for count, what in ((scale.nan, "NaN"), (scale.infinite, "infinite")) if count
+    )
+    return f"{space.title} holds {found} values. Remove those cells, or make the matrix anew."
+
+
+def _names(known: Space, given: Space, fill_missing: bool, errors: list[str], warnings: list[str]) -> Alignment | None:
+    if known.names is None or given.names is None:
+        if known.width != given.width:
+            errors.append(f"{given.title} has {given.width} columns, where {known.width} are expected.")
+        elif known.is_expression:
+            whose = "here" if given.names is None else "in what the run was trained on"
+            warnings.append(
+                f"the genes of {given.title} have no names {whose}, so its {given.width} columns are taken by position. "
+                "Set var['highly_variable'], or make X_hvg with `state-rag data prepare`, to have them checked."
+            )
+        return None
+    alignment = align(known.names, given.names)
+    if alignment.missing and not fill_missing:
+        errors.append(
+            f"{given.title} lacks {len(alignment.missing)} of {known.width} genes ({listing(alignment.missing)})."
+        )
+    return alignment
+
+
+def _scale(known: Space, given: Space, alignment: Alignment | None, errors: list[str], warnings: list[str]) -> None:
+    other = difference(known.scale, given.scale)
+    if other is not None:
+        text = f"{given.title} holds {other.text}."
+        if other.is_wrong:
+            errors.append(f"{text} {PREPARE}.")
+        else:
+            warnings.append(text)
+        return
+    if known.control_mean is None or given.control_mean is None or known.scale.kind != "log1p":
+        return
+    expected, own = np.asarray(known.control_mean), np.asarray(given.control_mean)
+    if alignment is not None:
+        expected, own = expected[alignment.places >= 0], own[alignment.places[alignment.places >= 0]]
+    there = (expected > 0.05) & (own > 0)
+    if there.sum() < 20 or len(expected) != len(own):
+        return
+    ratio = float(np.median(own[there] / expected[there]))
+    if max(ratio, 1 / ratio) > _USUAL_RATIO:
+        warnings.append(
+            f"control cells have {ratio:.2g} times the expected expression in {given.title} (median over "
+            f"{int(there.sum())} genes): another total, another logarithm, or another kind of cell."
+        )
