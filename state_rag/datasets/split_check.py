@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 
+FEW_CELLS = 5
+"""A validation or test perturbation with fewer cells than this in a line is told: its metrics are mostly noise."""
+
 _PREPARE = "Run `state-rag data prepare {path}`, which writes a file that upstream can read."
 
 
@@ -44,6 +48,8 @@ class SplitSummary:
         Cell lines that have cells, sorted.
     cells
         Number of perturbed cells in `train`, `val` and `test`, and of `control` cells.
+    conditions
+        (part, cell line, perturbation) -> number of cells, over all files; controls are not among them.
     warnings
         What is allowed but probably not meant.
     """
@@ -55,6 +61,7 @@ class SplitSummary:
     test_perturbations: tuple[str, ...]
     cell_types: tuple[str, ...]
     cells: dict[str, int]
+    conditions: dict[tuple[str, str, str], int]
     warnings: tuple[str, ...]
 
 
@@ -66,6 +73,7 @@ class _Tally:
     cell_types: dict[str, set[str]] = field(default_factory=dict)
     parts: dict[str, set[str]] = field(default_factory=lambda: {"train": set(), "val": set(), "test": set()})
     cells: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0, "test": 0, "control": 0})
+    conditions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     placed: dict[tuple[str, str], set[tuple[str, str, Path]]] = field(default_factory=dict)
     """For each line and perturbation the parts that its cells are in: part, data set, file."""
 
@@ -127,6 +135,7 @@ def check_split(
         test_perturbations=tuple(sorted(tally.parts["test"])),
         cell_types=tuple(sorted(set().union(*tally.cell_types.values()))),
         cells=dict(tally.cells),
+        conditions=dict(tally.conditions),
         warnings=tuple(warnings),
     )
 
@@ -288,6 +297,7 @@ def _count(
                 place = target, dataset, Path(str(file.filename)).resolve()
                 tally.placed.setdefault((line, name), set()).add(place)
                 tally.cells[target] += cells
+                tally.conditions[target, line, name] += cells
 
 
 def _part_of_line(split: Split, dataset: str, line: str) -> str | None:
@@ -374,6 +384,22 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
             warnings.append(
                 f'{split.path}: [fewshot."{dataset}.{line}"] lists the control {control_pert!r}; upstream ignores that.'
             )
+        for part, named in lists.items():
+            counts = {name: tally.conditions[part, line, name] for name in named if name != control_pert}
+            if absent := [name for name, cells in counts.items() if not cells]:
+                warnings.append(
+                    f'{split.path}: [fewshot."{dataset}.{line}"] {part} names {len(absent)} perturbations, out of '
+                    f"{len(counts)}, that have no cells in {line} ({listing(absent)}); they are not in the {part} part."
+                )
+    few: dict[tuple[str, str], list[str]] = {}
+    for (part, line, name), cells in sorted(tally.conditions.items()):
+        if part != "train" and cells < FEW_CELLS:
+            few.setdefault((part, line), []).append(f"{name}: {cells}")
+    for (part, line), told in few.items():
+        warnings.append(
+            f"{split.path}: {len(told)} {part} perturbations have fewer than {FEW_CELLS} cells in {line} "
+            f"({listing(told)}), so their metrics are mostly noise. Leave them out of the data or of the lists."
+        )
     for (one, other, line), names in _tested_and_used(tally, same_file=False).items():
         warnings.append(
             f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} are trained or "

@@ -220,3 +220,26 @@ def test_two_screens_of_one_line_may_share_perturbations(tmp_path):
     )
     warnings = check_split(tmp_path / "s.toml", **NAMES).warnings
     assert any("'two'" in warning and "WARS" in warning for warning in warnings)
+
+
+def test_conditions_count_the_cells_of_each_part_line_and_perturbation(tmp_path):
+    adata = make_adata()
+    tables = '[training]\nd = "train"\n[fewshot."d.k562"]\nval = ["AARS"]\ntest = ["WARS"]\n'
+    found = check_split(write(tmp_path, adata, tables=tables), **NAMES).conditions
+    expected: dict = {}
+    for pert, line in zip(adata.obs["perturbation"], adata.obs["cell_type"], strict=True):
+        if pert != "ctrl":
+            part = {"AARS": "val", "WARS": "test"}.get(pert, "train") if line == "k562" else "train"
+            expected[part, line, pert] = expected.get((part, line, pert), 0) + 1
+    assert found == expected
+
+
+def test_held_out_perturbations_without_cells_in_their_line_or_with_few_are_told(tmp_path):
+    adata = make_adata()
+    label, line = adata.obs["perturbation"], adata.obs["cell_type"]
+    adata = adata[~((line == "k562") & (label == "AARS"))].copy()
+    tables = '[training]\nd = "train"\n[fewshot."d.k562"]\nval = ["AARS", "KARS"]\ntest = ["WARS"]\n'
+    nowhere, few, also_few = check_split(write(tmp_path, adata, tables=tables), **NAMES).warnings
+    assert "val names 1 perturbations, out of 2, that have no cells in k562 (AARS)" in nowhere
+    assert "1 test perturbations have fewer than 5 cells in k562 (WARS: 4)" in few
+    assert "(KARS: 4)" in also_few
