@@ -10,6 +10,7 @@ LEAVES = {"__version__", "console", "errors", "files", "h5ad", "names", "progres
 LEAVES |= {"flag", "settings", "settings_help"}
 MAY_USE = {
     "retrieval": set(),
+    "evidence": set(),
     "metrics": set(),
     "embeddings": {"retrieval"},
     "contract": set(),

@@ -1,0 +1,88 @@
+"""The bank: measured responses by number instead of by name, scaled to unit size, as the mathematics takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.evidence.responses import Responses
+
+
+class Bank:
+    """Responses as tensors; contexts and perturbations are numbers.
+
+    Parameters
+    ----------
+    responses
+        The measured conditions.
+    more
+        Further perturbations that may be asked for (those with an embedding); they have no response.
+
+    Attributes
+    ----------
+    contexts, perturbations
+        Names, C and P of them.
+    context, perturbation
+        Long [N]: of each measured condition.
+    effects
+        float64 [N, G]: effects divided by `scale`.
+    scale
+        Root mean square of all effects; 1 where they are all zero.
+    scarcity
+        float64 [N]: median cell count divided by the condition's own; 1 where counts are unknown.
+    row
+        Long [C, P]: row of each condition, -1 where it was not measured.
+    control
+        float64 [C, G], standardised over contexts and genes, 0 where unknown; None where no control mean is known.
+    """
+
+    def __init__(self, responses: Responses, more: Iterable[str] = ()) -> None:
+        self.contexts = responses.context_names
+        self.perturbations = tuple(dict.fromkeys((*responses.perturbation_names, *more)))
+        self._context = {name: number for number, name in enumerate(self.contexts)}
+        self._perturbation = {name: number for number, name in enumerate(self.perturbations)}
+        self.context = torch.tensor([self._context[name] for name in responses.contexts])
+        self.perturbation = torch.tensor([self._perturbation[name] for name in responses.perturbations])
+        effects = responses.effects.astype(np.float64)
+        size = float(np.sqrt(np.mean(effects**2)))
+        self.scale = size if size > 0 else 1.0
+        self.effects = torch.from_numpy(effects / self.scale)
+        self.scarcity = torch.ones(len(responses), dtype=torch.float64)
+        if responses.cells is not None:
+            self.scarcity = torch.from_numpy(np.median(responses.cells) / responses.cells)
+        self.row = torch.full((len(self.contexts), len(self.perturbations)), -1, dtype=torch.long)
+        self.row[self.context, self.perturbation] = torch.arange(len(responses))
+        self.control = self._controls(responses)
+
+    def __len__(self) -> int:
+        return len(self.effects)
+
+    def number_of_context(self, name: str) -> int:
+        """Return a context's number, -1 for one that was never measured."""
+        return self._context.get(name, -1)
+
+    def number_of(self, perturbation: str) -> int:
+        """Return a perturbation's number, -1 for one of which nothing is known."""
+        return self._perturbation.get(perturbation, -1)
+
+    def rows_of(self, context: int) -> Tensor:
+        """Return the rows measured in a context, ascending; none for -1."""
+        return torch.nonzero(self.context == context).flatten()
+
+    def elsewhere(self, context: int) -> Tensor:
+        """Return the rows measured in other contexts than this, ascending; all for -1."""
+        return torch.nonzero(self.context != context).flatten()
+
+    def _controls(self, responses: Responses) -> Tensor | None:
+        known = [name for name in self.contexts if name in responses.controls]
+        if not known:
+            return None
+        values = np.stack([responses.controls[name] for name in known])
+        spread = float(values.std())
+        control = torch.zeros(len(self.contexts), values.shape[1], dtype=torch.float64)
+        rows = torch.tensor([self._context[name] for name in known])
+        control[rows] = torch.from_numpy((values - values.mean()) / (spread if spread > 0 else 1.0))
+        return control

@@ -1,0 +1,260 @@
+"""The engine: fit on measured responses, then predict and explain those that were not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from state_rag.errors import StateRagError
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import USES
+from state_rag.evidence.explanation import Explanation, explain_answer
+from state_rag.evidence.gene_features import ESTIMATES, gene_features
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, context_means, krige
+from state_rag.evidence.questions import ask, sources_of
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.similarity import Similarity, Source
+from state_rag.evidence.state import pack, unpack
+from state_rag.evidence.training import KRIGING, Progress, Settings, Trained, train
+
+Embeddings = Mapping[str, tuple[Sequence[str], Any]]
+"""Source -> (names, matrix [len(names), D])."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted effects of perturbations in a context.
+
+    Attributes
+    ----------
+    context, perturbations, genes
+        Names: of the context, the Q queries and the G genes.
+    mean
+        float64 [Q, G]: predicted mean effects, in the unit of the responses.
+    variance
+        float64 [Q]: expected squared error, averaged over genes, in that unit squared.
+    uses
+        [Q]: what kind of question it was, one of `USES`.
+    sources
+        [Q]: sources that know the perturbation: embeddings by name, `responses` for a response elsewhere. Where it is
+        empty nothing is known, and the prediction is the mean effect of the context.
+    """
+
+    context: str
+    perturbations: tuple[str, ...]
+    genes: tuple[str, ...]
+    mean: np.ndarray
+    variance: np.ndarray
+    uses: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...]
+
+    @property
+    def nothing_known(self) -> np.ndarray:
+        """Return bool [Q]: perturbations with neither a response elsewhere nor an embedding."""
+        return np.array([not known for known in self.sources], dtype=bool)
+
+
+class Evidence:
+    """Predicts responses from what similar perturbations did, here and in other contexts.
+
+    Co-kriging with learned similarity of perturbations (`kriging`), then a correction gene by gene (`fusion`). A
+    condition that was itself measured is predicted without its own response.
+
+    Parameters
+    ----------
+    settings
+        How it is trained; `Settings()` by default.
+    seed
+        Shorthand for the seed of the settings.
+
+    Attributes
+    ----------
+    trained
+        Use -> what was learned for it. A use that the responses allow no episodes of borrows from another.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = [(c, p) for c in "ab" for p in ("P1", "P2", "P3", "P4")]
+    >>> responses = Responses(rng.normal(size=(8, 5)), [c for c, _ in labels], [p for _, p in labels])
+    >>> engine = Evidence(Settings(steps=2, episodes=4, judging=2, fusion_steps=2)).fit(responses)
+    >>> engine.predict("a", ["P1", "unheard of"]).mean.shape
+    (2, 5)
+    """
+
+    def __init__(self, settings: Settings | None = None, *, seed: int | None = None) -> None:
+        chosen = settings or Settings()
+        self.settings = chosen if seed is None else replace(chosen, seed=seed)
+        self.trained: dict[str, Trained] = {}
+
+    def fit(
+        self,
+        responses: Responses,
+        embeddings: Embeddings | None = None,
+        uses: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Evidence:
+        """Learn from measured responses, and return the engine.
+
+        Parameters
+        ----------
+        responses
+            Whatever was measured, in every context; nothing that is held out.
+        embeddings
+            Of perturbations, whether measured or not; any number of sources.
+        uses
+            Which kinds of question to train for, of `USES`; by default all that the responses allow. Each takes as
+            long as the others.
+        progress
+            Told about each step: what, steps done, steps in all.
+
+        Raises
+        ------
+        StateRagError
+            For an unknown use, or embeddings that do not fit their names.
+        """
+        unknown = sorted(set(uses or ()) - set(USES))
+        if unknown:
+            raise StateRagError(f"evidence: unknown use {unknown[0]!r}; choose of {', '.join(USES)}.")
+        tables = dict(embeddings or {})
+        embedded = [str(name) for names, _ in tables.values() for name in names]
+        self.responses = responses
+        self.bank = Bank(responses, embedded)
+        sources = [Source.of(name, *table, self.bank.perturbations) for name, table in tables.items()]
+        self.similarity = Similarity(self.bank, sources, self.settings.powers)
+        # without embeddings a perturbation that was measured nowhere is like no other: there is nothing to learn
+        useful = USES if tables else USES[:2]
+        self.trained = {}
+        for use in uses or useful:
+            found = train(self.bank, self.similarity, use, self.settings, progress)
+            if found is not None:
+                self.trained[use] = found
+        return self
+
+    def predict(self, context: str, perturbations: Sequence[str]) -> Prediction:
+        """Return the predicted effects of perturbations in a context.
+
+        Parameters
+        ----------
+        context
+            Name; for one without any measured response the other contexts are all there is to go by.
+        perturbations
+            Q names. One that was measured in this context is predicted without its response there.
+
+        Raises
+        ------
+        StateRagError
+            If nothing was fitted.
+        """
+        self._check_fitted()
+        names = tuple(map(str, perturbations))
+        mean = np.zeros((len(names), len(self.responses.genes)))
+        variance = np.zeros(len(names))
+        uses = [""] * len(names)
+        number = self.bank.number_of_context(str(context))
+        for question in ask(self.bank, self.similarity, number, names):
+            learned = self._learned(question.use)
+            places = list(question.places)
+            if question.known:
+                answer = krige(self.bank, question.scene, learned.weights, self.similarity)
+                mean[places] = self._mean(question.scene, answer, learned)
+                variance[places] = self._variance(answer.variance, learned)
+            else:
+                mean[places] = self._prior(question.scene, learned)
+                variance[places] = self._variance(learned.weights.prior_variance(), learned)
+            for place in places:
+                uses[place] = question.use
+        sources = tuple(sources_of(self.similarity, self.bank.number_of(name), number) for name in names)
+        return Prediction(str(context), names, self.responses.genes, mean, variance, tuple(uses), sources)
+
+    def explain(self, context: str, perturbation: str) -> Explanation:
+        """Return where the prediction of one perturbation comes from.
+
+        Parameters
+        ----------
+        context, perturbation
+            Names, as for `predict`.
+
+        Raises
+        ------
+        StateRagError
+            If nothing was fitted, or nothing is known of the perturbation, so that there is nothing to show.
+        """
+        self._check_fitted()
+        number = self.bank.number_of_context(str(context))
+        (question,) = ask(self.bank, self.similarity, number, [str(perturbation)])
+        learned = self._learned(question.use)
+        scene = question.scene
+        if not question.known:
+            raise StateRagError(
+                f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
+                "its prediction is the context's mean effect; give embeddings that know it."
+            )
+        answer = krige(self.bank, scene, learned.weights, self.similarity)
+        return explain_answer(
+            self.bank,
+            self.similarity,
+            learned.weights,
+            scene,
+            answer,
+            names=(str(context), str(perturbation)),
+            genes=self.responses.genes,
+            cells=self.responses.cells,
+            predicted=self._mean(scene, answer, learned)[0],
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
+        self._check_fitted()
+        return pack(self.settings, self.responses, self.similarity.sources, self.trained)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Evidence:
+        """Return the engine that `to_state` was called on.
+
+        Raises
+        ------
+        StateRagError
+            If the state is of another version, or none at all.
+        """
+        settings, responses, sources, trained = unpack(state)
+        engine = cls(settings)
+        engine.responses, engine.bank = responses, Bank(responses, sources[0].names if sources else ())
+        engine.similarity = Similarity(engine.bank, sources, settings.powers)
+        engine.trained = trained
+        return engine
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "bank"):
+            raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+
+    def _learned(self, use: str) -> Trained:
+        """Return what was learned for a use, or else for the most informed one; untaught numbers where there is none.
+
+        A fusion is right only for the use it was trained for.
+        """
+        order = [use, *(other for other in USES if other != use)]
+        found = next((self.trained[name] for name in order if name in self.trained), None)
+        if found is None:
+            return Trained(KernelWeights(len(self.similarity.kernels)).requires_grad_(False))
+        return found if use in self.trained else Trained(found.weights, calibration=found.calibration)
+
+    def _mean(self, scene: Scene, answer: Answer, learned: Trained) -> np.ndarray:
+        if learned.fusion is None and learned.estimate == KRIGING:
+            values = apply(answer, self.bank, scene, learned.weights, self.bank.effects[scene.supports])
+        else:
+            seen = gene_features(self.bank, scene, learned.weights, self.similarity, answer)
+            estimate = seen.estimates[ESTIMATES.index(learned.estimate)]
+            values = learned.fusion(seen) if learned.fusion is not None else estimate
+        return (values.double() * self.bank.scale).numpy()
+
+    def _prior(self, scene: Scene, learned: Trained) -> np.ndarray:
+        means = context_means(self.bank, scene, learned.weights, self.bank.effects[scene.supports])
+        return (means[scene.context] * self.bank.scale).numpy()
+
+    def _variance(self, variance: Tensor, learned: Trained) -> np.ndarray:
+        return (variance * learned.calibration * self.bank.scale**2).numpy()

@@ -1,0 +1,156 @@
+"""Why a prediction is what it is: a prior, plus measured responses times weights, plus a correction; they add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
+from state_rag.evidence.similarity import Similarity
+
+SAME = "same perturbation elsewhere"
+"""Why a condition contributes that is of the perturbation asked about."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a predicted effect comes from.
+
+    `prior + weights @ deviations + correction` is the prediction: `prediction` is computed as that sum.
+
+    Attributes
+    ----------
+    context, perturbation, genes
+        What was asked, and the G genes.
+    prior
+        [G]: mean effect of the context, shrunken.
+    conditions
+        [S]: (context, perturbation) of each contributing condition, heaviest first.
+    weights
+        [S]: of each, signed.
+    deviations
+        [S, G]: its measured effect minus the prior of its context; what its weight multiplies.
+    why
+        [S]: what makes it alike most: a source by name, or `same perturbation elsewhere`.
+    reasons
+        Source -> [S]: share of the covariance with the query that comes from it; 0 where that is 0.
+    cells
+        [S]: cells behind each; NaN where unknown.
+    correction
+        [G]: what fusion adds, gene by gene.
+    """
+
+    context: str
+    perturbation: str
+    genes: tuple[str, ...]
+    prior: np.ndarray
+    conditions: tuple[tuple[str, str], ...]
+    weights: np.ndarray
+    deviations: np.ndarray
+    why: tuple[str, ...]
+    reasons: dict[str, np.ndarray]
+    cells: np.ndarray
+    correction: np.ndarray
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Return the predicted effect [G]."""
+        return self.prior + self.weights @ self.deviations + self.correction
+
+    def contribution(self, place: int) -> np.ndarray:
+        """Return what a condition adds to the prediction [G]."""
+        added: np.ndarray = self.weights[place] * self.deviations[place]
+        return added
+
+    def shares(self) -> tuple[float, np.ndarray, float]:
+        """Return the share of the predicted effect by the prior, each condition [S], and the correction.
+
+        A share is the projection of a contribution on the prediction, over the latter's square; shares add up to 1,
+        and are 0 where the prediction is.
+        """
+        prediction = self.prediction
+        square = float(prediction @ prediction)
+        over = prediction / square if square > 0 else prediction
+        return float(self.prior @ over), self.weights * (self.deviations @ over), float(self.correction @ over)
+
+    def top_genes(self, place: int, count: int = 10) -> list[str]:
+        """Return the genes that a condition moves most."""
+        order = np.argsort(-np.abs(self.contribution(place)), kind="stable")[:count]
+        return [self.genes[gene] for gene in order]
+
+
+def explain_answer(
+    bank: Bank,
+    similarity: Similarity,
+    weights: KernelWeights,
+    scene: Scene,
+    answer: Answer,
+    *,
+    names: tuple[str, str],
+    genes: tuple[str, ...],
+    cells: np.ndarray | None,
+    predicted: np.ndarray,
+) -> Explanation:
+    """Take the answer to a scene of one query apart.
+
+    Parameters
+    ----------
+    bank, similarity, weights, scene, answer
+        Of the question.
+    names
+        Context and perturbation.
+    genes
+        G names.
+    cells
+        [N]: cells behind each row of the bank, where known.
+    predicted
+        [G]: the prediction, in the unit of the responses; what the prior and the conditions do not add up to is the
+        correction.
+    """
+    values = bank.effects[scene.supports]
+    context = bank.context[scene.supports]
+    means = context_means(bank, scene, weights, values)
+    order = torch.argsort(-answer.weight[:, 0].abs(), stable=True)
+    rows = scene.supports[order]
+    deviations = ((values - means[context])[order] * bank.scale).numpy()
+    weight = answer.weight[order, 0].numpy()
+    prior = (means[scene.context] * bank.scale).numpy()
+    reasons = _reasons(bank, similarity, weights, scene, rows)
+    same = bank.perturbation[rows] == scene.queries[0]
+    strongest = np.stack([reasons[source] for source in reasons]).argmax(0)
+    sources = list(reasons)
+    return Explanation(
+        *names,
+        genes,
+        prior,
+        tuple((bank.contexts[c], bank.perturbations[p]) for c, p in _numbers(bank, rows)),
+        weight,
+        deviations,
+        tuple(SAME if yes else sources[k] for yes, k in zip(same.tolist(), strongest, strict=True)),
+        reasons,
+        np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],
+        predicted - (prior + weight @ deviations),
+    )
+
+
+def _numbers(bank: Bank, rows: torch.Tensor) -> list[tuple[int, int]]:
+    return list(zip(bank.context[rows].tolist(), bank.perturbation[rows].tolist(), strict=True))
+
+
+def _reasons(
+    bank: Bank, similarity: Similarity, weights: KernelWeights, scene: Scene, rows: torch.Tensor
+) -> dict[str, np.ndarray]:
+    perturbation = bank.perturbation[rows]
+    stack = similarity.stack(perturbation, scene.queries, scene.context, scene.hidden)[:, :, 0].double()
+    here = (bank.context[rows] == scene.context).double()
+    factor = weights.shared.exp()[:, None] + weights.own.exp()[:, None] * here
+    parts: dict[str, torch.Tensor] = {}
+    for kernel, part in zip(similarity.kernels, factor * stack, strict=True):
+        parts[kernel.source] = parts.get(kernel.source, torch.zeros(len(rows), dtype=torch.float64)) + part
+    parts[SAME] = weights.same.exp() * (perturbation == scene.queries[0])
+    # cosines may be negative: shares are of the sizes
+    total = torch.stack(list(parts.values())).abs().sum(0)
+    return {name: (part.abs() / total.clamp_min(1e-300)).numpy() for name, part in parts.items()}

@@ -1,0 +1,155 @@
+"""What is known of one gene's response before it is seen: several estimates, and what tells how far to trust them.
+
+Everything here is computed from the supports of a scene; the answers are not at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, factorise
+from state_rag.evidence.similarity import Similarity
+
+ESTIMATES = ("co-kriging", "same perturbation elsewhere", "ridge", "similar conditions", "context mean", "others' mean")
+"""Estimates of the response, in the order of `GeneFeatures.estimates`; the first is the one to be corrected."""
+
+FEATURES = (
+    "size",
+    "positive part",
+    "spread elsewhere",
+    "least size elsewhere",
+    "spread here",
+    "spread of others",
+    "control here",
+    "control elsewhere",
+    "variance",
+    "strength",
+    "contexts",
+)
+"""Further features, in the order of `GeneFeatures.features`."""
+
+RIDGE = 2.0
+"""Noise of the ridge estimate, whose kernel is the sum of all cosines (each 1 for a perturbation with itself)."""
+
+
+@dataclass(frozen=True)
+class GeneFeatures:
+    """Of the queries of a scene.
+
+    Attributes
+    ----------
+    estimates
+        [len(ESTIMATES), Q, G].
+    features
+        [len(FEATURES), Q, G].
+    """
+
+    estimates: Tensor
+    features: Tensor
+
+    def of_genes(self, genes: Tensor) -> GeneFeatures:
+        """Return those of some genes."""
+        return GeneFeatures(self.estimates[:, :, genes], self.features[:, :, genes])
+
+
+def gene_features(
+    bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity, answer: Answer
+) -> GeneFeatures:
+    """Return estimates and features of every gene of every query.
+
+    Parameters
+    ----------
+    bank, scene, weights, similarity
+        Of the question.
+    answer
+        Of `krige` for the scene.
+    """
+    values = bank.effects[scene.supports]
+    mean = apply(answer, bank, scene, weights, values)
+    size = apply(answer, bank, scene, weights, values.abs())
+    positive = apply(answer, bank, scene, weights, values.clamp_min(0))
+    here = bank.context[scene.supports] == scene.context
+    mean_here, spread_here = _moments(values[here])
+    mean_others, spread_others = _moments(values[~here])
+    if not here.any():
+        mean_here, spread_here = mean_others, spread_others
+    if here.all():
+        mean_others, spread_others = mean_here, spread_here
+    donors, spread, least, count = _same_elsewhere(bank, scene, values, mean_others)
+    estimates = [
+        mean,
+        donors,
+        _ridge(bank, scene, similarity, values[here], here, mean_here),
+        _similar(answer, values, mean),
+        mean_here.expand_as(mean),
+        mean_others.expand_as(mean),
+    ]
+    control_here, control_others = _controls(bank, scene)
+    strength = mean.square().mean(1, keepdim=True).sqrt()
+    features = [
+        size,
+        positive,
+        spread,
+        least,
+        spread_here.expand_as(mean),
+        spread_others.expand_as(mean),
+        control_here.expand_as(mean),
+        control_others.expand_as(mean),
+        answer.variance[:, None].expand_as(mean),
+        strength.expand_as(mean),
+        count[:, None].expand_as(mean),
+    ]
+    return GeneFeatures(torch.stack(estimates).float(), torch.stack(features).float())
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    if not len(values):
+        return values.new_zeros(values.shape[1]), values.new_zeros(values.shape[1])
+    return values.mean(0), values.std(0, correction=0)
+
+
+def _same_elsewhere(bank: Bank, scene: Scene, values: Tensor, fallback: Tensor) -> tuple[Tensor, ...]:
+    """Return mean, spread, least size (0 where signs differ) [Q, G] and count [Q] over the same perturbation's rows."""
+    same = bank.perturbation[scene.supports][None] == scene.queries[:, None]
+    count = same.sum(1)
+    share = same.to(values.dtype) / count.clamp_min(1)[:, None]
+    mean = share @ values
+    spread = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
+    least = torch.zeros_like(mean)
+    for query in torch.nonzero(count > 0).flatten().tolist():
+        own = values[same[query]]
+        agree = (own > 0).all(0) | (own < 0).all(0)
+        least[query] = own.abs().amin(0) * agree * own[0].sign()
+    mean[count == 0] = fallback
+    return mean, spread, least, count.to(values.dtype)
+
+
+def _ridge(bank: Bank, scene: Scene, similarity: Similarity, values: Tensor, here: Tensor, mean: Tensor) -> Tensor:
+    """Return the plain regression within the context, all sources weighted alike; its mean where it has no supports."""
+    if not len(values):
+        return mean.expand(len(scene.queries), -1)
+    known = bank.perturbation[scene.supports[here]]
+    among = sum(similarity.cosines(known, known, scene.context, scene.hidden)).double()
+    cross = sum(similarity.cosines(known, scene.queries, scene.context, scene.hidden)).double()
+    factor = factorise(among + RIDGE * torch.eye(len(known), dtype=torch.float64))
+    return mean + torch.cholesky_solve(cross, factor).T @ (values - mean)
+
+
+def _similar(answer: Answer, values: Tensor, fallback: Tensor) -> Tensor:
+    """Return the mean of the supports' responses weighted by covariance with the query."""
+    weight = answer.covariance.clamp_min(0)
+    total = weight.sum(0)[:, None]
+    return torch.where(total > 0, (weight.T @ values) / total.clamp_min(1e-12), fallback)
+
+
+def _controls(bank: Bank, scene: Scene) -> tuple[Tensor, Tensor]:
+    if bank.control is None:
+        nothing = bank.effects.new_zeros(bank.effects.shape[1])
+        return nothing, nothing
+    others = [number for number in range(len(bank.contexts)) if number != scene.context]
+    elsewhere = bank.control[others].mean(0) if others else bank.control[scene.context]
+    return (bank.control[scene.context] if scene.context >= 0 else elsewhere), elsewhere

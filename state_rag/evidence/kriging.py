@@ -1,0 +1,213 @@
+"""Co-kriging: one Gaussian process over (context, perturbation), with the same weights for all genes.
+
+The covariance of two conditions is
+
+    K((c, p), (c', p')) = sum_j k_j(p, p') (e^f_j + e^g_j [c = c']) + e^s [p = p'] + e^o [c = c'] [p = p']
+
+(a part shared by contexts, a part of the context, and what a perturbation does whatever it resembles), the prior mean
+that of a context. Predictions are the regression of Rasmussen and Williams, "Gaussian Processes for Machine Learning"
+(2006), equations 2.25 and 2.26, and the shared part is an intrinsic coregionalisation (Goovaerts 1997).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.similarity import Similarity
+
+JITTER = 1e-6
+"""Added to the diagonal, as a share of its mean, and tenfold again until a factor exists."""
+
+
+class KernelWeights(nn.Module):
+    """The numbers of the covariance, as logarithms, and those of the prior mean.
+
+    Parameters
+    ----------
+    n_kernels
+        J.
+    """
+
+    def __init__(self, n_kernels: int) -> None:
+        super().__init__()
+
+        def number(value: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value, dtype=torch.float64))
+
+        self.shared = number(-1.0, n_kernels)
+        self.own = number(-1.0, n_kernels)
+        self.same = number(-1.0)
+        self.noise = number(0.0)
+        self.scarcity = number(-1.0)
+        self.shrink = number(2.0)
+        self.borrow = number(0.0)
+
+    def parts(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what contexts share and what each has of its own, float64 [A, B] each, from kernels [J, A, B]."""
+        weights = torch.stack([self.shared, self.own]).exp().to(stack.dtype)
+        parts = torch.einsum("wj,jab->wab", weights, stack).to(torch.float64)
+        return parts[0], parts[1]
+
+    def prior_variance(self) -> Tensor:
+        """Return K of a condition with itself."""
+        return self.shared.exp().sum() + self.own.exp().sum() + self.same.exp()
+
+    def noise_of(self, scarcity: Tensor) -> Tensor:
+        """Return the noise [N] on the diagonal: a part that all conditions have, and one that falls with cells."""
+        return self.noise.exp() + self.scarcity.exp() * scarcity
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is asked, and what may be looked at to answer it.
+
+    Attributes
+    ----------
+    context
+        The context asked about; -1 for one without any response.
+    queries
+        Perturbations asked about, long [Q].
+    supports
+        Rows of the bank that may be looked at, long [S].
+    hidden
+        Bool [P]: perturbations treated as measured nowhere; None for none.
+    """
+
+    context: int
+    queries: Tensor
+    supports: Tensor
+    hidden: Tensor | None = None
+
+
+class _Solve(torch.autograd.Function):
+    """Return `matrix^-1 right` for a symmetric positive definite matrix; backward reuses its Cholesky factor."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, right: Tensor) -> Tensor:
+        factor = factorise(matrix)
+        solution = torch.cholesky_solve(right, factor)
+        ctx.save_for_backward(factor, solution)
+        return solution
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        factor, solution = ctx.saved_tensors
+        back = torch.cholesky_solve(gradients[0], factor)
+        return -back @ solution.T, back
+
+
+def factorise(matrix: Tensor) -> Tensor:
+    """Return the lower Cholesky factor of a symmetric matrix, with as much jitter as it takes.
+
+    Cut powers of cosines are not exactly positive semi-definite, so that the noise may be too little.
+    """
+    jitter = JITTER * matrix.diagonal().mean()
+    eye = torch.eye(len(matrix), dtype=matrix.dtype)
+    for _ in range(8):
+        factor, failed = torch.linalg.cholesky_ex(matrix + jitter * eye)
+        if not failed:
+            return factor
+        jitter = jitter * 10
+    raise ArithmeticError("the covariance of the supports has no Cholesky factor")  # jitter of 10 % always suffices
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Return `matrix^-1 right`, differentiable; matrix [S, S] symmetric positive definite, right [S, Q]."""
+    solution: Tensor = _Solve.apply(matrix, right)
+    return solution
+
+
+def context_means(bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
+    """Return the prior mean of each context [C + 1, G], the last for a context without supports.
+
+    That of a context is the mean over its supports, drawn to the mean of the other contexts as if the latter were
+    `e^borrow` further supports, and shrunken.
+
+    Parameters
+    ----------
+    bank, scene, weights
+        Of the question.
+    values
+        [S, G]: of the supports; effects, or any other function of them.
+    """
+    n_contexts = len(bank.contexts)
+    context = bank.context[scene.supports]
+    count = torch.zeros(n_contexts, dtype=values.dtype).index_add(
+        0, context, torch.ones_like(context, dtype=values.dtype)
+    )
+    total = torch.zeros(n_contexts, values.shape[1], dtype=values.dtype).index_add(0, context, values)
+    mean = total / count.clamp_min(1)[:, None]
+    there = (count > 0).to(values.dtype)
+    sum_of_means, n_there = mean.sum(0), there.sum()
+    others = (sum_of_means - mean) / (n_there - there).clamp_min(1)[:, None]
+    overall = sum_of_means / n_there.clamp_min(1)
+    # a context that stands alone has no others to borrow from
+    borrow = weights.borrow.exp().to(values.dtype) * (n_there - there > 0)
+    blended = (total + borrow[:, None] * others) / (count + borrow).clamp_min(1e-12)[:, None]
+    return torch.sigmoid(weights.shrink).to(values.dtype) * torch.cat([blended, overall[None]])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What kriging says about the queries of a scene.
+
+    Attributes
+    ----------
+    weight
+        float64 [S, Q]: of each support in each query's prediction.
+    covariance
+        float64 [S, Q]: of each support with each query.
+    variance
+        float64 [Q]: left over after looking at the supports.
+    """
+
+    weight: Tensor
+    covariance: Tensor
+    variance: Tensor
+
+
+def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity) -> Answer:
+    """Return the weights of the supports and the variance of each query.
+
+    Parameters
+    ----------
+    bank
+        Measured responses.
+    scene
+        The question.
+    weights
+        Numbers of the covariance.
+    similarity
+        The kernels of the bank's perturbations.
+    """
+    support, query = bank.perturbation[scene.supports], scene.queries
+    context = bank.context[scene.supports]
+    # kernels among distinct perturbations, since a perturbation is a support in several contexts
+    distinct, place = torch.unique(torch.cat([support, query]), return_inverse=True)
+    at, asked = place[: len(support)], place[len(support) :]
+    shared, own = weights.parts(similarity.stack(distinct, distinct, scene.context, scene.hidden))
+    same = weights.same.exp()
+    among = pick(own, at, at) * (context[:, None] == context[None])
+    among = among + pick(shared, at, at) + same * (support[:, None] == support[None])
+    here = (context == scene.context)[:, None]
+    cross = pick(shared, at, asked) + pick(own, at, asked) * here + same * (support[:, None] == query[None])
+    weight = solve(among + torch.diag(weights.noise_of(bank.scarcity[scene.supports])), cross)
+    variance = weights.prior_variance() - (weight * cross).sum(0)
+    return Answer(weight, cross, variance.clamp_min(0))
+
+
+def pick(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return `matrix[rows][:, columns]`."""
+    return matrix.index_select(0, rows).index_select(1, columns)
+
+
+def apply(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
+    """Return the prediction [Q, G] for values [S, G] of the supports: prior mean plus weighted deviations from it."""
+    means = context_means(bank, scene, weights, values)
+    deviations = values - means[bank.context[scene.supports]]
+    return means[scene.context] + answer.weight.T.to(values.dtype) @ deviations

@@ -1,0 +1,95 @@
+"""From names to scenes: questions are sorted by how much is known, and what was measured is hidden from itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import use_of
+from state_rag.evidence.kriging import Scene
+from state_rag.evidence.similarity import RESPONSES, Similarity
+
+FOLDS = 10
+"""Groups into which measured conditions are divided when they are predicted without themselves."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Queries that one scene answers.
+
+    Attributes
+    ----------
+    scene
+        The question; without queries where nothing is known of them.
+    use
+        One of `USES`.
+    places
+        Where each query stands in what the user asked.
+    known
+        Whether anything is known of these perturbations; if not, only the prior can answer.
+    """
+
+    scene: Scene
+    use: str
+    places: tuple[int, ...]
+    known: bool
+
+
+def ask(bank: Bank, similarity: Similarity, context: int, names: Sequence[str]) -> list[Question]:
+    """Return the questions that together answer for all names, each place in one of them.
+
+    Parameters
+    ----------
+    bank, similarity
+        Measured responses and kernels.
+    context
+        Number of the context, -1 for a new one.
+    names
+        Perturbations.
+    """
+    numbers = [bank.number_of(name) for name in names]
+    groups: dict[tuple[int, str, bool], list[int]] = {}
+    own = [
+        number for number in dict.fromkeys(numbers) if number >= 0 and context >= 0 and bank.row[context, number] >= 0
+    ]
+    fold = {number: place % FOLDS for place, number in enumerate(own)}
+    here = len(bank.rows_of(context))
+    for place, number in enumerate(numbers):
+        known = bool(sources_of(similarity, number, context))
+        hidden_here = sum(f == fold[number] for f in fold.values()) if number in fold else 0
+        use = use_of(here > hidden_here, number >= 0 and measured_elsewhere(bank, number, context))
+        groups.setdefault((fold.get(number, -1), use, known), []).append(place)
+    questions = []
+    for (part, use, known), places in groups.items():
+        hidden = [bank.row[context, number] for number, at in fold.items() if at == part]
+        queries = torch.tensor([numbers[place] for place in places] if known else [], dtype=torch.long)
+        scene = Scene(context, queries, without(len(bank), hidden))
+        questions.append(Question(scene, use, tuple(places), known))
+    return questions
+
+
+def sources_of(similarity: Similarity, number: int, context: int) -> tuple[str, ...]:
+    """Return the sources that know a perturbation, seen from a context; none for -1."""
+    if number < 0:
+        return ()
+    names = [*(source.name for source in similarity.sources), RESPONSES]
+    said = similarity.known(torch.tensor([number]), context)[:, 0].tolist()
+    return tuple(name for name, yes in zip(names, said, strict=True) if yes)
+
+
+def measured_elsewhere(bank: Bank, number: int, context: int) -> bool:
+    """Tell whether a perturbation was measured in another context."""
+    rows = bank.row[:, number] >= 0
+    return bool(rows.sum() > (context >= 0 and bool(rows[context])))
+
+
+def without(n_rows: int, hidden: Sequence[Tensor]) -> Tensor:
+    """Return all rows but some, ascending."""
+    keep = torch.ones(n_rows, dtype=torch.bool)
+    for row in hidden:
+        keep[row] = False
+    return torch.nonzero(keep).flatten()

@@ -1,0 +1,129 @@
+"""A fitted engine as plain data: `settings`, a tree of numbers and texts that JSON can hold, and `tensors` by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.errors import StateRagError
+from state_rag.evidence.fusion import Fusion
+from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.similarity import Source
+from state_rag.evidence.training import Settings, Trained
+
+VERSION = 1
+"""Of the layout."""
+
+
+def pack(
+    settings: Settings, responses: Responses, sources: Sequence[Source], trained: Mapping[str, Trained]
+) -> dict[str, Any]:
+    """Return `{"settings": ..., "tensors": ...}`.
+
+    Parameters
+    ----------
+    settings, responses, sources, trained
+        All of which an engine consists.
+    """
+    tensors = {"responses.effects": torch.from_numpy(responses.effects)}
+    if responses.cells is not None:
+        tensors["responses.cells"] = torch.from_numpy(responses.cells)
+    if responses.variance is not None:
+        tensors["responses.variance"] = torch.from_numpy(responses.variance)
+    for number, mean in enumerate(responses.controls.values()):
+        tensors[f"controls.{number}"] = torch.from_numpy(mean)
+    for number, source in enumerate(sources):
+        tensors[f"sources.{number}"] = source.vectors
+    learned = {}
+    for use, found in trained.items():
+        parts = {"weights": found.weights.state_dict()}
+        if found.fusion is not None:
+            parts["fusion"] = found.fusion.state_dict()
+        for part, values in parts.items():
+            tensors.update({f"trained.{use}.{part}.{name}": value for name, value in values.items()})
+        learned[use] = {
+            "fusion": found.fusion is not None,
+            "estimate": found.estimate,
+            "calibration": found.calibration,
+            "scores": found.scores,
+        }
+    about = {
+        "version": VERSION,
+        "settings": {**asdict(settings), "powers": list(settings.powers)},
+        "contexts": list(responses.contexts),
+        "perturbations": list(responses.perturbations),
+        "genes": list(responses.genes),
+        "controls": list(responses.controls),
+        "sources": [source.name for source in sources],
+        "source_names": list(sources[0].names) if sources else [],
+        "trained": learned,
+    }
+    return {"settings": about, "tensors": {name: value.detach().clone() for name, value in tensors.items()}}
+
+
+def unpack(state: Mapping[str, Any]) -> tuple[Settings, Responses, list[Source], dict[str, Trained]]:
+    """Return what `pack` was given.
+
+    Raises
+    ------
+    StateRagError
+        If the state is of another version, or lacks a part.
+    """
+    about = state.get("settings") or {}
+    if about.get("version") != VERSION:
+        raise StateRagError(
+            f"evidence: the state is of version {about.get('version')}, this program reads {VERSION}; fit it again."
+        )
+    tensors = state["tensors"]
+    try:
+        settings = Settings(**{**about["settings"], "powers": tuple(about["settings"]["powers"])})
+        sources = [_source(name, about, tensors[f"sources.{number}"]) for number, name in enumerate(about["sources"])]
+        n_kernels = len(settings.powers) * (len(sources) + 1)
+        trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
+        return settings, _responses(about, tensors), sources, trained
+    except KeyError as missing:
+        raise StateRagError(f"evidence: the state lacks {missing}; it was cut short, so fit it again.") from missing
+
+
+def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Responses:
+    def optional(name: str) -> np.ndarray | None:
+        return tensors[name].numpy() if name in tensors else None
+
+    controls = {name: tensors[f"controls.{number}"].numpy() for number, name in enumerate(about["controls"])}
+    return Responses(
+        tensors["responses.effects"].numpy(),
+        about["contexts"],
+        about["perturbations"],
+        about["genes"],
+        cells=optional("responses.cells"),
+        variance=optional("responses.variance"),
+        controls=controls,
+    )
+
+
+def _source(name: str, about: Mapping[str, Any], vectors: Tensor) -> Source:
+    known = vectors.abs().amax(1) > 0
+    return Source(name, tuple(about["source_names"]), vectors, known)
+
+
+def _trained(use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int) -> Trained:
+    def part(name: str) -> dict[str, Tensor]:
+        prefix = f"trained.{use}.{name}."
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+    weights = KernelWeights(n_kernels)
+    weights.load_state_dict(part("weights"))
+    fusion = None
+    if about["fusion"]:
+        fusion = Fusion()
+        fusion.load_state_dict(part("fusion"))
+        fusion.requires_grad_(False)
+    return Trained(
+        weights.requires_grad_(False), fusion, about["estimate"], about["calibration"], dict(about["scores"])
+    )

@@ -1,0 +1,176 @@
+"""Training for one use: the numbers of the covariance, then fusion, both on episodes of that use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import USES, Episodes
+from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
+from state_rag.evidence.gene_features import ESTIMATES, FEATURES, gene_features
+from state_rag.evidence.kriging import KernelWeights, apply, krige
+from state_rag.evidence.similarity import Similarity
+
+KRIGING = ESTIMATES[0]
+"""The estimate that is used where nothing beats it."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the engine is trained.
+
+    Attributes
+    ----------
+    seed
+        Of all choices.
+    steps, rate
+        Of Adam on the numbers of the covariance.
+    max_supports
+        Supports of an episode, at most.
+    final_supports
+        Supports of a prediction, at most; above it, those with the highest covariance with a query.
+    episodes, judging
+        Episodes that fusion is made from, and how many of them judge instead of train; 0 episodes: no fusion.
+    fusion_steps
+        Steps of fusion's training.
+    episode_queries, episode_genes
+        Queries and genes kept of each of these, at most.
+    powers
+        Powers of each source's cosines that are kernels.
+    """
+
+    seed: int = 0
+    steps: int = 250
+    rate: float = 0.03
+    max_supports: int = 1500
+    final_supports: int = 10_000
+    episodes: int = 80
+    judging: int = 16
+    fusion_steps: int = 800
+    episode_queries: int = 32
+    episode_genes: int = 512
+    powers: tuple[int, ...] = (1, 3)
+
+
+@dataclass
+class Trained:
+    """What was learned for one use.
+
+    Attributes
+    ----------
+    weights
+        Numbers of the covariance.
+    fusion
+        Correction gene by gene; None where it does not win or was not made.
+    estimate
+        The estimate that is used without fusion, one of `ESTIMATES`.
+    calibration
+        Mean squared error of a gene for one unit of kriging variance, as episodes that judge say.
+    scores
+        Mean correlation over genes in episodes that judge, by method.
+    """
+
+    weights: KernelWeights
+    fusion: Fusion | None = None
+    estimate: str = KRIGING
+    calibration: float = 1.0
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    bank: Bank, similarity: Similarity, use: str, settings: Settings, progress: Progress | None = None
+) -> Trained | None:
+    """Return what episodes of a use teach; None where the responses allow no such episode.
+
+    Parameters
+    ----------
+    bank, similarity
+        Measured responses and the kernels of their perturbations.
+    use
+        One of `USES`.
+    settings
+        How long, and from which seed.
+    progress
+        Told about each step.
+    """
+    episodes = Episodes(bank, use, settings.max_supports)
+    if not episodes.contexts:
+        return None
+    say = progress or (lambda *_: None)
+    # each use has its own stream, so that what one learns does not hang on which others are trained
+    streams = np.random.SeedSequence([settings.seed, USES.index(use)]).spawn(2)
+    weights = _train_weights(bank, similarity, episodes, settings, np.random.default_rng(streams[0]), use, say)
+    if not settings.episodes:
+        return Trained(weights)
+    episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
+    examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
+    judges, others = examples[: settings.judging], examples[settings.judging :]
+    fusion = train_fusion(others, settings.seed, settings.fusion_steps)
+    return _choose(weights, fusion, judges)
+
+
+def _train_weights(
+    bank: Bank,
+    similarity: Similarity,
+    episodes: Episodes,
+    settings: Settings,
+    rng: np.random.Generator,
+    use: str,
+    say: Progress,
+) -> KernelWeights:
+    weights = KernelWeights(len(similarity.kernels))
+    optimiser = torch.optim.Adam(weights.parameters(), lr=settings.rate)
+    for step in range(settings.steps):
+        scene, truth = episodes.draw(rng)
+        answer = krige(bank, scene, weights, similarity)
+        predicted = apply(answer, bank, scene, weights, bank.effects[scene.supports])
+        optimiser.zero_grad()
+        effect_loss(predicted, bank.effects[truth]).backward()
+        optimiser.step()
+        say(f"{use}: kriging", step + 1, settings.steps)
+    return weights.requires_grad_(False)
+
+
+def _examples(
+    bank: Bank,
+    similarity: Similarity,
+    episodes: Episodes,
+    weights: KernelWeights,
+    settings: Settings,
+    rng: np.random.Generator,
+    use: str,
+    say: Progress,
+) -> list[Example]:
+    examples, n_genes = [], bank.effects.shape[1]
+    for number in range(settings.episodes):
+        scene, truth = episodes.draw(rng)
+        seen = gene_features(bank, scene, weights, similarity, krige(bank, scene, weights, similarity))
+        genes = torch.from_numpy(np.sort(rng.permutation(n_genes)[: settings.episode_genes]))
+        examples.append(Example(seen.of_genes(genes), bank.effects[truth][:, genes].float()))
+        say(f"{use}: fusion", number + 1, settings.episodes)
+    return examples
+
+
+def _choose(weights: KernelWeights, fusion: Fusion, judges: list[Example]) -> Trained:
+    scores = judge(fusion, judges)
+    best = max(ESTIMATES, key=lambda name: (scores[name], name == KRIGING))
+    wins = scores["fusion"] > scores[best]
+    chosen = fusion if wins else None
+    return Trained(weights, chosen, best, _calibration(judges, chosen, ESTIMATES.index(best)), scores)
+
+
+def _calibration(judges: list[Example], fusion: Fusion | None, estimate: int) -> float:
+    """Return the mean squared error over the mean variance of the episodes that judge."""
+    error = variance = 0.0
+    for example in judges:
+        predicted = fusion(example.seen) if fusion is not None else example.seen.estimates[estimate]
+        error += float((predicted - example.truth).square().mean(1).sum())
+        variance += float(example.seen.features[FEATURES.index("variance"), :, 0].sum())
+    return error / variance if variance > 0 else 1.0
