@@ -33,7 +33,7 @@ def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: 
         raise StateRagError(
             f"{file.filename}: no obs column with a usual name for the {what} ({', '.join(usual)}). Columns present: "
             f"{', '.join(obs_columns(file)) or 'none'}. Name it with {flag}"
-            + (", or let `state-rag data prepare` add one." if usual is BATCH_COLUMNS else ".")
+            + (", or let `state-rag data prepare` add one." if usual is not PERTURBATION_COLUMNS else ".")
         )
     for name in present[1:]:
         if not _same_groups(file, present[0], name, flag):

@@ -3,11 +3,16 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from state_rag.datasets.quickstart_command import add_quickstart
 from state_rag.datasets.screen_sizes import PRESETS
+from state_rag.errors import StateRagError
+from state_rag.names import listing
 from state_rag.settings import RagSettings
+
+if TYPE_CHECKING:
+    from state_rag.datasets.splits import WrittenSplit
 
 # flag, type, what it sets; the parameters are described in `screen_sizes.ScreenSizes`
 _SIMULATE_SIZES = (
@@ -60,31 +65,56 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
 
 def _add_split(commands: Any) -> None:
     """Add `data split`."""
-    parser = commands.add_parser("split", help="hold one cell line out, all but a fraction of its perturbations")
+    from state_rag.datasets.perturbation_draws import PAIR_CLASSES
+
+    parser = commands.add_parser(
+        "split",
+        help="hold a cell line out, perturbations, or both",
+        description="Write which conditions train, validate and are tested: a cell line held out, all but a fraction "
+        "of its perturbations (--held-out); perturbations held out in every line (--held-out-perturbations, --folds, "
+        "--held-out-pairs), for which one line is enough; or both together.",
+    )
     parser.add_argument("file", metavar="FILE", help="h5ad file, folder of them, or glob pattern in quotes")
-    parser.add_argument("--held-out", required=True, metavar="LINE", help="the cell line to hold out")
+    parser.add_argument("--held-out", metavar="LINE", help="the cell line to hold out")
     parser.add_argument(
-        "--few-shot", type=float, default=0.3, metavar="X", help="fraction of its perturbations to train on (0.3)"
+        "--held-out-perturbations",
+        metavar="X|LIST",
+        help="hold these out in every line: a fraction, or a text or JSON file that names them (JSON: `val` too)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="write K splits, TOML_fold0.toml and so on, that hold all perturbations out in turn",
+    )
+    parser.add_argument(
+        "--held-out-pairs",
+        choices=PAIR_CLASSES,
+        help="hold out pairs A+B only, by how many of their members training sees as singles (the fraction of them is "
+        "--held-out-perturbations, or 0.2)",
+    )
+    parser.add_argument(
+        "--few-shot",
+        type=float,
+        metavar="X",
+        help="fraction of the held-out line's perturbations to train on (0.3; 0 where perturbations are held out too)",
     )
     parser.add_argument(
         "--val-fraction",
         type=float,
         default=0.1,
         metavar="X",
-        help="fraction of its perturbations to validate on (0.1)",
+        help="fraction of the perturbations to validate on (0.1)",
     )
     parser.add_argument(
-        "--test-list", metavar="LIST", help="text or JSON file that names the test perturbations (JSON: `val` too)"
-    )
-    parser.add_argument(
-        "--single-line",
-        action="store_true",
-        help="hold perturbations of the data's only cell line out; the few-shot fraction of them is all that trains",
+        "--test-list",
+        metavar="LIST",
+        help="text or JSON file that names the held-out line's test perturbations (JSON: `val` too)",
     )
     _add_names(parser)
     parser.add_argument("--name", help="name of the data set in the TOML (default: the file's)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--output", metavar="TOML", help="default: split_LINE.toml beside the data")
+    parser.add_argument("-o", "--output", metavar="TOML", help="default: split_LINE.toml, or the like, beside the data")
     parser.set_defaults(run=run_split)
 
 
@@ -95,7 +125,9 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="default: NAME.prepared.h5ad beside the input")
     _add_names(parser)
     parser.add_argument(
-        "--one-line", metavar="NAME", help="no column names the cell line: add one, cell_line, with NAME for all cells"
+        "--one-line",
+        metavar="NAME",
+        help="no column names the cell line: add one, cell_line, with NAME for all cells (default: one_line)",
     )
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found, or added)")
     parser.add_argument(
@@ -139,34 +171,86 @@ def run_simulate(args: argparse.Namespace) -> None:
 
 
 def run_split(args: argparse.Namespace) -> None:
-    """Write a split file."""
+    """Write a split file, or one a fold."""
+    by_perturbation = args.held_out_perturbations or args.held_out_pairs or args.folds is not None
+    if args.held_out is None and not by_perturbation:
+        raise StateRagError(
+            "say what is held out: a cell line (--held-out LINE), perturbations (--held-out-perturbations 0.2), all "
+            "perturbations in turn (--folds 5), or a line and perturbations (both options)."
+        )
+    if args.held_out is None and args.few_shot is not None:
+        raise StateRagError("--few-shot is about the cell line that --held-out names. Name one, or leave it out.")
+    if by_perturbation and args.test_list:
+        raise StateRagError("--test-list is for a held-out line; here --held-out-perturbations takes the file.")
+    given = {name: getattr(args, name) for name in ("pert_col", "cell_type_col", "control", "name", "seed")}
+    given["output"] = args.output if args.output is not None else _default_split(args)
+    given["val_fraction"] = args.val_fraction
+    splits = _split_perturbations(args, given) if by_perturbation else (_split_line(args, given),)
+    for split in splits:
+        print(f"split  {split.path}")
+    _print_next(
+        f"state-rag data check {_quote(splits[0].path)}"
+        + _options(pert_col=splits[0].pert_col, cell_type_key=splits[0].cell_type_col, control_pert=splits[0].control)
+    )
+
+
+def _default_split(args: argparse.Namespace) -> Path:
+    """Return where a split goes: beside the data, named after what is held out."""
+    data = Path(args.file)
+    kind = "pairs" if args.held_out_pairs else "perturbations" if args.held_out_perturbations else None
+    parts = [args.held_out, kind]
+    return (data.parent if data.is_file() else Path()) / f"{'_'.join(['split', *filter(None, parts)])}.toml"
+
+
+def _split_line(args: argparse.Namespace, given: dict[str, Any]) -> "WrittenSplit":
+    """Hold a line out."""
     from state_rag.datasets.splits import write_split
 
-    data = Path(args.file)
-    beside = data.parent if data.is_file() else Path()
-    split = write_split(
-        args.file,
-        args.held_out,
-        output=args.output if args.output is not None else beside / f"split_{args.held_out}.toml",
-        few_shot=args.few_shot,
-        val_fraction=args.val_fraction,
-        test_list=args.test_list,
-        pert_col=args.pert_col,
-        cell_type_col=args.cell_type_col,
-        control=args.control,
-        single_line=args.single_line,
-        name=args.name,
-        seed=args.seed,
-    )
+    few_shot = 0.3 if args.few_shot is None else args.few_shot
+    split = write_split(args.file, args.held_out, few_shot=few_shot, test_list=args.test_list, **given)
     print(
         f"{args.held_out} held out: {len(split.train)} of its perturbations for training, {len(split.val)} for "
-        f"validation, {len(split.test)} for test; {'no' if args.single_line else 'all'} other cell lines for training"
+        f"validation, {len(split.test)} for test; all other cell lines for training"
     )
-    print(f"split  {split.path}")
-    _print_next(
-        f"state-rag data check {_quote(split.path)}"
-        + _options(pert_col=split.pert_col, cell_type_key=split.cell_type_col, control_pert=split.control)
+    return split
+
+
+def _split_perturbations(args: argparse.Namespace, given: dict[str, Any]) -> "tuple[WrittenSplit, ...]":
+    """Hold perturbations out, as a fraction, a list, in folds or as pairs."""
+    from state_rag.datasets.perturbation_splits import write_perturbation_splits
+
+    given_as: str | None = args.held_out_perturbations
+    share = None if given_as is None else _number(given_as)
+    splits = write_perturbation_splits(
+        args.file,
+        share=share,
+        test_list=given_as if share is None else None,
+        pairs=args.held_out_pairs,
+        folds=args.folds,
+        held_out=args.held_out,
+        few_shot=args.few_shot or 0.0,
+        **given,
     )
+    lines = listing(splits[0].lines)
+    print(
+        f"{'pairs' if args.held_out_pairs else 'perturbations'} held out in {lines}"
+        + (f"; {args.few_shot or 0:.0%} of the others of {args.held_out} train" if args.held_out else "")
+    )
+    for number, split in enumerate(splits):
+        aside = f" and {len(split.aside)} that contain a held-out one" if split.aside else ""
+        print(
+            f"{f'fold {number}: ' if args.folds else ''}{len(split.train)} for training, {len(split.val)}{aside} for "
+            f"validation, {len(split.test)} for test"
+        )
+    return splits
+
+
+def _number(text: str) -> float | None:
+    """Return a fraction; None for what is a file's name."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def run_prepare(args: argparse.Namespace) -> None:
@@ -194,8 +278,11 @@ def run_prepare(args: argparse.Namespace) -> None:
     )
     print(f"prepared  {done.path}")
     print(f"lines     {', '.join(done.cell_types)}")
+    what = f"--held-out {shlex.quote(done.cell_types[0])}"
+    if len(done.cell_types) == 1:
+        what = "--held-out-perturbations 0.2"
     _print_next(
-        f"state-rag data split {_quote(done.path)} --held-out {shlex.quote(done.cell_types[0])} "
+        f"state-rag data split {_quote(done.path)} {what} "
         f"--pert-col {shlex.quote(done.pert_col)} --cell-type-col {shlex.quote(done.cell_type_col)} "
         f"--control {shlex.quote(done.control)}"
     )
@@ -204,6 +291,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 def run_check(args: argparse.Namespace) -> None:
     """Check a split and print its counts."""
     from state_rag.datasets.split_check import check_split, find_names
+    from state_rag.datasets.split_questions import questions, told
 
     names = find_names(
         args.toml,
@@ -223,6 +311,8 @@ def run_check(args: argparse.Namespace) -> None:
     ):
         print(f"{part:<8}{summary.cells[part]:,} perturbed cells of {len(perturbations):,} perturbations")
     print(f"control {summary.cells['control']:,} cells")
+    for line in told(questions(summary.conditions, names["control_pert"])):
+        print(f"asks    {line}")
     overrides = {**names, "embed_key": args.embed_key}
     defaults = ("gene", "cell_line", "gem_group", "non-targeting", "X_hvg")
     changed = "".join(

@@ -7,8 +7,6 @@ where `A` is tested) would show it to training; they are set aside, and validate
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 
@@ -70,21 +68,29 @@ def singles_of(names: Sequence[str], control: str | None = None) -> set[str]:
     return {members[0] for members in parted if len(members) == 1}
 
 
-def draw_share(names: Sequence[str], control: str, share: float, val_share: float, seed: int) -> Draw:
-    """Draw a share of the perturbations for the test and another for validation; at least one each.
+def draw_share(
+    names: Sequence[str],
+    control: str,
+    share: float,
+    val_share: float,
+    seed: int,
+    *,
+    among: Sequence[str] | None = None,
+) -> Draw:
+    """Draw a share of the perturbations (default: of all) for the test and another for validation; at least one each.
 
     Raises
     ------
     StateRagError
         If none would be left to train on.
     """
-    order = _shuffled(names, seed)
+    order = _shuffled(names if among is None else among, seed)
     n_test, n_val = _count(share, len(order)), _count(val_share, len(order))
     return of_lists(names, control, order[:n_test], order[n_test : n_test + n_val])
 
 
 def draw_folds(
-    names: Sequence[str], control: str, folds: int, val_share: float, seed: int, among: Sequence[str] | None = None
+    names: Sequence[str], control: str, folds: int, val_share: float, seed: int, *, among: Sequence[str] | None = None
 ) -> list[Draw]:
     """Deal perturbations into folds, each the test of one draw; together they are all of `among` (default: of `names`).
 
@@ -106,12 +112,21 @@ def draw_folds(
     return draws
 
 
-def draw_pairs(names: Sequence[str], control: str, kind: str, share: float, val_share: float, seed: int) -> Draw:
+def draw_pairs(
+    names: Sequence[str],
+    control: str,
+    kind: str,
+    share: float,
+    val_share: float,
+    seed: int,
+    *,
+    among: Sequence[str] | None = None,
+) -> Draw:
     """Draw pairs of one class for test and validation; singles are set aside where members must stay unseen.
 
     The class of a tested pair is told from the singles that train. What must not be seen of a tested pair is in no
-    training label, as a single or in another pair; so a pair whose members are measured as singles becomes `one-seen` or
-    `none-seen` by setting aside one of these singles, or all. Pairs that need no such loss come first.
+    training label, as a single or in another pair; so a pair whose members are measured as singles becomes `one-seen`
+    or `none-seen` by setting aside one of these singles, or all. Pairs that need no such loss come first.
 
     Parameters
     ----------
@@ -121,6 +136,8 @@ def draw_pairs(names: Sequence[str], control: str, kind: str, share: float, val_
         One of `PAIR_CLASSES`.
     share, val_share
         Fractions of the pairs that can be of that class; at least one each.
+    among
+        Perturbations that can be held out; default: all.
 
     Raises
     ------
@@ -128,7 +145,7 @@ def draw_pairs(names: Sequence[str], control: str, kind: str, share: float, val_
         If the data have fewer than two such pairs, or none would be left to train on.
     """
     singles = singles_of(names, control)
-    eligible = pairs_for(names, control, kind)
+    eligible = pairs_for(names, control, kind, among)
     if len(eligible) < 2:
         pairs = [name for name in names if len(members_of(name, control)) > 1]
         raise StateRagError(
@@ -160,11 +177,12 @@ def draw_pairs(names: Sequence[str], control: str, kind: str, share: float, val_
     return of_lists(names, control, chosen[:n_test], chosen[n_test:], unseen)
 
 
-def pairs_for(names: Sequence[str], control: str, kind: str) -> list[str]:
-    """Return the pairs that can be tested as one of a class, singles being set aside where that takes it."""
+def pairs_for(names: Sequence[str], control: str, kind: str, among: Sequence[str] | None = None) -> list[str]:
+    """Return the pairs (default: of all) that can be tested as one of a class, singles being set aside if needed."""
     singles = singles_of(names, control)
     possible = {ANY: (BOTH, ONE, NONE), BOTH: (BOTH,), ONE: (BOTH, ONE), NONE: (BOTH, ONE, NONE)}[kind]
-    return [name for name in names if pair_class(name, singles, control) in possible]
+    candidates = names if among is None else among
+    return [name for name in candidates if pair_class(name, singles, control) in possible]
 
 
 def of_lists(
@@ -236,6 +254,8 @@ def _loss(members: Sequence[str], kind: str, singles: set[str]) -> int:
 
 
 def _shuffled(names: Sequence[str], seed: int | list[int]) -> list[str]:
+    import numpy as np  # here, since the command line reads PAIR_CLASSES and has to start quickly
+
     names = sorted(names)
     return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
 

@@ -1,6 +1,7 @@
 """Turn an h5ad file that upstream cannot read into one that it can, saying every change."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
+from state_rag.datasets.first_look import look_at
+from state_rag.datasets.guesses import guess_line
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad, read_column, write_h5ad
 
@@ -27,6 +30,8 @@ REPLOGLE_NAMES = {
     "batch_col": "gem_group",
     "control": "non-targeting",
 }
+ONE_LINE = "one_line"
+"""The cell line of all cells where no column names one and the user does not either."""
 _LARGEST_LOG = 15.0  # natural log of three million: no log-normalised count is larger
 
 
@@ -86,7 +91,8 @@ def prepare(
         The obs columns and the control; found by their usual names where left out. Where there is no batch column,
         one is added that puts all cells in one batch.
     one_line
-        The cell line of all cells, where no column names it: an obs column `cell_line` is added.
+        The cell line of all cells, where no column names it: an obs column `cell_line` is added. Where no column looks
+        like one, that happens by itself, and the line is called `one_line`.
     n_hvgs
         Genes of `X_hvg`. Given, `X_hvg` is made anew; left out, an `X_hvg` or a `var["highly_variable"]` in the file
         is kept, and else 2,000 genes (all, if there are fewer) are chosen.
@@ -113,7 +119,7 @@ def prepare(
         raise StateRagError(f"--n-hvgs {n_hvgs}: expected at least 1.")
     if one_line is not None and cell_type_col is not None:
         raise StateRagError("--one-line is for files without a column of cell lines; leave it or --cell-type-col out.")
-    names = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
+    names, one_line = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
     try:
         adata = anndata.read_h5ad(file)
     except Exception as error:  # noqa: BLE001  # anndata wraps what HDF5 and the parsers raise in types of its own
@@ -126,7 +132,10 @@ def prepare(
         import pandas as pd
 
         adata.obs[names["cell_type_col"]] = pd.Categorical([one_line] * adata.n_obs)
-        changes.append(f"added obs column {names['cell_type_col']!r}: all cells are of the line {one_line!r}")
+        changes.append(
+            f"added obs column {names['cell_type_col']!r}: no column names the cell line, so all cells are of one, "
+            f"{one_line!r} (--one-line NAME calls it otherwise; --cell-type-col COLUMN names a column)"
+        )
     adata = _fix_obs(adata, names, changes)
     _fix_indices(adata, changes)
     _fix_values(adata, file, changes)
@@ -153,10 +162,16 @@ def _find_names(
     one_line: str | None,
     batch_col: str | None,
     control: str | None,
-) -> dict[str, str]:
-    """Return the columns and the control, reading obs only; the batch column may be one that is yet to be added."""
+) -> tuple[dict[str, str], str | None]:
+    """Return columns and control, reading obs only, and the name of the line whose column is yet to be added.
+
+    The batch column may be one that is yet to be added, too.
+    """
     with open_h5ad(path) as file:
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
+        if one_line is None and cell_type_col is None and not {*CELL_TYPE_COLUMNS} & {*obs_columns(file)}:
+            _refuse_likely_line(path, pert_col)
+            one_line = ONE_LINE
         if one_line is None:
             cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
         else:
@@ -170,12 +185,25 @@ def _find_names(
         categories, codes = read_column(file, pert_col, "--pert-col")
     used = categories[np.unique(codes[codes >= 0])].tolist()
     control = find_control(used, control, f"{path}, obs column {pert_col!r}", "--control")
-    return {
+    found = {
         "pert_col": pert_col,
         "cell_type_col": cell_type_col,
         "batch_col": batch_col if batch_col is not None else REPLOGLE_NAMES["batch_col"],
         "control": control,
     }
+    return found, one_line
+
+
+def _refuse_likely_line(path: Path, pert_col: str) -> None:
+    """Refuse to take all cells for one line where an obs column of an unusual name looks like the cell line."""
+    look = look_at(path)
+    guess = guess_line(look, look.columns.get(pert_col))
+    if guess.value is not None:
+        raise StateRagError(
+            f"{path}: no obs column with a usual name for the cell line ({', '.join(CELL_TYPE_COLUMNS)}), but "
+            f"{guess.value!r} looks like one ({guess.why}). Say so with --cell-type-col {shlex.quote(guess.value)}; if "
+            "all cells are of one line, name it: --one-line NAME."
+        )
 
 
 def _fix_obs(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> "anndata.AnnData":

@@ -17,6 +17,8 @@ from state_rag.datasets.guesses import (
     guess_perturbation,
     kind_of_names,
 )
+from state_rag.datasets.perturbation_draws import PAIR_CLASSES, members_of
+from state_rag.datasets.prepare import ONE_LINE
 from state_rag.datasets.split_check import refuse_unreadable
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
@@ -36,9 +38,9 @@ class Plan:
     names
         `genes`, `ensembl` or `other`, and why.
     held_out
-        The line to hold out, None where it is not known.
+        The line to hold out, or the only one; None where it is not known.
     single_line
-        Whether there is only one line, so that perturbations of it are held out.
+        Whether there is only one line, so that perturbations are held out.
     few_shot
         Fraction of the held-out line's perturbations that train.
     n_perturbations
@@ -114,14 +116,15 @@ def plan(
     single = contexts is None or len(contexts.labels) == 1
     found = Plan(
         look, perturbation, chosen, line, batch, names,
-        held_out=held_out, single_line=single, few_shot=0.8 if single else 0.3,
+        held_out=held_out, single_line=single, few_shot=0.3,
         n_perturbations=0, prepare=[], embed_key="X_hvg",
     )  # fmt: skip
     if single:
-        found.held_out = held_out or (str(contexts.labels[0]) if contexts is not None else "one_line")
+        found.held_out = held_out or (str(contexts.labels[0]) if contexts is not None else ONE_LINE)
     if labels is not None and chosen.value is not None:
         found.n_perturbations = len(labels.labels) - 1
         _choose_held_out(found, labels, contexts)
+        _tell_pairs(found, labels)
     _choose_space(found)
     return found
 
@@ -136,7 +139,7 @@ def _choose_held_out(found: Plan, labels: Column, contexts: Column | None) -> No
     """Choose the line with most perturbations that are also elsewhere; of those the one with fewest cells."""
     control = labels.labels.tolist().index(found.control.value)
     if contexts is None:
-        _fit_few_shot(found, found.n_perturbations)
+        _tell_too_few(found)
         return
     both = (labels.codes >= 0) & (contexts.codes >= 0)
     table = np.zeros((len(contexts.labels), len(labels.labels)), dtype=np.int64)
@@ -161,6 +164,9 @@ def _choose_held_out(found: Plan, labels: Column, contexts: Column | None) -> No
                 f"No perturbation has cells in two labels of {found.line.value}: nothing trained on shows the held-out "
                 "perturbations, so only their embeddings can tell the model about them."
             )
+    if found.single_line:
+        _tell_too_few(found)
+        return
     row = contexts.labels.tolist().index(found.held_out)
     _fit_few_shot(found, int((perturbed[row] > 0).sum()))
 
@@ -174,6 +180,26 @@ def _fit_few_shot(found: Plan, in_line: int) -> None:
         )
     while found.few_shot and in_line - round(found.few_shot * in_line) - max(1, round(0.1 * in_line)) < 1:
         found.few_shot = max(0.0, round(found.few_shot - 0.1, 1))
+
+
+def _tell_too_few(found: Plan) -> None:
+    """Say where a screen of one line has too few perturbations to hold any out."""
+    if found.n_perturbations < 3:
+        found.remarks.append(
+            f"The file has {found.n_perturbations} perturbation{'s' * (found.n_perturbations != 1)} and one cell line: "
+            "a split needs three or more, for training, validation and test. Use more data."
+        )
+
+
+def _tell_pairs(found: Plan, labels: Column) -> None:
+    """Say which labels perturb two genes at once, and how to ask about these."""
+    names = [str(name) for name in labels.labels if name != found.control.value]
+    pairs = [name for name in names if len(members_of(name, found.control.value)) > 1]
+    if pairs:
+        found.remarks.append(
+            f"{len(pairs)} of {len(names)} perturbations are several at once ({listing(pairs, 3)}). To test on such "
+            f"pairs only, by how many of their members training sees: --held-out-pairs {'|'.join(PAIR_CLASSES)}."
+        )
 
 
 def _choose_space(found: Plan) -> None:

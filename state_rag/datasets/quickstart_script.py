@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, CONTROLS, PERTURBATION_COLUMNS
+from state_rag.datasets.perturbation_splits import SHARE
 from state_rag.datasets.quickstart import Plan
 from state_rag.embeddings.find import PUBLISHED_FILE, find_embeddings
 from state_rag.embeddings.readers import read_embeddings
@@ -133,22 +134,28 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
             ),
             "",
         ]
-    split = f"split_{re.sub(r'[^A-Za-z0-9_-]+', '_', held_out)}.toml"
+    split = f"split_{'perturbations' if found.single_line else re.sub(r'[^A-Za-z0-9_-]+', '_', held_out)}.toml"
     lines: list[str] = look.columns[line].labels.tolist() if line in look.columns else []
     if found.single_line:
-        about = f"Hold out perturbations: {found.few_shot:.0%} of them train, 10% validate, the others are the test."
+        about = (
+            f"Hold out perturbations, since there is one cell line: {SHARE:.0%} are the test, 10% validate, the others "
+            "train (all in turn: --folds 5)."
+        )
+        what = f"--held-out-perturbations {SHARE:g} -o {split}"
     else:
         about = (
             f"Hold out {held_out}, all but {found.few_shot:.0%} of its perturbations "
-            f"(any other with --held-out: {listing([one for one in lines if one != held_out], 8)})."
+            f"(any other with --held-out: {listing([one for one in lines if one != held_out], 8)}; perturbations in "
+            f"every line: --held-out-perturbations {SHARE:g})."
         )
+        what = f"--held-out {_word(held_out)} --few-shot {found.few_shot:g} -o {split}"
     usual = _found_without_saying(found, pert, line, batch, control)
     columns = "" if usual["pert_col"] else f" --pert-col {_word(pert)}"
     steps += [
         f"# {next(number)}. {about}",
         _join(
-            f"state-rag data split {_word(data)} --held-out {_word(held_out)}",
-            f"--few-shot {found.few_shot:g}{' --single-line' * found.single_line} -o {split}",
+            f"state-rag data split {_word(data)}",
+            what,
             f"{columns}{'' if usual['cell_type'] else f' --cell-type-col {_word(line)}'}"
             f"{'' if usual['control'] else f' --control {_word(control)}'}".strip(),
         ),

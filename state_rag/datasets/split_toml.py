@@ -1,6 +1,9 @@
-"""Read split TOMLs: which data, and which cell lines and perturbations are held out."""
+"""Read and write split TOMLs: which data, and which cell lines and perturbations are held out."""
 
+import json
 import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,8 @@ from typing import Any
 import toml
 
 from state_rag.errors import StateRagError
-from state_rag.files import read_text
-from state_rag.names import suggest
+from state_rag.files import atomic_path, read_text, reason
+from state_rag.names import listing, suggest
 
 _PARTS = ("train", "val", "test")
 
@@ -96,6 +99,71 @@ def read_split(path: str | os.PathLike[str]) -> Split:
         datasets[name] = location
     training = frozenset(name for name, part in tables["training"].items() if part == "train")
     return Split(path=path, datasets=datasets, training=training, zeroshot=zeroshot, fewshot=fewshot)
+
+
+def write_split_toml(
+    path: Path, dataset: str, data: Path, lists: Mapping[str, tuple[Sequence[str], Sequence[str]]], origin: str
+) -> None:
+    """Write a split of one data set, in whose other lines everything is for training.
+
+    Parameters
+    ----------
+    path
+        The file; an existing one is replaced.
+    dataset
+        Name of the data set.
+    data
+        Its file, folder or pattern, absolute.
+    lists
+        Cell line -> validation and test perturbations.
+    origin
+        What was drawn, in one line: the file's first.
+
+    Raises
+    ------
+    StateRagError
+        If upstream's parser would misread a name, or the file cannot be written.
+    """
+    tables = "\n".join(
+        f"[fewshot.{_quote(f'{dataset}.{line}')}]\nval = {_array(val)}\ntest = {_array(test)}\n"
+        for line, (val, test) in lists.items()
+    )
+    text = (
+        f"# {' '.join(origin.split())}\n[datasets]\n{dataset} = {_quote(str(data))}\n\n"
+        f'[training]\n{dataset} = "train"\n\n[zeroshot]\n\n{tables}'
+    )
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+            _check_written(temporary, path, dataset, lists)
+    except OSError as error:
+        raise StateRagError(
+            f"{path}: cannot be written: {reason(error)}. Choose another place with --output."
+        ) from error
+
+
+def _check_written(
+    temporary: Path, path: Path, dataset: str, lists: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+) -> None:
+    """Refuse names that upstream's TOML parser does not give back, such as those that begin with a comma."""
+    try:
+        found = read_split(temporary).fewshot
+    except StateRagError:
+        found = {}
+    if found != {(dataset, line): {"val": list(val), "test": list(test)} for line, (val, test) in lists.items()}:
+        names = dict.fromkeys(name for line, (val, test) in lists.items() for name in [line, *val, *test])
+        odd = [name for name in names if not re.fullmatch(r"[\w.+-]+", name)]
+        raise StateRagError(
+            f"{path}: upstream's TOML parser misreads some of these names: {listing(odd)}. Rename them in the data."
+        )
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _array(names: Sequence[str]) -> str:
+    return "[\n" + "".join(f"  {_quote(name)},\n" for name in names) + "]"
 
 
 def _split_key(path: Path, table: str, key: str) -> tuple[str, str]:

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from state_rag.datasets.columns import (
-    CELL_TYPE_COLUMNS,
-    PERTURBATION_COLUMNS,
-    find_column,
-    find_control,
-)
-from state_rag.datasets.split_check import SplitSummary, check_split, find_data_files
-from state_rag.datasets.split_toml import Split, read_split
+from state_rag.datasets.screen_table import read_screen_table
+from state_rag.datasets.split_check import SplitSummary, check_split
+from state_rag.datasets.split_toml import Split, read_split, write_split_toml
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, read_text, reason
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.files import read_text
 from state_rag.names import listing, suggest
 
 __all__ = ["Split", "SplitSummary", "WrittenSplit", "check_split", "read_split", "read_test_list", "write_split"]
@@ -37,18 +31,26 @@ class WrittenSplit:
     path
         The TOML file.
     train, val, test
-        Perturbations of the held-out line in each part; all other lines are for training.
+        Perturbations in each part: of the held-out line, whose other lines are for training; where perturbations are
+        held out, of all lines.
+    lines
+        The cell lines that are tested.
     pert_col, cell_type_col, control
         The columns and the control that were used, given or found.
+    aside
+        Perturbations that are neither asked about nor trained on, since they would give a tested one away; they
+        validate.
     """
 
     path: Path
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    lines: tuple[str, ...]
     pert_col: str
     cell_type_col: str
     control: str
+    aside: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         """Return the path of the TOML file."""
@@ -66,7 +68,6 @@ def write_split(
     pert_col: str | None = None,
     cell_type_col: str | None = None,
     control: str | None = None,
-    single_line: bool = False,
     name: str | None = None,
     seed: int = 0,
 ) -> WrittenSplit:
@@ -93,8 +94,6 @@ def write_split(
         optionally `val`. All perturbations of the line that it does not name, less a validation list, stay in training.
     pert_col, cell_type_col, control
         The obs columns and the control; found by their usual names where left out.
-    single_line
-        The data have one cell line only: perturbations of it are held out, and the others of it are all that trains.
     name
         What the data set is called in the TOML; default: the file's name.
     seed
@@ -110,58 +109,24 @@ def write_split(
     StateRagError
         If the line, a column, the control or a listed perturbation is unknown, or a list would be empty.
     """
-    for value, label in ((few_shot, "--few-shot"), (val_fraction, "--val-fraction")):
-        if not 0 <= value < 1:
-            raise StateRagError(f"{label} {value}: expected a fraction from 0 up to, but not including, 1.")
-    dataset = name if name is not None else re.sub(r"\W+", "_", Path(h5ad).stem).strip("_") or "screen"
-    if not re.fullmatch(r"[\w-]+", dataset):
-        raise StateRagError(f"--name {dataset!r}: use letters, digits, '_' and '-' only; upstream splits it at dots.")
-
-    absolute = Path(os.path.abspath(h5ad))
-    files = find_data_files(str(absolute), f"{h5ad}")
-    in_line: set[str] = set()
-    elsewhere: set[str] = set()
-    lines: set[str] = set()
-    controls_in_line = 0
-    all_names: set[str] = set()
-    tables = []
-    for path in files:
-        with open_h5ad(path) as file:
-            pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
-            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
-            perts, pert_codes = read_column(file, pert_col, "--pert-col")
-            types, type_codes = read_column(file, cell_type_col, "--cell-type-col")
-        tables.append((perts, pert_codes, types, type_codes))
-        all_names.update(perts[np.unique(pert_codes[pert_codes >= 0])].tolist())
-        lines.update(types[np.unique(type_codes[type_codes >= 0])].tolist())
-    assert pert_col is not None
-    assert cell_type_col is not None
-    control = find_control(all_names, control, f"{h5ad}, obs column {pert_col!r}", "--control")
-    if held_out not in lines:
+    check_share(few_shot, "--few-shot")
+    check_share(val_fraction, "--val-fraction")
+    dataset = dataset_name(h5ad, name)
+    table = read_screen_table(h5ad, pert_col=pert_col, cell_type_col=cell_type_col, control=control)
+    table.refuse_unknown_line(held_out)
+    table.refuse_without_controls(held_out)
+    if len(table.lines) < 2:
         raise StateRagError(
-            f"{h5ad}: no cell line {held_out!r} (from --held-out) in obs column {cell_type_col!r}. Cell lines present: "
-            f"{', '.join(sorted(lines))}."
+            f"{h5ad}: {held_out!r} is the only cell line, so no other one is left to train on. Hold out perturbations "
+            "of it: --held-out-perturbations 0.2, or --folds 5 for all in turn, in place of --held-out."
         )
-    for perts, pert_codes, types, type_codes in tables:
-        held = (types == held_out)[type_codes] & (type_codes >= 0) & (pert_codes >= 0)
-        counts = np.bincount(pert_codes[held], minlength=len(perts))
-        in_line.update(perts[counts > 0].tolist())
-        controls_in_line += int(counts[perts == control].sum())
-        elsewhere.update(perts[np.unique(pert_codes[~held & (pert_codes >= 0)])].tolist())
-    in_line.discard(control)
-    if not controls_in_line:
-        raise StateRagError(
-            f"{h5ad}: cell line {held_out!r} has no {control!r} cells. Upstream predicts from the controls of the same "
-            "line; hold out another line or add its controls."
-        )
-    _check_lines(lines, h5ad, held_out, single_line, few_shot if test_list is None else None)
-
+    in_line = table.of_line(held_out)
     if test_list is None:
-        train, val, test = _draw(sorted(in_line), few_shot, val_fraction, seed)
+        train, val, test = _draw(in_line, few_shot, val_fraction, seed)
     else:
         listed_val, listed_test = read_test_list(test_list)
-        _check_listed(test_list, listed_val, listed_test, control, sorted(all_names - {control}))
-        train, val, test = _from_lists(sorted(in_line), listed_val, listed_test, val_fraction, seed)
+        check_listed(test_list, listed_val, listed_test, table.control, table.perturbations)
+        train, val, test = _from_lists(in_line, listed_val, listed_test, val_fraction, seed)
     for part, label in ((test, "test"), (val, "validation")):
         if not part:
             raise StateRagError(
@@ -172,6 +137,7 @@ def write_split(
                     else f". Lower --few-shot (now {few_shot}) or --val-fraction (now {val_fraction})."
                 )
             )
+    elsewhere = table.elsewhere(held_out)
     only_here = [p for p in test if p not in elsewhere]
     if only_here:
         logger.warning(
@@ -180,17 +146,33 @@ def write_split(
             len(test),
             listing(only_here),
         )
-    path = Path(output)
-    text = _render(dataset, absolute, held_out, val, test, few_shot, seed, test_list)
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-            _check_written(temporary, path, dataset, held_out, val, test)
-    except OSError as error:
-        raise StateRagError(
-            f"{path}: cannot be written: {reason(error)}. Choose another place with --output."
-        ) from error
-    return WrittenSplit(path, tuple(train), tuple(val), tuple(test), pert_col, cell_type_col, control)
+    drawn = f"lists from {Path(test_list).name}" if test_list is not None else f"few-shot {few_shot}, seed {seed}"
+    origin = f"Cell line {held_out} held out; {drawn}."
+    write_split_toml(Path(output), dataset, table.path, {held_out: (val, test)}, origin)
+    return WrittenSplit(
+        path=Path(output),
+        train=tuple(train),
+        val=tuple(val),
+        test=tuple(test),
+        lines=(held_out,),
+        pert_col=table.pert_col,
+        cell_type_col=table.cell_type_col,
+        control=table.control,
+    )
+
+
+def check_share(value: float, flag: str) -> None:
+    """Refuse what is no fraction from 0 up to, but not including, 1."""
+    if not 0 <= value < 1:
+        raise StateRagError(f"{flag} {value}: expected a fraction from 0 up to, but not including, 1.")
+
+
+def dataset_name(h5ad: str | os.PathLike[str], given: str | None) -> str:
+    """Return what the data set is called in the TOML: the given name, else the file's with letters and digits only."""
+    dataset = given if given is not None else re.sub(r"\W+", "_", Path(h5ad).stem).strip("_") or "screen"
+    if not re.fullmatch(r"[\w-]+", dataset):
+        raise StateRagError(f"--name {dataset!r}: use letters, digits, '_' and '-' only; upstream splits it at dots.")
+    return dataset
 
 
 def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
@@ -232,24 +214,7 @@ def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(val)), list(dict.fromkeys(test))
 
 
-def _check_lines(
-    lines: set[str], h5ad: str | os.PathLike[str], held_out: str, single_line: bool, few_shot: float | None
-) -> None:
-    """Refuse to hold out the only line there is, unless perturbations of it are what shall be held out."""
-    if len(lines) < 2 and not single_line:
-        raise StateRagError(
-            f"{h5ad}: {held_out!r} is the only cell line, so no other one is left to train on. Leave-one-cell-type-out "
-            "needs data of two lines or more; to hold out perturbations of it, give --single-line --few-shot 0.8."
-        )
-    if single_line and len(lines) > 1:
-        raise StateRagError(
-            f"{h5ad}: --single-line is for data of one cell line; these have {', '.join(sorted(lines))}. Leave it out."
-        )
-    if single_line and few_shot == 0:
-        raise StateRagError("--single-line --few-shot 0: no perturbation is left to train on. Give a fraction above 0.")
-
-
-def _check_listed(
+def check_listed(
     source: str | os.PathLike[str], val: Sequence[str], test: Sequence[str], control: str, known: Sequence[str]
 ) -> None:
     """Refuse lists that name the control, one perturbation twice, or perturbations that the data lacks."""
@@ -295,46 +260,3 @@ def _from_lists(
     n_val = min(len(rest), max(1, round(val_fraction * len(names))))
     val = sorted(rest[i] for i in np.random.default_rng(seed).permutation(len(rest))[:n_val])
     return sorted(set(rest).difference(val)), val, test
-
-
-def _check_written(
-    temporary: Path, path: Path, dataset: str, held_out: str, val: Sequence[str], test: Sequence[str]
-) -> None:
-    """Refuse names that upstream's TOML parser does not give back, such as those that begin with a comma."""
-    try:
-        lists = read_split(temporary).fewshot.get((dataset, held_out), {})
-    except StateRagError:
-        lists = {}
-    if lists != {"val": list(val), "test": list(test)}:
-        odd = [name for name in [held_out, *val, *test] if not re.fullmatch(r"[\w.+-]+", name)]
-        raise StateRagError(
-            f"{path}: upstream's TOML parser misreads some of these names: {listing(odd)}. Rename them in the data."
-        )
-
-
-def _render(
-    dataset: str,
-    data: Path,
-    held_out: str,
-    val: Sequence[str],
-    test: Sequence[str],
-    few_shot: float,
-    seed: int,
-    test_list: str | os.PathLike[str] | None,
-) -> str:
-    """Return the TOML text."""
-
-    def quote(text: str) -> str:
-        return json.dumps(text, ensure_ascii=False)
-
-    def array(names: Sequence[str]) -> str:
-        return "[\n" + "".join(f"  {quote(n)},\n" for n in names) + "]"
-
-    origin = f"lists from {Path(test_list).name}" if test_list is not None else f"few-shot {few_shot}, seed {seed}"
-    return (
-        f"# Cell line {held_out} held out; {origin}.\n"
-        f"[datasets]\n{dataset} = {quote(str(data))}\n\n"
-        f'[training]\n{dataset} = "train"\n\n'
-        f"[zeroshot]\n\n"
-        f"[fewshot.{quote(f'{dataset}.{held_out}')}]\nval = {array(val)}\ntest = {array(test)}\n"
-    )

@@ -227,3 +227,23 @@ def check_then_load(done, line, tmp_path):
         assert set(batches[2]["pert_name"]) <= {*summary.test_perturbations, done.control}
         dims = module.get_var_dims()
         assert len(dims["gene_names"]) == dims["hvg_dim"]
+
+
+def test_a_line_that_no_column_names_is_added_by_itself_and_said(tmp_path):
+    adata = make_adata()
+    del adata.obs["cell_type"]
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    done = prepare(tmp_path / "in.h5ad")
+    assert (done.cell_type_col, done.cell_types) == ("cell_line", ("one_line",))
+    assert any("all cells are of one, 'one_line' (--one-line NAME" in change for change in done.changes)
+    assert set(anndata.read_h5ad(done.path).obs["cell_line"]) == {"one_line"}
+
+
+def test_a_column_that_looks_like_the_line_is_not_passed_over(tmp_path):
+    adata = make_adata()
+    adata.obs = adata.obs.rename(columns={"cell_type": "CellLine.name"})
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with pytest.raises(StateRagError, match="'CellLine.name' looks like one .*--cell-type-col CellLine.name"):
+        prepare(tmp_path / "in.h5ad")
+    assert prepare(tmp_path / "in.h5ad", cell_type_col="CellLine.name").cell_types == ("T.cell 1", "a549", "k562")
+    assert prepare(tmp_path / "in.h5ad", one_line="mine").cell_types == ("mine",)

@@ -93,7 +93,18 @@ def test_one_context_holds_perturbations_out(write):
     made = plan(write(one))
     assert made.single_line
     assert made.held_out == "k562"
-    assert "--single-line" in script(made)
+    text = script(made)
+    assert "--held-out-perturbations 0.2 -o split_perturbations.toml" in text
+    assert "--held-out k562" not in text
+    assert "several at once" not in text
+
+
+def test_pairs_of_perturbations_are_told(write):
+    cells = make_adata()
+    cells.obs["perturbation"] = cells.obs["perturbation"].cat.rename_categories({"WARS": "AARS+KARS"})
+    text = script(plan(write(cells)))
+    assert "1 of 4 perturbations are several at once (AARS+KARS)" in text
+    assert "--held-out-pairs both-seen|one-seen|none-seen|any" in " ".join(text.replace("#", "").split())
 
 
 def test_counts_are_told_from_log_normalised_values_and_prepared(write):
