@@ -166,8 +166,10 @@ def run_simulate(args: argparse.Namespace) -> None:
     print(f"embeddings  {screen.embeddings}")
     print(f"truth       {screen.truth}")
     print(f"            {screen.truth_effects}")
-    held_out = (args.lines or ["hepg2"])[-1]
-    _print_next(f"state-rag data split {_quote(screen.h5ad)} --held-out {shlex.quote(held_out)}")
+    held_out = f"--held-out {shlex.quote((args.lines or ['hepg2'])[-1])}"
+    if len(args.lines or ()) == 1:
+        held_out = "--held-out-perturbations 0.2"
+    _print_next(f"state-rag data split {_quote(screen.h5ad)} {held_out}")
 
 
 def run_split(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -111,7 +112,7 @@ def evaluate(
         )
     evaluation = evaluate_pair(
         pair,
-        baselines=naive_baselines(known_effects, len(pair.features), vectors),
+        baselines=naive_baselines(known_effects, len(pair.features), vectors, chain.from_iterable(pair.lines.values())),
         metrics=choose(list(metrics) if metrics is not None else None, "metrics"),
         settings=chosen,
         progress=progress,

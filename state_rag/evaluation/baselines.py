@@ -4,7 +4,7 @@ Each predicts a condition's mean effect; its profile is the real control mean pl
 control cells of the cell line moved by it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -190,7 +190,10 @@ class Ridge:
 
 
 def naive_baselines(
-    training: MeanEffects | None, genes: int, embeddings: Mapping[str, np.ndarray] | None = None
+    training: MeanEffects | None,
+    genes: int,
+    embeddings: Mapping[str, np.ndarray] | None = None,
+    conditions: Iterable[Condition] | None = None,
 ) -> dict[str, Baseline]:
     """Return the naive baselines that the given knowledge allows, by name.
 
@@ -202,11 +205,16 @@ def naive_baselines(
         Number of genes.
     embeddings
         Perturbation to vector; None leaves out the ridge regression.
+    conditions
+        What is asked. Where training has none of these perturbations in another cell line (one line only, or
+        perturbations held out in all), what they do there cannot be told, and that baseline is left out. None keeps it.
     """
     found: dict[str, Baseline] = {NO_EFFECT: NoEffect(genes)}
     if training is not None and training.n_conditions:
         found[MEAN_EFFECT] = mean = MeanEffect(training)
-        found[OTHER_LINES] = OtherLines(training, mean)
+        other = OtherLines(training, mean)
+        if conditions is None or any(other.knows(asked.perturbation, asked.cell_line) for asked in conditions):
+            found[OTHER_LINES] = other
         if embeddings:
             found[RIDGE] = Ridge(training, embeddings, mean)
     return found

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from state_rag.effects.conditions import Columns, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import naive_baselines
+from state_rag.evaluation.baselines import MEAN_EFFECT, OTHER_LINES, naive_baselines
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.results import SUMMARY
@@ -41,6 +42,9 @@ from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
 PICTURE = "distributions"
+NOT_APPLICABLE = "not_applicable"
+"""Note on a baseline whose question the split does not pose."""
+NO_OTHER_LINE = f"{OTHER_LINES} (no test perturbation has training cells in another cell line)"
 READ_FROM = "read_from"
 """Entry of the summary's metadata: where split and embeddings lay."""
 
@@ -184,7 +188,10 @@ class Request:
                 remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
-            baselines = naive_baselines(training, len(pair.features), vectors)
+            asked = chain.from_iterable(pair.lines.values())
+            baselines = naive_baselines(training, len(pair.features), vectors, asked)
+            if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
+                remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
         evaluation = evaluate_pair(
             pair, baselines=baselines, metrics=self.metrics, settings=self.settings, progress=self.progress
         )

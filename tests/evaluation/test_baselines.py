@@ -1,5 +1,6 @@
 import numpy as np
 
+from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.baselines import MeanEffect, OtherLines, Ridge, naive_baselines
 
@@ -63,3 +64,16 @@ def test_without_training_data_only_no_effect_is_left_and_without_embeddings_no_
     assert list(naive_baselines(None, 3)) == ["no effect"]
     assert list(naive_baselines(training(), 2)) == ["no effect", "mean effect", "same pert., other lines"]
     assert "embedding ridge" in naive_baselines(training(), 2, {"P": np.ones(2)})
+
+
+def test_other_lines_are_left_out_where_they_answer_nothing_that_is_asked():
+    def asked(line, perturbation):
+        return [Condition(perturbation, line, np.arange(1), np.arange(1))]
+
+    one_line = MeanEffects({"a": {"P": np.ones(2), "Q": np.zeros(2)}})
+    two_lines = MeanEffects({"a": {"P": np.ones(2)}, "b": {"Q": np.zeros(2)}})
+    without, every = ["no effect", "mean effect"], ["no effect", "mean effect", "same pert., other lines"]
+    assert list(naive_baselines(one_line, 2, conditions=asked("a", "R"))) == without
+    assert list(naive_baselines(one_line, 2, conditions=asked("b", "P"))) == every
+    assert list(naive_baselines(two_lines, 2, conditions=asked("a", "R"))) == without
+    assert list(naive_baselines(two_lines, 2, conditions=asked("b", "P") + asked("a", "R"))) == every

@@ -262,11 +262,11 @@ def test_a_place_where_nothing_can_be_written_is_told_before_the_evaluation(fres
         evaluates()
 
 
-def evaluated_on(training, run, folder, **options):
+def evaluated_on(training, run, folder, held_out='[zeroshot]\n"s.hepg2" = "test"\n', **options):
     """Evaluate a run with other training data; return the baselines' table and the notes."""
     training.write_h5ad(folder / "training.h5ad")
     (folder / "training.toml").write_text(
-        f'[datasets]\ns = "{folder / "training.h5ad"}"\n[training]\ns = "train"\n[zeroshot]\n"s.hepg2" = "test"\n'
+        f'[datasets]\ns = "{folder / "training.h5ad"}"\n[training]\ns = "train"\n{held_out}'
     )
     made = evaluate_run(
         find_run(run), toml=folder / "training.toml", output=folder / "out", progress=False, per_gene=(), **options
@@ -360,3 +360,13 @@ def test_an_embedding_is_evaluated_unclipped_where_predict_kept_a_copy(runs, tmp
     clipped = not (load_profiles(written)[0]["hepg2"].real < 0).any()
     assert clipped == (not with_copy)
     assert ("negative coordinates are lost" in caplog.text) == (not with_copy)
+
+
+def test_a_screen_of_one_line_has_no_row_for_other_lines_and_a_note_why(runs, screen, tmp_path):
+    training = ad.read_h5ad(screen.h5ad)
+    one = training[training.obs["cell_line"] == "hepg2"].copy()
+    lists = f'[fewshot."s.hepg2"]\nval = []\ntest = {[f"P{number:02d}" for number in range(12)]}\n'
+    baselines, notes = evaluated_on(one, runs["good"], tmp_path, lists, metrics=choose(["mse"]))
+    assert set(baselines["predictor"]) == {"no effect", "mean effect"}
+    assert notes["not_applicable"].startswith("same pert., other lines (no test perturbation has training cells")
+    assert not [note for note in notes if note.startswith("fallbacks")]
