@@ -109,6 +109,8 @@ def write_perturbation_splits(
         draws = [_listed(test_list, table, among, val_fraction, seed)]
     elif folds is not None:
         among = among if pairs is None else pairs_for(names, table.control, pairs, among)
+        if pairs is not None and not among:
+            raise StateRagError(f"--held-out-pairs {pairs}: 0 pairs (labels A+B) are of that class.")
         draws = draw_folds(names, table.control, folds, val_fraction, seed, among=among)
     elif pairs is not None:
         draws = [draw_pairs(names, table.control, pairs, share, val_fraction, seed, among=among)]

@@ -10,6 +10,7 @@ It is a Hydra application over the configuration of `state tx train`; all of its
 
   rag=none,genept,vanilla,ptrag          methods
   held_out=k562,rpe1,jurkat,hepg2        cell lines to hold out, one at a time
+  folds=3 held_out=fold0,fold1,fold2     perturbations to hold out, a fold at a time; one cell line is enough
   training.topk_rag=2,5,10,32  seed=0,1,2
   data_file=SCREEN.h5ad few_shot=0.3     have splits written; or use your own:
   'data.kwargs.toml_config_path="splits/{held_out}.toml"'

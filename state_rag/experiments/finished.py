@@ -14,14 +14,14 @@ from state_rag.evaluation.compare import KEY, Comparison, compare, in_common
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import SUMMARY, definitions, load_tables
 from state_rag.evaluation.runs import RESULTS
-from state_rag.experiments.jobs import Job, read_jobs
+from state_rag.experiments.jobs import Job, kind_of, read_jobs
 from state_rag.experiments.lock import is_locked
 from state_rag.experiments.methods import Method, in_order, methods_of
 from state_rag.names import close_spellings
 
 logger = logging.getLogger(__name__)
 Place = tuple[str, int]
-"""A held-out line and a seed."""
+"""A held-out line, or fold of perturbations, and a seed."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,10 @@ def _same_cell(folder: Path, method: Method, first: Job, second: Job) -> str:
     differing = sorted(set(first.overrides) ^ set(second.overrides))
     what = f"They differ in {', '.join(differing)}" if differing else "They differ in their data or software only"
     return (
-        f"{folder}: the jobs {first.name} and {second.name} are both {method.name}, K {first.topk}, held-out line "
-        f"{first.held_out}, seed {first.seed}. {what}, which tables do not tell apart. Sweep them into folders of "
-        f"their own (sweep_dir), or remove the outdated one's record, NAME.json, from {folder / 'jobs'}."
+        f"{folder}: the jobs {first.name} and {second.name} are both {method.name}, K {first.topk}, held-out "
+        f"{kind_of([first.held_out])} {first.held_out}, seed {first.seed}. {what}, which tables do not tell apart. "
+        "Sweep them into folders of their own (sweep_dir), or remove the outdated one's record, NAME.json, from "
+        f"{folder / 'jobs'}."
     )
 
 
@@ -234,7 +235,7 @@ def compare_shared(
     chosen = {names[method]: {place: sweep.results[method, place] for place in places} for method in included}
     for line, seed in places:
         by_name = {name: by[line, seed].folder for name, by in chosen.items()}
-        refuse_other_real_cells(by_name, next(iter(by_name)), f" (held-out line {line}, seed {seed})")
+        refuse_other_real_cells(by_name, next(iter(by_name)), f" (held-out {kind_of([line])} {line}, seed {seed})")
     tables: dict[str, dict[Place, pd.DataFrame]] = _baselines(list(chosen.values()), places)
     baselines = list(tables)
     tables.update({name: {place: found.model for place, found in by.items()} for name, by in chosen.items()})
@@ -336,8 +337,9 @@ def _same_conditions(
         common = sorted(set.intersection(*(set(table.index) for table in indexed.values())))
         if not common:
             raise StateRagError(
-                f"held-out line {place[0]}, seed {place[1]}: the methods have no test perturbation in common. They "
-                "were predicted with different splits; run them again with one split for each line and seed."
+                f"held-out {kind_of([place[0]])} {place[0]}, seed {place[1]}: the methods have no test perturbation "
+                "in common. They were predicted with different splits; run them again with one split for each of these "
+                "and each seed."
             )
         for name, table in indexed.items():
             _refuse_overlap(place, common, limited[name])
@@ -355,7 +357,7 @@ def _refuse_overlap(place: Place, conditions: Sequence[tuple], others: Mapping[P
             where, name = min(twice)
             raise StateRagError(
                 f"{name} in {where} was tested both with {line} and with {place[0]} held out (seed {seed}), so it "
-                "would count twice. Sweep splits of which each tests its own line."
+                "would count twice. Sweep splits of which each tests its own conditions."
             )
 
 

@@ -9,7 +9,8 @@
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ STATUSES = ("waiting", "running", "finished", "failed")
 FORMAT = 1
 """Version of the record's layout."""
 
+FOLD = re.compile(r"fold(\d+)")
+"""How a fold by perturbation is called where a cell line would stand: `fold0`, `fold1`, ..."""
+
 _FOLDERS = ("run_folder", "predictions", "log")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method, held-out line, K and seed: a split, a training, a prediction and an evaluation.
+    """One method, held-out line or fold, K and seed: a split, a training, a prediction and an evaluation.
 
     Attributes
     ----------
@@ -38,7 +42,7 @@ class Job:
     preset
         The word given as ``rag=``.
     held_out
-        The cell line that was held out.
+        The cell line that was held out, or the fold of perturbations (`FOLD`).
     topk
         Number of candidates K; None where nothing is retrieved.
     seed
@@ -75,6 +79,18 @@ class Job:
     log: Path
     seconds: float | None = None
     error: str | None = None
+
+
+def kind_of(held_out: Iterable[str]) -> str:
+    """Return what is held out: `fold`, or `line`, or `line or fold` where a sweep has both.
+
+    Examples
+    --------
+    >>> kind_of(["fold0", "fold1"]), kind_of(["k562"]), kind_of(["k562", "fold0"])
+    ('fold', 'line', 'line or fold')
+    """
+    kinds = {"fold" if FOLD.fullmatch(name) else "line" for name in held_out}
+    return " or ".join(sorted(kinds, reverse=True))
 
 
 def record_path(folder: Path, name: str) -> Path:

@@ -3,18 +3,20 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.perturbation_splits import write_perturbation_splits
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import find_embeddings
 from state_rag.errors import StateRagError
 from state_rag.experiments.fingerprint import fingerprint, sample_digest
-from state_rag.experiments.jobs import Job
+from state_rag.experiments.jobs import FOLD, Job
 from state_rag.metrics.registry import BY_NAME
 from state_rag.settings import RagSettings
 from state_rag.upstream.overrides import overrides_of
@@ -22,6 +24,8 @@ from state_rag.upstream.overrides import overrides_of
 OWN_KEYS = (
     "held_out",
     "data_file",
+    "folds",
+    "held_out_pairs",
     "few_shot",
     "val_fraction",
     "test_list",
@@ -34,6 +38,11 @@ OWN_KEYS = (
 """Keys of a sweep, which `state tx train` does not know."""
 
 KEY_OF_FLAG = {
+    "--held-out-perturbations 0.2, or --folds 5 for all in turn, in place of --held-out": (
+        "folds=5 held_out=fold0,fold1,fold2,fold3,fold4"
+    ),
+    "--held-out-pairs": "held_out_pairs",
+    "--folds": "folds",
     "--held-out": "held_out",
     "--few-shot": "few_shot",
     "--val-fraction": "val_fraction",
@@ -43,7 +52,7 @@ KEY_OF_FLAG = {
     "--control": "data.kwargs.control_pert",
     "--output": "sweep_dir",
 }
-"""What says in a sweep what a flag of `state-rag data split` says there."""
+"""What says in a sweep what a flag, or a remedy, of `state-rag data split` says there; longer ones come first."""
 
 NOT_SAID = ("rag", "output_dir", "name", "overwrite")
 """Left out of a job's overrides: where it is written to, and the presets, as `training` has what they come to."""
@@ -222,13 +231,18 @@ def _split(config: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
         )
     if held_out is None:
         raise StateRagError(
-            f"data_file={source}, but no cell line to hold out. Set held_out=LINE, or several: held_out=A,B."
+            f"data_file={source}, but no cell line to hold out. Set held_out=LINE, or several: held_out=A,B; or folds "
+            "of perturbations: folds=2 held_out=fold0,fold1."
         )
+    if config["folds"] is not None:
+        return _written_fold(config, Path(str(source)), str(held_out), folder), str(held_out)
+    if FOLD.fullmatch(str(held_out)):
+        raise StateRagError(f"held_out={held_out} is a fold of perturbations: say how many there are, such as folds=5.")
     return _written_split(config, Path(str(source)), str(held_out), folder), str(held_out)
 
 
 def _own_split(given: str, held_out: Any) -> tuple[Path, str]:
-    if "{held_out}" in given:
+    if templated := "{held_out}" in given:
         if held_out is None:
             raise StateRagError(f"data.kwargs.toml_config_path={given} needs a line: set held_out=LINE.")
         given = given.replace("{held_out}", str(held_out))
@@ -238,6 +252,8 @@ def _own_split(given: str, held_out: Any) -> tuple[Path, str]:
     lines = sorted({line for _, line in split.fewshot} | zeroshot)
     if held_out is None:
         return path, "+".join(lines) or "none"
+    if templated and lines and FOLD.fullmatch(str(held_out)):
+        return path, str(held_out)
     if str(held_out) not in lines:
         raise StateRagError(
             f"held_out={held_out}, but {path} holds out {', '.join(lines) or 'no line'}. Name the split of that line: "
@@ -248,23 +264,68 @@ def _own_split(given: str, held_out: Any) -> tuple[Path, str]:
 
 def _written_split(config: Mapping[str, Any], source: Path, held_out: str, folder: Path) -> Path:
     """Write the split of a line, unless the folder has the same one already."""
-    columns = {
+    columns = _columns(config)
+    drawn = {"few_shot": config["few_shot"], "val_fraction": config["val_fraction"], "seed": config["split_seed"]}
+    listed = config["test_list"]
+    asked = _asked([held_out, columns, drawn], source, [Path(listed)] if listed else [])
+    path = (folder / f"{_in_file_names(held_out)}-{asked}.toml").absolute()
+    if not path.is_file():
+        with _errors_in_terms_of_keys():
+            write_split(source, held_out, output=path, test_list=listed, **drawn, **columns)
+    return path
+
+
+def _written_fold(config: Mapping[str, Any], source: Path, held_out: str, folder: Path) -> Path:
+    """Write the splits of all folds, unless the folder has the same ones already, and return that of one."""
+    folds, pairs = config["folds"], config["held_out_pairs"]
+    _check_numbers({"folds": folds}, int, "a whole number")
+    named = FOLD.fullmatch(held_out)
+    if named is None or int(named[1]) >= folds:
+        every = ",".join(f"fold{number}" for number in range(min(folds, 3)))
+        raise StateRagError(
+            f"held_out={held_out}, but with folds={folds} it names folds of perturbations, counted from 0: "
+            f"held_out={every}{',...' * (folds > 3)}. To hold out cell lines, leave folds out."
+        )
+    if config["test_list"]:
+        raise StateRagError(
+            "test_list is for a held-out line; folds hold all perturbations out in turn. Leave one out."
+        )
+    columns = _columns(config)
+    drawn: dict[str, Any] = {
+        "val_fraction": config["val_fraction"],
+        "seed": config["split_seed"],
+        "folds": folds,
+        "pairs": pairs,
+    }
+    path = (folder / f"split-{_asked([columns, drawn], source)}.toml").absolute()
+    fold = path.with_name(f"{path.stem}_fold{int(named[1])}{path.suffix}")
+    if not fold.is_file():
+        with _errors_in_terms_of_keys():
+            write_perturbation_splits(source, output=path, **drawn, **columns)
+    return fold
+
+
+def _columns(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "pert_col": config["data"]["kwargs"]["pert_col"],
         "cell_type_col": config["data"]["kwargs"]["cell_type_key"],
         "control": config["data"]["kwargs"]["control_pert"],
     }
-    drawn = {"few_shot": config["few_shot"], "val_fraction": config["val_fraction"], "seed": config["split_seed"]}
-    listed = config["test_list"]
-    files = [*find_data_files(str(source), f"data_file={source}"), *([Path(listed)] if listed else [])]
+
+
+def _asked(what: list[Any], source: Path, lists: Sequence[Path] = ()) -> str:
+    """Return a short digest of what a split is written from: settings, where the data are, and their content."""
+    files = [*find_data_files(str(source), f"data_file={source}"), *lists]
     contents = [sample_digest(file) for file in files if file.is_file()]
-    asked = hashlib.sha256(repr([held_out, columns, drawn, contents, str(source.absolute())]).encode()).hexdigest()
-    path = (folder / f"{_in_file_names(held_out)}-{asked[:8]}.toml").absolute()
-    if not path.is_file():
-        try:
-            write_split(source, held_out, output=path, test_list=listed, **drawn, **columns)
-        except StateRagError as error:
-            raise StateRagError(_in_terms_of_keys(str(error))) from error
-    return path
+    return hashlib.sha256(repr([*what, contents, str(source.absolute())]).encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _errors_in_terms_of_keys() -> Iterator[None]:
+    try:
+        yield
+    except StateRagError as error:
+        raise StateRagError(_in_terms_of_keys(str(error))) from error
 
 
 def _in_terms_of_keys(message: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from state_rag.errors import StateRagError
 from state_rag.experiments.cost import duration, estimate
-from state_rag.experiments.jobs import Job, read_jobs, write_job
+from state_rag.experiments.jobs import Job, kind_of, read_jobs, write_job
 from state_rag.experiments.launch import Listing, list_jobs, names_several_values, run_jobs
 from state_rag.experiments.lock import is_locked, job_lock
 from state_rag.experiments.methods import TITLES
@@ -194,7 +194,7 @@ def _print_table(console: Console, title: str, rows: Sequence[tuple[Job, dict[st
     own: dict[str, Callable[[Job], str]] = {
         "job": lambda job: job.name,
         "method": lambda job: TITLES[job.method],
-        "line": lambda job: job.held_out,
+        kind_of(job.held_out for job, _ in rows) or "line": lambda job: job.held_out,
         "K": lambda job: "-" if job.topk is None else str(job.topk),
         "seed": lambda job: str(job.seed),
     }

@@ -13,14 +13,14 @@ def add_commands(subparsers) -> None:
     first = subparsers.add_parser(
         "table1",
         help="the paper's Table 1 from a sweep, finished or not",
-        description="Metrics by methods and naive baselines: means over held-out lines and conditions, standard "
-        "deviations over seeds, and tests against a reference. Runs that have not finished are shown as missing, and "
-        "all methods are compared on the lines and seeds that all of them have finished.",
+        description="Metrics by methods and naive baselines: means over held-out lines (or folds) and conditions, "
+        "standard deviations over seeds, and tests against a reference. Runs that have not finished are shown as "
+        "missing, and all methods are compared on the lines and seeds that all of them have finished.",
     )
     _add_options(first)
     first.add_argument("--reference", metavar="METHOD", help="method to test against (default: PT-RAG)")
     first.add_argument("--topk", type=int, metavar="K", help="K of methods that retrieve (default: each one's largest)")
-    first.add_argument("--by-line", action="store_true", help="a column for each held-out line")
+    first.add_argument("--by-line", action="store_true", help="a column for each held-out line or fold")
     first.add_argument(
         "--metrics",
         nargs="+",

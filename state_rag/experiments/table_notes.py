@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from state_rag.experiments.finished import Shared, Sweep
+from state_rag.experiments.jobs import kind_of
 from state_rag.experiments.methods import Method
 from state_rag.report.tables import exceptions, legend, limits, mean_over
 
@@ -36,7 +37,7 @@ def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, t
             notes.append(OWN_CONDITIONS)
         if shared.unused:
             notes.append(
-                "Finished but not used, since others lack these lines or seeds: "
+                f"Finished but not used, since others lack these {kind_of(sweep.lines)}s or seeds: "
                 + ", ".join(f"{name} ({count})" for name, count in shared.unused.items())
                 + ". Fewer methods (--methods) may share more."
             )
@@ -71,8 +72,8 @@ def compared(shared: Shared) -> str:
         else f"seed {seeds} only, so no standard deviation over seeds"
     )
     return (
-        f"Held-out {'lines' if len(shared.lines) > 1 else 'line'} {', '.join(shared.lines)}, every condition of equal "
-        f"weight ({shared.comparison.n_conditions}); {spread}."
+        f"Held-out {kind_of(shared.lines)}{'s' * (len(shared.lines) > 1)} {', '.join(shared.lines)}, every condition "
+        f"of equal weight ({shared.comparison.n_conditions}); {spread}."
     )
 
 

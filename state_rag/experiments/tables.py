@@ -13,6 +13,7 @@ import pandas as pd
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import definitions
 from state_rag.experiments.finished import Shared, Sweep, compare_shared
+from state_rag.experiments.jobs import kind_of
 from state_rag.experiments.methods import Method, find_methods
 from state_rag.experiments.table_notes import compared, line_notes, notes_of
 from state_rag.files import atomic_path
@@ -22,7 +23,6 @@ from state_rag.report.grid import Cell, Grid, mark_best
 from state_rag.report.tables import head, number, value_cell
 
 MISSING = "missing"
-ALL_LINES = "all lines"
 NUMBERS = (
     "mean",
     "sd",
@@ -62,6 +62,11 @@ class Table:
     rows: pd.DataFrame
     metrics: list[Metric]
     title: str = ""
+
+
+def all_of(sweep: Sweep) -> str:
+    """Return what the means over everything that is held out in turn are called: `all lines`, `all folds`."""
+    return f"all {kind_of(sweep.lines)}s"
 
 
 def choose_methods(sweep: Sweep, words: Sequence[str] | None) -> list[Method]:
@@ -120,7 +125,8 @@ def table1(
     overall = compare_shared(sweep, names, against, metrics)
     shown = _metrics(metrics, overall)
     notes = notes_of(sweep, names, overall, tested)
-    whole = _long(sweep, names, overall, ALL_LINES, sweep.lines, metrics)
+    everything = all_of(sweep)
+    whole = _long(sweep, names, overall, everything, sweep.lines, metrics)
     if not by_line:
         return Table("table1", _by_method(sweep, chosen, overall, shown, notes), whole, shown)
     columns = {line: compare_shared(sweep, names, against, metrics, [line]) for line in sweep.lines}
@@ -129,7 +135,7 @@ def table1(
     parts = [_long(sweep, names, shared, line, [line], metrics) for line, shared in columns.items()]
     return Table(
         "table1_by_line",
-        _by_line(sweep, chosen, {**columns, ALL_LINES: overall}, shown, notes),
+        _by_line(sweep, chosen, {**columns, everything: overall}, shown, notes),
         pd.concat([*parts, whole], ignore_index=True),
         shown,
     )
@@ -169,7 +175,7 @@ def table2(sweep: Sweep, *, metric: str = "pearson_deg", methods: Sequence[str] 
     _mark_best_of_all(rows, shared, chosen_metric)
     notes = f"{head(chosen_metric)}. {notes_of(sweep, names, shared, None)}"
     columns = ["no retrieval", *(f"K = {k}" for k in every_k)]
-    long = _long(sweep, names, shared, ALL_LINES, sweep.lines, [metric])
+    long = _long(sweep, names, shared, all_of(sweep), sweep.lines, [metric])
     title = compared(shared) if shared else ""
     return Table(f"table2_{metric}", Grid(("method",), columns, rows, notes), long, [chosen_metric], title)
 
@@ -258,7 +264,7 @@ def _by_line(
         for place, name in enumerate(predictors):
             rows.append(((head(metric), name), [cells[place] for cells in block]))
     for method in methods:
-        counts = [_count(sweep, method, None if line == ALL_LINES else [line]) for line in columns]
+        counts = [_count(sweep, method, None if line not in sweep.lines else [line]) for line in columns]
         rows.append((("finished runs", method.name), [Cell(count) for count in counts]))
     return Grid(("metric", "method"), list(columns), rows, notes)
 

@@ -57,6 +57,29 @@ def test_splits_are_written_once_and_hold_the_line_out(plan, tmp_path):
     assert all(parts["val"] and len(parts["test"]) == 24 - 12 - len(parts["val"]) for parts in lists.values())
 
 
+def test_folds_of_perturbations_take_the_place_of_lines(plan, tmp_path):
+    plans = [plan(held_out=f"fold{number}", folds=3, training__train_seed=1) for number in range(3)]
+    assert [re.sub(r"[0-9a-f]{8}$", "#", found.job.name) for found in plans] == [
+        f"none-fold{number}-seed1-#" for number in range(3)
+    ]
+    assert sorted(found.split for found in plans) == sorted((tmp_path / "x" / "splits").iterdir())
+    tested = [read_split(found.split).fewshot["screen", "hepg2"]["test"] for found in plans]
+    assert len({name for names in tested for name in names}) == sum(map(len, tested)) == 24
+    assert len({found.job.fingerprint for found in plans}) == 3
+
+
+def test_own_splits_of_folds_are_found_by_their_number(plan, tmp_path):
+    made = plan(held_out="fold1", folds=2).split
+    (tmp_path / "own").mkdir()
+    for number in range(2):
+        shutil.copy(
+            made.with_name(made.name.replace("fold1", f"fold{number}")), tmp_path / "own" / f"fold{number}.toml"
+        )
+    own = {"data_file": None, "data__kwargs__toml_config_path": f"{tmp_path}/own/{{held_out}}.toml"}
+    found = plan(held_out="fold0", **own)
+    assert (found.job.held_out, found.split) == ("fold0", tmp_path / "own" / "fold0.toml")
+
+
 def test_a_split_of_a_folder_is_written_anew_when_a_file_in_it_has_changed(plan, tmp_path):
     (tmp_path / "data").mkdir()
     screen = tmp_path / "data" / "screen.h5ad"
@@ -118,6 +141,13 @@ def test_the_test_set_can_be_left_whole(plan):
     [
         ({"held_out": "mars"}, r"no cell line 'mars' \(from held_out\)"),
         ({"held_out": None}, "no cell line to hold out"),
+        ({"folds": 3}, "held_out=k562, but with folds=3 .*held_out=fold0,fold1,fold2. To hold out cell lines"),
+        ({"folds": 3, "held_out": "fold3"}, "counted from 0"),
+        ({"folds": 99, "held_out": "fold3"}, "folds 99: expected from 2 to 24"),
+        ({"folds": 2.5, "held_out": "fold0"}, "folds=2.5 is not a whole number"),
+        ({"folds": 3, "held_out": "fold0", "held_out_pairs": "any"}, "held_out_pairs any: 0 pairs"),
+        ({"folds": 3, "held_out": "fold0", "test_list": "a.txt"}, "Leave one out"),
+        ({"held_out": "fold0"}, "say how many there are, such as folds=5"),
         ({"data__kwargs__toml_config_path": "split.toml"}, "Leave one out"),
         ({"data__kwargs__pert_col": "guide"}, "data.kwargs.pert_col"),
         ({"data_file": None}, "data_file=.*data.kwargs.toml_config_path="),

@@ -57,6 +57,16 @@ def test_a_value_is_the_mean_over_seeds_of_the_mean_over_lines_and_conditions(fu
     assert shown(table, "MSE ↓", "vanilla RAG").plain.endswith(f"± {row['sd_over_seeds']:.3f}".replace("0.", ".", 1))
 
 
+def test_folds_of_perturbations_stand_where_lines_would(tmp_path):
+    for method in ("none", "genept"):
+        for fold in ("fold0", "fold1"):
+            make_job(tmp_path, method, fold, conditions=3)
+    table = table1(read_sweep(tmp_path), by_line=True)
+    assert table.grid.columns == ["fold0", "fold1", "all folds"]
+    assert "Held-out folds fold0, fold1, every condition" in table.grid.notes
+    assert cell(table, "STATE", "mae", "all folds")["n"] == 6
+
+
 def test_lines_weigh_by_their_conditions(tmp_path):
     small = make_job(tmp_path, "none", "hepg2", conditions=10)
     large = make_job(tmp_path, "none", "k562", conditions=30)
