@@ -14,9 +14,13 @@ CHECKPOINT_KEY = "state_rag"
 FORMAT = 1
 
 
-def pack(knowledge: Knowledge, settings: RagSettings) -> dict[str, Any]:
-    """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU."""
-    return {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
+def pack(knowledge: Knowledge, settings: RagSettings, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU.
+
+    `data` is what the run was trained on, as `contract.identity.Identity.to_dict` gives it.
+    """
+    packed = {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
+    return packed if data is None else {**packed, "data": dict(data)}
 
 
 def without_numpy(value: Any) -> Any:

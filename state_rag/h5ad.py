@@ -127,7 +127,9 @@ def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
                 with h5py.File(sink, "w") as file:
                     write_elem(file, "/", adata)
             except Exception as error:
-                raise sink.failure or error from error
+                if sink.failure is None:
+                    raise
+                raise sink.failure from error
             if sink.failure is not None:
                 raise sink.failure
     except OSError as error:

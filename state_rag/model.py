@@ -75,6 +75,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
     """
 
     bound_knowledge: ClassVar[Knowledge | None] = None
+    bound_data: ClassVar[Mapping[str, Any] | None] = None
     bound_controls: ClassVar[frozenset[str]] = frozenset()
     trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
 
@@ -83,6 +84,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         cls,
         knowledge: Knowledge,
         *,
+        data: Mapping[str, Any] | None = None,
         controls: Sequence[str] = (),
         trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
     ) -> type["RagStateTransition"]:
@@ -95,13 +97,20 @@ class RagStateTransition(StateTransitionPerturbationModel):
         ----------
         knowledge
             Names and embeddings.
+        data
+            What the run is trained on (`contract.identity.Identity.to_dict`), to be kept in its checkpoints.
         controls
             Further names of controls, beside the run's own.
         trace_sink
             Called after each `predict_step` with the batch, its output and what was retrieved.
         """
         sink = None if trace_sink is None else staticmethod(trace_sink)
-        bound = {"bound_knowledge": knowledge, "bound_controls": frozenset(controls), "trace_sink": sink}
+        bound = {
+            "bound_knowledge": knowledge,
+            "bound_data": data,
+            "bound_controls": frozenset(controls),
+            "trace_sink": sink,
+        }
         return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, **bound})
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, pert_dim: int, **kwargs: Any) -> None:
@@ -117,6 +126,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         super().__init__(input_dim=input_dim, hidden_dim=hidden_dim, output_dim=output_dim, pert_dim=pert_dim, **kwargs)
         self.settings = settings
         self.knowledge: Knowledge | None = None
+        self.trained_on = type(self).bound_data
         # STATE without this plugin refuses a checkpoint with an entry that it does not know.
         self.register_buffer("state_rag_format", torch.tensor(FORMAT))
         self._part: str | None = None
@@ -360,12 +370,14 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """Add names, embeddings and flags, so that a checkpoint needs no other file."""
         super().on_save_checkpoint(checkpoint)
         if self.knowledge is not None:
-            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings)
+            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings, self.trained_on)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the knowledge from the checkpoint, unless the class was bound to some that contains it."""
         super().on_load_checkpoint(checkpoint)
         saved = read_knowledge(checkpoint)
+        if self.trained_on is None:
+            self.trained_on = checkpoint[CHECKPOINT_KEY].get("data")
         if self.knowledge is None or not extends(self.knowledge, saved):
             self.set_knowledge(saved)
 

@@ -9,6 +9,8 @@ from state_rag.errors import StateRagError
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 """The file that makes a folder a run's."""
+SPLIT = "split.toml"
+"""The split that a run was trained on, with absolute locations of the data."""
 
 
 def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
@@ -44,3 +46,28 @@ def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
         raise StateRagError(f"{given} holds {len(runs)} runs ({names}). Name one of them.")
     logger.info("Took the run %s, the only one in %s.", runs[0], place)
     return runs[0]
+
+
+def split_file(folder: Path, configured: str | None) -> Path | None:
+    """Return the split of a run: its own copy, or the configured file for a run of before there were copies.
+
+    Where the data have moved and the configured file says where to, that one is returned.
+    """
+    own, named = folder / SPLIT, Path(configured) if configured else None
+    if not own.is_file():
+        return named
+    if named is not None and named.is_file() and not _has_data(own) and _has_data(named):
+        logger.info("The data are no longer where they were trained on; their places were taken from %s.", named)
+        return named
+    return own
+
+
+def _has_data(split: Path) -> bool:
+    """Whether something is at every location that a split file names."""
+    import toml
+
+    try:
+        places = toml.loads(split.read_text(encoding="utf-8")).get("datasets", {}).values()
+    except (OSError, ValueError):
+        return False
+    return all(os.path.exists(place) or any(character in place for character in "*?[{") for place in places)

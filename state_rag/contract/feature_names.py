@@ -160,9 +160,15 @@ def names_in_anndata(adata: "anndata.AnnData", matrix: str) -> list[str] | None:
 
 
 def gene_names(var: pd.DataFrame) -> list[str]:
-    """Return what genes are called: `gene_name` where there is that column, as STATE reads it, else the index."""
-    names = var["gene_name"] if "gene_name" in var.columns else var.index.to_series()
-    return names.astype(str).tolist()
+    """Return what genes are called: `gene_name` where there is that column, as STATE reads it, else the index.
+
+    Where several genes have one `gene_name` and the index tells them apart (Ensembl ids), it is the index too.
+    """
+    index = var.index.astype(str)
+    if "gene_name" not in var.columns:
+        return index.tolist()
+    names = var["gene_name"].astype(str)
+    return index.tolist() if not names.is_unique and index.is_unique else names.tolist()
 
 
 def column_names(matrices: Matrices, matrix: str) -> ColumnNames:

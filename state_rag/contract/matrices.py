@@ -33,6 +33,18 @@ class ArrayRows:
         return np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float32)
 
 
+class ChosenColumns:
+    """Chosen columns of another matrix, in a given order."""
+
+    def __init__(self, rows: Rows, places: np.ndarray):
+        self.rows, self.places = rows, np.asarray(places, dtype=np.int64)
+        self.shape: tuple[int, int] = (rows.shape[0], len(self.places))
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
+        return self.rows.read(rows)[:, self.places]
+
+
 class DenseFileRows:
     """Rows of a dense HDF5 data set.
 

@@ -32,7 +32,7 @@ SAME_TOTAL = 0.02
 TOTAL_RATIO, TOTAL_RATIO_WRONG = 1.1, 1.5
 """Ratio of two totals from which they are told as different, and from which as another scale."""
 
-_WHOLE = 1e-3  # float32 logarithms of whole numbers up to some thousands come back to within this
+_WHOLE = 1e-5  # float32 logarithms of whole numbers come back to within this share of them
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ScaleTally:
         if self._log_whole:
             back = np.expm1(values.astype(np.float64))
             whole = np.rint(back)
-            self._log_whole = bool(np.all((whole >= 1) & (np.abs(back - whole) <= _WHOLE * whole)))
+            self._log_whole = bool(np.all((whole >= 1) & (np.abs(back - whole) <= _WHOLE * (whole + 10))))
         for base, factor in BASES.items():
             self._totals[base].append(np.expm1(block * np.float32(factor)).sum(axis=1, dtype=np.float64))
 

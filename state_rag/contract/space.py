@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from state_rag.contract.align import Alignment, align
-from state_rag.contract.feature_names import HVG, Matrices, column_names
+from state_rag.contract.feature_names import HVG, UNKNOWN, Matrices, column_names
 from state_rag.contract.matrices import Rows
 from state_rag.contract.scale import Scale, ScaleTally, difference
 from state_rag.errors import StateRagError
@@ -64,6 +64,14 @@ class Space:
     def title(self) -> str:
         """How a user writes it."""
         return "X" if self.key == "X" else f"obsm[{self.key.removeprefix('obsm/')!r}]"
+
+    @property
+    def words(self) -> str:
+        """What it is, in one line."""
+        if not self.is_expression:
+            return f"{self.title}: {self.width:,} dimensions"
+        named = {"var": "named by var", UNKNOWN: "of unknown names"}.get(self.origin, f"named by {self.origin}")
+        return f"{self.title}: {self.width:,} genes, {named}; {self.scale.words}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types."""
@@ -192,6 +200,29 @@ def not_finite(space: Space) -> str:
     return f"{space.title} holds {found} values. Remove those cells, or make the matrix anew."
 
 
+def unsuited(space: Space) -> tuple[str, bool] | None:
+    """Return what to say of expression that STATE cannot be trained on, and whether results would be wrong.
+
+    STATE expects log-normalised expression, which its own `preprocess_train` makes, and clips predictions to [0, 14].
+    """
+    kind = space.scale.kind
+    if not space.is_expression or kind == "log1p":
+        return None
+    if kind == "empty":
+        return f"{space.title} holds nothing but zeros.", True
+    if kind == "signed":
+        return (
+            f"{space.title} holds {space.scale.negative:,} negative values (least {space.scale.minimum:.3g}), so it "
+            "was centred or scaled, and predictions of genes are clipped at zero. Give log-normalised expression; the "
+            "unscaled matrix may lie in `raw` or `layers` of the file.",
+            True,
+        )
+    text = f"{space.title} holds {space.scale.words} (largest {space.scale.maximum:.4g})"
+    if kind == "log counts":
+        return f"{text}: cells of different depth look different.", False
+    return f"{text}, where log-normalised expression is expected. {PREPARE}.", True
+
+
 def _names(known: Space, given: Space, fill_missing: bool, errors: list[str], warnings: list[str]) -> Alignment | None:
     if known.names is None or given.names is None:
         if known.width != given.width:
@@ -199,7 +230,7 @@ def _names(known: Space, given: Space, fill_missing: bool, errors: list[str], wa
         elif known.is_expression:
             whose = "here" if given.names is None else "in what the run was trained on"
             warnings.append(
-                f"the genes of {given.title} have no names {whose}, so its {given.width} columns are taken by position. "
+                f"the genes of {given.title} have no names {whose}: its {given.width} columns are taken by position. "
                 "Set var['highly_variable'], or make X_hvg with `state-rag data prepare`, to have them checked."
             )
         return None

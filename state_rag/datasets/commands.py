@@ -12,6 +12,9 @@ from state_rag.names import listing
 from state_rag.settings import RagSettings
 
 if TYPE_CHECKING:
+    from state_rag.datasets.split_check import SplitSummary
+
+if TYPE_CHECKING:
     from state_rag.datasets.splits import WrittenSplit
 
 # flag, type, what it sets; the parameters are described in `screen_sizes.ScreenSizes`
@@ -138,6 +141,16 @@ def _add_prepare(commands: Any) -> None:
         action="store_true",
         help="rename to gene, cell_line, gem_group and non-targeting, as `data=replogle` expects",
     )
+    parser.add_argument(
+        "--like",
+        nargs="+",
+        default=(),
+        metavar="FILE|RUN",
+        help="take the genes of another h5ad file, or of a run, in their order, and its total",
+    )
+    parser.add_argument(
+        "--common", action="store_true", help="with --like: keep only the genes that these and the file all have"
+    )
     parser.set_defaults(run=run_prepare)
 
 
@@ -150,6 +163,10 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
     parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
     parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
+    parser.add_argument(
+        "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
+    )
+    parser.add_argument("--set-size", type=int, default=64, metavar="N", help="cells of a set (default: 64)")
     parser.set_defaults(run=run_check)
 
 
@@ -269,6 +286,8 @@ def run_prepare(args: argparse.Namespace) -> None:
         control=args.control,
         n_hvgs=args.n_hvgs,
         replogle_names=args.replogle_names,
+        like=args.like,
+        common=args.common,
     )
     for change in done.changes:
         print(f"- {change}")
@@ -315,6 +334,9 @@ def run_check(args: argparse.Namespace) -> None:
     print(f"control {summary.cells['control']:,} cells")
     for line in told(questions(summary.conditions, names["control_pert"])):
         print(f"asks    {line}")
+    wrong = print_values(summary, names, args)
+    if wrong:
+        raise SystemExit(1)
     overrides = {**names, "embed_key": args.embed_key}
     defaults = ("gene", "cell_line", "gem_group", "non-targeting", "X_hvg")
     changed = "".join(
@@ -331,6 +353,29 @@ def run_check(args: argparse.Namespace) -> None:
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
         f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
+
+
+def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> bool:
+    """Print what the values are and what was noticed; return whether results would be wrong."""
+    from state_rag.datasets.value_check import check_values
+
+    values = check_values(
+        summary,
+        pert_col=names["pert_col"],
+        control_pert=names["control_pert"],
+        embed_key=None if args.embed_key == "null" else args.embed_key,
+        output_space=args.output_space,
+        set_size=args.set_size,
+    )
+    for space in values.identity.spaces.values():
+        print(f"values  {space.words}")
+    read = f"{values.cells_read:,} of {values.cells:,} cells were read" if values.cells_read < values.cells else ""
+    print("what I noticed" + (f" ({read})" if read else ""))
+    for finding in values.findings:
+        print(f"- {'WRONG: ' if finding.is_wrong else ''}{finding}")
+    if not values.findings:
+        print("- nothing: genes, scale and values are as they should be")
+    return any(finding.is_wrong for finding in values.findings)
 
 
 def _options(**values: str) -> str:

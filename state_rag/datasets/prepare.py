@@ -2,12 +2,17 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from state_rag.contract.feature_names import HVG, MemoryMatrices, column_names
+from state_rag.contract.scale import LARGEST_LOG
+from state_rag.contract.space import not_finite, read_space, unsuited
+from state_rag.datasets.alike import read_model, rescale, take_genes, take_hvgs
 from state_rag.datasets.columns import (
     BATCH_COLUMNS,
     CELL_TYPE_COLUMNS,
@@ -32,7 +37,6 @@ REPLOGLE_NAMES = {
 }
 ONE_LINE = "one_line"
 """The cell line of all cells where no column names one and the user does not either."""
-_LARGEST_LOG = 15.0  # natural log of three million: no log-normalised count is larger
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def prepare(
     control: str | None = None,
     n_hvgs: int | None = None,
     replogle_names: bool = False,
+    like: Sequence[str | os.PathLike[str]] = (),
+    common: bool = False,
 ) -> Prepared:
     """Write a copy of an h5ad file that upstream can read; the input is left as it is.
 
@@ -98,6 +104,11 @@ def prepare(
         is kept, and else 2,000 genes (all, if there are fewer) are chosen.
     replogle_names
         Rename the columns and the control to `gene`, `cell_line`, `gem_group` and `non-targeting`.
+    like
+        An h5ad file, or the folder of a run: take its genes in its order, in `X` and in `X_hvg`, and its total. With
+        `common` there may be several.
+    common
+        Take only the genes that `like` and the file all have. Prepare the others with the same `like` and this file.
 
     Returns
     -------
@@ -107,7 +118,8 @@ def prepare(
     Raises
     ------
     StateRagError
-        If the file cannot be read, a column or the control is not found, or `X` holds NaN, infinite or negative values.
+        If the file cannot be read, a column or the control is not found, `X` holds NaN, infinite or negative values, or
+        genes of `like` are missing.
     """
     import anndata
 
@@ -119,6 +131,11 @@ def prepare(
         raise StateRagError(f"--n-hvgs {n_hvgs}: expected at least 1.")
     if one_line is not None and cell_type_col is not None:
         raise StateRagError("--one-line is for files without a column of cell lines; leave it or --cell-type-col out.")
+    if common and not like:
+        raise StateRagError("--common says which genes to keep beside those of other files; name them with --like.")
+    if n_hvgs is not None and like:
+        raise StateRagError("--n-hvgs chooses genes of X_hvg, and --like takes those of another file. Leave one out.")
+    model = read_model([*like, *([file] if common else [])], common) if like else None
     names, one_line = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
     try:
         adata = anndata.read_h5ad(file)
@@ -138,8 +155,11 @@ def prepare(
         )
     adata = _fix_obs(adata, names, changes)
     _fix_indices(adata, changes)
-    _fix_values(adata, file, changes)
-    _fix_hvgs(adata, n_hvgs, changes)
+    if model is not None:
+        adata = take_genes(adata, model, common, changes)
+    _fix_values(adata, file, None if model is None else model.total, changes)
+    if model is None or not take_hvgs(adata, model, common, changes):
+        _fix_hvgs(adata, n_hvgs, changes)
     if replogle_names:
         names = _rename(adata, names, changes)
     if changes or output is not None:
@@ -255,8 +275,8 @@ def _fix_indices(adata: "anndata.AnnData", changes: list[str]) -> None:
         changes.append("made the var names unique")
 
 
-def _fix_values(adata: "anndata.AnnData", path: Path, changes: list[str]) -> None:
-    """Check X; make it float32, CSR where sparse, and log-normalised."""
+def _fix_values(adata: "anndata.AnnData", path: Path, total: float | None, changes: list[str]) -> None:
+    """Check X; make it float32, CSR where sparse, and log-normalised, to `total` where one is wanted."""
     from scipy import sparse
 
     matrix: Any = adata.X
@@ -278,32 +298,40 @@ def _fix_values(adata: "anndata.AnnData", path: Path, changes: list[str]) -> Non
             f"{path}: X holds negative values (least {float(values.min()):.3g}), so it was centred or scaled. Give "
             "counts or log-normalised expression; the unscaled matrix may lie in `raw` or `layers` of the file."
         )
-    whole = bool(np.all(values == np.floor(values)))
-    largest = float(values.max()) if values.size else 0.0
     if matrix.dtype != np.float32:
         changes.append(f"stored X as float32 (was {matrix.dtype})")
         matrix = matrix.astype(np.float32)
     adata.X = matrix
-    if whole or largest > _LARGEST_LOG:
-        _log_normalise(adata, whole, largest, changes)
-    elif "log1p" not in adata.uns:
+    scale = read_space(MemoryMatrices(adata), "X").scale
+    whole = scale.kind == "counts" and bool(np.all(values == np.floor(values)))
+    if whole or scale.kind == "linear" or (values.size and float(values.max()) > LARGEST_LOG):
+        _log_normalise(adata, whole, scale.maximum, total, changes)
+        return
+    adata.X = rescale(adata.X, scale, total, changes)
+    if "log1p" not in adata.uns:
         adata.uns["log1p"] = {}
-        changes.append(f"marked X as log1p-transformed (largest value {largest:.2f}, not whole numbers)")
+        changes.append(f"marked X as log1p-transformed (largest value {scale.maximum:.2f}, not whole numbers)")
 
 
-def _log_normalise(adata: "anndata.AnnData", whole: bool, largest: float, changes: list[str]) -> None:
-    """Scale counts to the median depth and take log1p; data that are scaled but not logged only get the log."""
+def _log_normalise(
+    adata: "anndata.AnnData", whole: bool, largest: float, total: float | None, changes: list[str]
+) -> None:
+    """Scale counts to a total (the median depth) and take log1p; data scaled but not logged only get the log."""
     import scanpy
 
     adata.uns.pop("log1p", None)
     if whole:
-        scanpy.pp.normalize_total(adata)
-        changes.append("X held counts (whole numbers): scaled each cell to the median depth and took log1p")
+        scanpy.pp.normalize_total(adata, target_sum=total)
+        depth = "the median depth" if total is None else f"{total:,.0f}"
+        changes.append(f"X held counts (whole numbers): scaled each cell to {depth} and took log1p")
     else:
         changes.append(f"X was not log-transformed (largest value {largest:.4g}): took log1p")
     scanpy.pp.log1p(adata)
     adata.uns["log1p"] = {}
     if "X_hvg" in adata.obsm:
+        names = column_names(MemoryMatrices(adata), HVG).names
+        if names is not None and set(names) <= set(adata.var_names):
+            adata.var["highly_variable"] = adata.var_names.isin(names)
         del adata.obsm["X_hvg"]
         changes.append("left out obsm['X_hvg'], which came from X as it was")
 
@@ -314,12 +342,7 @@ def _fix_hvgs(adata: "anndata.AnnData", n_hvgs: int | None, changes: list[str]) 
 
     from state_rag.datasets.hvg import highly_variable
 
-    present: Any = adata.obsm.get("X_hvg")
-    if present is not None and n_hvgs is None:
-        if sparse.issparse(present) or not isinstance(present, np.ndarray) or present.dtype != np.float32:
-            dense = present.toarray() if sparse.issparse(present) else np.asarray(present)
-            adata.obsm["X_hvg"] = dense.astype(np.float32)
-            changes.append("stored obsm['X_hvg'] as a dense float32 matrix")
+    if n_hvgs is None and _keeps_hvgs(adata, changes):
         return
     own = adata.var.get("highly_variable")
     if own is not None and n_hvgs is None and own.to_numpy(dtype=bool).any():
@@ -332,6 +355,32 @@ def _fix_hvgs(adata: "anndata.AnnData", n_hvgs: int | None, changes: list[str]) 
     chosen: Any = adata.X[:, mask]  # type: ignore[index]
     adata.obsm["X_hvg"] = (chosen.toarray() if sparse.issparse(chosen) else np.array(chosen)).astype(np.float32)
     changes.append(f"made obsm['X_hvg'] from {int(mask.sum()):,} genes ({origin})")
+
+
+def _keeps_hvgs(adata: "anndata.AnnData", changes: list[str]) -> bool:
+    """Keep an `X_hvg` that is there, as dense float32, if its values and names are sound; else take it away."""
+    from scipy import sparse
+
+    present: Any = adata.obsm.get("X_hvg")
+    if present is None:
+        return False
+    space = read_space(MemoryMatrices(adata), HVG)
+    wrong = not_finite(space) or next(iter(unsuited(space) or ()), "")
+    if space.note or (not wrong and space.names is None and "highly_variable" in adata.var):
+        wrong = space.note or "obsm['X_hvg'] has not the genes that var['highly_variable'] says."
+    if wrong:
+        if space.names is not None and set(space.names) <= set(adata.var_names):
+            adata.var["highly_variable"] = adata.var_names.isin(space.names)
+        elif space.note:
+            adata.var = adata.var.drop(columns="highly_variable", errors="ignore")
+        adata.uns.pop("hvg_names", None)
+        changes.append(f"left out obsm['X_hvg'] as it was: {wrong}")
+        return False
+    if sparse.issparse(present) or not isinstance(present, np.ndarray) or present.dtype != np.float32:
+        dense = present.toarray() if sparse.issparse(present) else np.asarray(present)
+        adata.obsm["X_hvg"] = dense.astype(np.float32)
+        changes.append("stored obsm['X_hvg'] as a dense float32 matrix")
+    return True
 
 
 def _rename(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
 from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 
@@ -103,10 +104,11 @@ def read_screen_table(
     Raises
     ------
     StateRagError
-        If there is no file, or a column or the control is missing.
+        If there is no file, a column or the control is missing, or files have other genes or another order of them.
     """
     counts: dict[str, dict[str, int]] = {}
-    for path in find_data_files(os.path.abspath(h5ad), f"{h5ad}"):
+    files = find_data_files(os.path.abspath(h5ad), f"{h5ad}")
+    for path in files:
         with open_h5ad(path) as file:
             pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
             cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
@@ -120,6 +122,8 @@ def read_screen_table(
             in_line[name] = in_line.get(name, 0) + number
     assert pert_col is not None
     assert cell_type_col is not None
+    if len(files) > 1:
+        refuse_other_genes(files)
     every = set().union(*counts.values())
     control = find_control(every, control, f"{h5ad}, obs column {pert_col!r}", "--control")
     return ScreenTable(str(h5ad), pert_col, cell_type_col, control, counts)

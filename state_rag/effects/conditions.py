@@ -15,11 +15,14 @@ import numpy as np
 import pandas as pd
 
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
+from state_rag.contract.scale import ScaleTally
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad
 from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
+
+_CELLS_COMPARED = 500
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def open_pair(
     """
     sides = [_open_side(source, name, columns, matrix) for source, name in ((real, "real"), (predicted, "predicted"))]
     names, gene_order, left_out = _match_features(sides[0], sides[1], features)
+    _warn_of_other_scale(sides[0], sides[1])
     groups = [_group_rows(side, columns) for side in sides]
     _check_same_conditions(groups[0], groups[1], sides)
     chosen = None if conditions is None else set(conditions)
@@ -234,6 +238,25 @@ def _match_features(
     if names is None and given is not None and len(given) == real.rows.shape[1]:
         names = list(given)
     return names or [f"feature_{number}" for number in range(real.rows.shape[1])], None, []
+
+
+def _warn_of_other_scale(real: Side, predicted: Side) -> None:
+    """Say so where one side looks like counts and the other like logarithms: metrics of such a pair mean nothing."""
+    scales = []
+    for side in (real, predicted):
+        tally = ScaleTally(side.rows.shape[1])
+        chosen = np.linspace(0, side.rows.shape[0] - 1, min(_CELLS_COMPARED, side.rows.shape[0])).astype(np.int64)
+        tally.add(side.rows.read(np.unique(chosen)))
+        scales.append(tally.finish(side.rows.shape[0]))
+    kinds = {scale.kind for scale in scales}
+    if "log1p" in kinds and kinds & {"counts", "linear"}:
+        logger.warning(
+            "%s holds %s, %s holds %s: bring both to one scale, or every metric compares apples with pears.",
+            real.name,
+            scales[0].words,
+            predicted.name,
+            scales[1].words,
+        )
 
 
 def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarray]:

@@ -12,6 +12,7 @@ from scipy import sparse
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.datasets.split_toml import read_split
+from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
@@ -123,12 +124,13 @@ def read(
     Returns
     -------
     anndata.AnnData
-        As `from_anndata` returns it. Cells of one condition count together whichever file they lie in.
+        As `from_anndata` returns it. Cells of one condition count together whichever file they lie in. Genes are those
+        of the first file, in its order; in other files they are found by name.
 
     Raises
     ------
     StateRagError
-        If a file is missing or unreadable, or files have other genes or another order of genes.
+        If a file is missing or unreadable, or lacks genes of the first.
     """
     columns = Columns(perturbation, context, control)
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -137,20 +139,13 @@ def read(
     files = [file for place in given for file in _h5ad_files(Path(place))]
     if len(files) == 1 and (stored := _stored(files[0])) is not None:
         return stored
-    totals = GroupTotals(squares=True)
-    names: list[str] = []
+    totals, aligned = GroupTotals(squares=True), AlignedRows()
     for file in files:
         with open_h5ad(file) as opened:
             if _kind(opened) == KIND:
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
-            rows = open_rows(opened, matrix)
-            here = names_in_file(opened, matrix) or [f"feature_{number}" for number in range(rows.shape[1])]
-            if names and here != names:
-                raise StateRagError(
-                    f"{file}: {_what_differs(names, here)} than in {files[0]}. Bring them into one order"
-                )
-            names = here
-            totals.add(rows, *groups_of(opened, columns), file.name, progress)
+            totals.add(aligned.open(opened, matrix), *groups_of(opened, columns), file.name, progress)
+    names = aligned.names or [f"feature_{number}" for number in range(aligned.width or 0)]
     return MeanEffects.from_totals(totals, control, [str(file) for file in files]).to_anndata(names, control)
 
 
@@ -160,9 +155,9 @@ def _of_split(path: Path, columns: Columns, matrix: str, progress: bool) -> "ann
         for file in _h5ad_files(Path(place)):
             with open_h5ad(file) as opened:
                 width = open_rows(opened, matrix).shape[1]
-                names = names_in_file(opened, matrix) or [f"feature_{number}" for number in range(width)]
-            found = training_effects(split, columns, matrix, width, squares=True, progress=progress)
-            return found.to_anndata(names, columns.control)
+                names = names_in_file(opened, matrix)
+            found = training_effects(split, columns, matrix, width, names=names, squares=True, progress=progress)
+            return found.to_anndata(names or [f"feature_{number}" for number in range(width)], columns.control)
     raise StateRagError(f"{path}: names no data")
 
 
@@ -191,13 +186,6 @@ def _stored(path: Path) -> "anndata.AnnData | None":
 
     adata = anndata.read_h5ad(path)
     return adata if is_mean_effects(adata) else None
-
-
-def _what_differs(names: list[str], others: list[str]) -> str:
-    if sorted(names) == sorted(others):
-        return "the genes are in another order"
-    lacking, more = len(set(names) - set(others)), len(set(others) - set(names))
-    return f"other genes ({lacking} fewer, {more} more)"
 
 
 def _values(adata: "anndata.AnnData", matrix: str) -> Any:

@@ -6,14 +6,15 @@ its `val` nor in its `test` list; every other cell type belongs to training if i
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from state_rag.contract.matrices import open_rows
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
+from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import MeanEffects
@@ -24,7 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 def training_effects(
-    split: Split, columns: Columns, matrix: str, n_features: int, *, squares: bool = False, progress: bool = True
+    split: Split,
+    columns: Columns,
+    matrix: str,
+    n_features: int,
+    *,
+    names: Sequence[str] | None = None,
+    squares: bool = False,
+    progress: bool = True,
 ) -> MeanEffects:
     """Read the training cells' mean effects.
 
@@ -40,7 +48,10 @@ def training_effects(
     matrix
         Where the values lie that predictions are compared with: `X` or `obsm/NAME`.
     n_features
-        Width that the predictions have; a data file of another width is refused.
+        Width that the predictions have; a data file of another width is refused, unless its columns have names.
+    names
+        What the predictions' columns are called. Columns of every file are brought into this order; by default into
+        that of the first file.
     squares
         Whether deviations between cells are wanted too.
     progress
@@ -54,9 +65,10 @@ def training_effects(
     Raises
     ------
     StateRagError
-        If a data file, column or matrix is missing, or widths differ.
+        If a data file, column, matrix or gene is missing, or widths differ.
     """
     totals = GroupTotals(squares)
+    aligned = AlignedRows(names)
     sources = []
     for dataset, place in split.datasets.items():
         try:
@@ -65,7 +77,7 @@ def training_effects(
             raise StateRagError(f"{error} If the data have moved, name a split that points to them: --toml.") from error
         for path in files:
             sources.append(str(path))
-            _add_file(path, dataset, split, columns, matrix, n_features, totals, progress)
+            _add_file(path, dataset, split, columns, matrix, n_features, aligned, totals, progress)
     return MeanEffects.from_totals(totals, columns.control, sources)
 
 
@@ -76,13 +88,14 @@ def _add_file(
     columns: Columns,
     matrix: str,
     n_features: int,
+    aligned: AlignedRows,
     totals: GroupTotals,
     progress: bool,
 ) -> None:
     """Add one file's training conditions and controls."""
     with open_h5ad(path) as file:
         keys, group_of = groups_of(file, columns)
-        rows = open_rows(file, matrix)
+        rows = aligned.open(file, matrix)
         if rows.shape[1] != n_features:
             raise StateRagError(
                 f"{path}: '{matrix}' has {rows.shape[1]} columns, the predictions have {n_features}; "

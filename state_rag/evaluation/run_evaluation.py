@@ -19,6 +19,7 @@ from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import MEAN_EFFECT, OTHER_LINES, naive_baselines
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
+from state_rag.evaluation.real_side import MADE_UP
 from state_rag.evaluation.results import SUMMARY
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
 from state_rag.evaluation.save import check_per_gene, save_evaluation
@@ -253,7 +254,12 @@ class Request:
             return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why_not_found(None)}; name it with --toml"}
         try:
             training = training_effects(
-                read_split(path), columns, self.run.source_matrix, len(features), progress=self.progress
+                read_split(path),
+                columns,
+                self.run.source_matrix,
+                len(features),
+                names=None if features[0].startswith(MADE_UP) else features,
+                progress=self.progress,
             )
         except StateRagError as error:
             if self.toml is not None:

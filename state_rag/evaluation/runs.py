@@ -15,7 +15,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
-from state_rag.run_folders import CONFIG, find_run_folder
+from state_rag.run_folders import CONFIG, find_run_folder, split_file
 
 logger = logging.getLogger(__name__)
 PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
@@ -74,9 +74,8 @@ class Run:
         return self.predictions / RESULTS
 
     def split_path(self, given: str | Path | None = None) -> Path | None:
-        """Return the split file: the given one, else the configuration's."""
-        found = given or self.data.get("toml_config_path")
-        return Path(found) if found else None
+        """Return the split file: the given one, else the run's."""
+        return Path(given) if given else split_file(self.folder, self.data.get("toml_config_path"))
 
 
 def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Run:

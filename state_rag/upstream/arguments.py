@@ -66,3 +66,17 @@ def add_infer_arguments(parser: ArgumentParser) -> None:
     """Add retrieval's flags to `tx infer`."""
     group = parser.add_argument_group("retrieval (state-rag)")
     group.add_argument("--genept-path", default=None, metavar="FILE", help=EMBEDDINGS_HELP)
+    group = parser.add_argument_group("cells (state-rag)")
+    group.add_argument(
+        "--perturbations",
+        default=None,
+        metavar="A,B,...|FILE",
+        help="Predict these perturbations for every cell line's controls, instead of what the cells are labelled with: "
+        "names with commas between, or a file with one on a line. --celltypes chooses lines, "
+        "--virtual-cells-per-pert how many cells of each (default: one for each control).",
+    )
+    group.add_argument(
+        "--fill-missing",
+        action="store_true",
+        help="Where the cells lack genes that the run was trained on, take the mean of its training controls.",
+    )

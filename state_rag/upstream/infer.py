@@ -1,61 +1,108 @@
-"""`state tx infer`: check every perturbation first, then let STATE simulate with our model."""
+"""`state tx infer`: cells in the run's own genes, every perturbation known, then STATE simulates with our model."""
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from state_rag.cells.question import InputSpace, Names, Wanted, question
+from state_rag.contract.identity import Identity, spaces_used
 from state_rag.errors import StateRagError
-from state_rag.files import existing_file
+from state_rag.files import existing_file, read_text
 from state_rag.h5ad import open_h5ad, read_column
+from state_rag.upstream.inferred_cells import Request, completed
+from state_rag.upstream.inferred_sets import InferredSets
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
+from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
 from state_rag.upstream.train import is_disk_full
 
+if TYPE_CHECKING:
+    import anndata
+
 logger = logging.getLogger(__name__)
 
+CELL_TYPE_COLUMNS = ("cell_type", "celltype", "cellType", "ctype", "celltype_col")
+"""Where STATE looks for cell types, after the run's own column."""
 
-def run(original: Callable[[Namespace], Any], args: Namespace, *, trace_sink: Callable[..., None] | None = None) -> Any:
-    """Simulate; a run without embeddings is left to STATE alone.
 
-    `trace_sink` is handed what was retrieved for each set, as `RagStateTransition.bound_to` says.
-    """
+def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
+    """Simulate; a run without embeddings is left to STATE alone, but for `--perturbations`."""
     found = find_run(args.model_dir, "--model-dir")
     args.model_dir = str(found.folder)
-    if found.settings.mode == "none":
+    wanted = asked_perturbations(args.perturbations)
+    if found.settings.mode == "none" and wanted is None:
+        _warn_of_cells(found, args)
         with any_head_count():
             return original(args)
+    _use_the_runs_space(found, args)
+    names = requested_names(found, args) if wanted is None else set(wanted)
+    import anndata
+
+    cells = anndata.read_h5ad(args.adata)
+    contexts = [name.strip() for name in args.celltypes.split(",")] if args.celltypes and wanted else None
+    request = Request(
+        cells,
+        Names(args.pert_col, args.celltype_col or _context_column(found, cells), args.control_pert or found.control),
+        Wanted(wanted, contexts, args.virtual_cells_per_pert if wanted else None, controls_everywhere=False),
+        fill_missing=args.fill_missing,
+    )
+    args.output = args.output or args.adata.replace(".h5ad", "_simulated.h5ad")
+    return predict_cells(original, found, args, request, names)
+
+
+def predict_cells(
+    original: Callable[[Namespace], Any],
+    found: Run,
+    args: Namespace,
+    request: Request,
+    further: Collection[str] = (),
+) -> Any:
+    """Have STATE predict for cells in memory; what it would write is completed on its way into the file.
+
+    Parameters
+    ----------
+    original
+        STATE's own function.
+    found
+        The run.
+    args
+        The command's arguments; `adata` is only a name.
+    request
+        The cells, and what to predict of them.
+    further
+        Perturbations that are asked for beside those of the request.
+    """
     checkpoint = Path(args.checkpoint) if args.checkpoint else found.folder / "checkpoints" / "final.ckpt"
-    controls = {found.control, args.control_pert or found.control}
-    names = requested_names(found, args) - controls
+    saved = read_checkpoint(checkpoint)
+    identity = of_run(found, saved)
+    asked = question(request.cells, request.names, request.wanted, _input_space(found, args, identity, request))
+    _warn_of_lacking_controls(asked, request.names)
+    controls = {found.control, request.names.control}
+    model = None
+    if found.settings.mode != "none":
+        names = {*asked.obs[request.names.perturbation].astype(str).unique(), *further}
+        model = _model(found, args, saved, names - controls, controls, request.sets)
 
-    from state_rag.checkpoint import read_knowledge
-    from state_rag.model import RagStateTransition
-
-    knowledge = read_knowledge(read_checkpoint(checkpoint))
-    unknown = names - set(knowledge.names)
-    if unknown and args.genept_path:
-        embeddings = load_embeddings_or_none(args.genept_path, unknown, found.settings.genept_text_width)
-        if embeddings is not None:
-            knowledge = with_queries(knowledge, embeddings)
-            logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
-    refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
-
+    import scanpy
     import state.tx.models.state_transition as state_transition
 
-    model = RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=trace_sink)
     with ExitStack() as stack:
         stack.enter_context(any_head_count())
         stack.enter_context(whole_h5ad_files())
         stack.enter_context(whole_npy_files())
-        stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
+        stack.enter_context(replaced(scanpy, "read_h5ad", lambda *_, **__: asked))
+        stack.enter_context(completed(found, args, checkpoint, identity, request))
+        stack.enter_context(request.sets.watched())
+        if model is not None:
+            stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
         try:
             return original(args)
         except Exception as error:
@@ -67,9 +114,102 @@ def run(original: Callable[[Namespace], Any], args: Namespace, *, trace_sink: Ca
             ) from error
 
 
+def _model(found: Run, args: Namespace, saved: dict[str, Any], names: set[str], controls: set[str], sets: InferredSets):
+    """Return our model's class, with the embeddings of the checkpoint and those of perturbations that it lacks."""
+    from state_rag.checkpoint import read_knowledge
+    from state_rag.model import RagStateTransition
+
+    knowledge = read_knowledge(saved)
+    unknown = names - set(knowledge.names)
+    if unknown and args.genept_path:
+        embeddings = load_embeddings_or_none(args.genept_path, unknown, found.settings.genept_text_width)
+        if embeddings is not None:
+            knowledge = with_queries(knowledge, embeddings)
+            logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
+    refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
+    return RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=sets.take)
+
+
+def _input_space(found: Run, args: Namespace, identity: Identity | None, request: Request) -> InputSpace:
+    key = spaces_used(found.data.get("embed_key"), found.data.get("output_space"))[0]
+    spaces = {} if identity is None else identity.spaces
+    if key not in spaces:
+        logger.warning(
+            "This run was trained before the genes of its input were recorded, so the columns of the cells are taken "
+            "by position. Make sure that they are those that it was trained on, in the same order."
+        )
+    given = f"obsm/{args.embed_key}" if args.embed_key else "X"
+    return InputSpace(key, spaces, given, request.fill_missing)
+
+
+def _use_the_runs_space(found: Run, args: Namespace) -> None:
+    """Where no space is named, take the one that the run was trained on; STATE would take X."""
+    key = found.data.get("embed_key")
+    if args.embed_key is None and key:
+        args.embed_key = str(key)
+        logger.info("The run was trained on obsm[%r], so that is what is read (--embed-key).", key)
+
+
+def _context_column(found: Run, cells: "anndata.AnnData") -> str | None:
+    names = (found.data.get("cell_type_key"), *CELL_TYPE_COLUMNS)
+    return next((str(name) for name in names if name and name in cells.obs), None)
+
+
+def _warn_of_lacking_controls(asked: "anndata.AnnData", names: Names) -> None:
+    if names.context is None:
+        return
+    lines = asked.obs[names.context].astype(str)
+    control = asked.obs[names.perturbation].astype(str) == names.control
+    lacking = sorted(set(lines) - set(lines[control]))
+    if lacking:
+        logger.warning(
+            "%s: no controls (%s) of its own, so its cells are predicted from the controls of all others.",
+            ", ".join(lacking),
+            names.control,
+        )
+
+
+def _warn_of_cells(found: Run, args: Namespace) -> None:
+    """Warn where plain STATE will take columns by position that are not those it was trained on."""
+    import anndata
+
+    checkpoint = Path(args.checkpoint) if args.checkpoint else found.folder / "checkpoints" / "final.ckpt"
+    try:
+        identity = of_run(found, read_checkpoint(checkpoint))
+        key = f"obsm/{args.embed_key}" if args.embed_key else "X"
+        if identity is None or key not in identity.spaces:
+            return
+        from state_rag.contract.fitting import differences
+
+        for text in differences(anndata.read_h5ad(args.adata), identity.spaces[key]):
+            logger.warning("%s STATE takes columns by position, and predicts all the same.", text)
+    except Exception as error:  # noqa: BLE001  # a check may not stop what STATE would do
+        logger.warning("The cells could not be checked: %s", error)
+
+
+def asked_perturbations(given: str | None) -> list[str] | None:
+    """Return the names that `--perturbations` gives: separated by commas, or one on a line of a file.
+
+    Raises
+    ------
+    StateRagError
+        If a file is empty or no text.
+    """
+    if given is None:
+        return None
+    if Path(given).is_file():
+        lines = read_text(Path(given), "a list of perturbations, one on a line", (".txt", ".csv"), "--perturbations")
+        names = [line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("#")]
+    else:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise StateRagError(f"--perturbations {given} names none. Give names with commas between, or a file of them.")
+    return list(dict.fromkeys(names))
+
+
 def requested_names(found: Run, args: Namespace) -> set[str]:
     """Return every perturbation that the h5ad, ``--tsv`` and ``--all-perts`` ask for."""
-    names = _names_in(args.adata, args.pert_col, args.embed_key)
+    names = _names_in(args)
     control = args.control_pert or found.control
     if control not in names:
         raise StateRagError(
@@ -87,15 +227,17 @@ def requested_names(found: Run, args: Namespace) -> set[str]:
     return names
 
 
-def _names_in(adata: str, column: str, embed_key: str | None) -> set[str]:
-    with open_h5ad(adata) as file:
+def _names_in(args: Namespace) -> set[str]:
+    with open_h5ad(args.adata) as file:
         spaces = sorted(file["obsm"]) if "obsm" in file else []
-        if embed_key is not None and embed_key not in spaces:
+        # X_hvg may be missing: its genes are looked for in X.
+        if args.embed_key is not None and args.embed_key not in (*spaces, "X_hvg"):
             raise StateRagError(
-                f"{adata} has no obsm[{embed_key!r}], which --embed-key names; it has {', '.join(spaces) or 'none'}. "
-                "Name the one that the run was trained on, or make it with `state-rag data prepare`."
+                f"{args.adata} has no obsm[{args.embed_key!r}], which --embed-key names; it has "
+                f"{', '.join(spaces) or 'none'}. Name the one that the run was trained on, or make it with "
+                "`state-rag data prepare`."
             )
-        categories, codes = read_column(file, column, "--pert-col")
+        categories, codes = read_column(file, args.pert_col, "--pert-col")
     return {str(categories[code]) for code in np.unique(codes[codes >= 0])}
 
 

@@ -1,13 +1,15 @@
 """Follow `state tx infer` from set to set: the control cells that each starts from, and what is retrieved for it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from state_rag.retrieval.trace import RetrievalTrace
+from state_rag.cells.question import Names
+from state_rag.retrieval.trace import SELECTED_ABOVE, RetrievalTrace
 from state_rag.upstream.swap import replaced
 
 if TYPE_CHECKING:
@@ -53,10 +55,20 @@ class InferredSets:
         """Take what was retrieved for the set that was drawn last."""
         self._traces.append((len(self._draws) - 1, trace))
 
-    def _sets(self, query: "anndata.AnnData", names) -> list[tuple[tuple[str, str], np.ndarray]]:
-        """Return the condition and the rows of every set, in the order of their draws."""
-        contexts, labels = (query.obs[names[kind]].astype(str).to_numpy() for kind in ("context", "perturbation"))
-        found, draws = [], iter(self._draws)
+    def _sets(self, cells: "anndata.AnnData", names: Names) -> tuple[int, list[tuple[tuple[str, str], np.ndarray]]]:
+        """Return the number of the first set's draw, and the condition and rows of every set in the order of draws.
+
+        STATE draws before, too, where it pads or thins the cells; the sets' draws are the last ones, a row each.
+        """
+        labels = cells.obs[names.perturbation].astype(str).to_numpy()
+        contexts = labels if names.context is None else cells.obs[names.context].astype(str).to_numpy()
+        if names.context is None:
+            contexts = np.full(len(labels), "all")
+        first, rows_left = len(self._draws), len(labels)
+        while rows_left > 0:
+            first -= 1
+            rows_left -= len(self._draws[first])
+        found, draws = [], iter(self._draws[first:])
         for context in np.unique(contexts):
             rows = np.flatnonzero(contexts == context)
             for label in np.unique(labels[rows]):
@@ -66,21 +78,22 @@ class InferredSets:
                     size = len(next(draws))
                     found.append(((str(context), str(label)), own[start : start + size]))
                     start += size
-        return found
+        return first, found
 
-    def sources(self, query: "anndata.AnnData", names) -> np.ndarray:
-        """Return, for each row of the query, the row of the user's data that it was predicted from."""
-        sources = np.zeros(query.n_obs, dtype=np.int64)
-        for (_, rows), drawn in zip(self._sets(query, names), self._draws, strict=True):
+    def sources(self, cells: "anndata.AnnData", names: Names) -> np.ndarray:
+        """Return, for each row, the row of the control cell that it was predicted from."""
+        first, sets = self._sets(cells, names)
+        sources = np.zeros(cells.n_obs, dtype=np.int64)
+        for (_, rows), drawn in zip(sets, self._draws[first:], strict=True):
             sources[rows] = drawn
-        return query.obs["_source"].to_numpy(dtype=np.int64)[sources]
+        return sources
 
-    def retrieved(self, query: "anndata.AnnData", names) -> dict[tuple[str, str], MeanRetrieval]:
+    def retrieved(self, cells: "anndata.AnnData", names: Names) -> dict[tuple[str, str], MeanRetrieval]:
         """Return what was retrieved for each condition, summed over its cells."""
-        sets = self._sets(query, names)
+        first, sets = self._sets(cells, names)
         found: dict[tuple[str, str], MeanRetrieval] = {}
         for number, trace in self._traces:
-            condition, _ = sets[number]
+            condition, _ = sets[number - first]
             if not trace.candidates:
                 continue
             weights = trace.weights[0]
@@ -89,3 +102,29 @@ class InferredSets:
                 mean.weights, mean.cells = mean.weights + found[condition].weights, mean.cells + found[condition].cells
             found[condition] = mean
         return found
+
+
+def retrieval_table(retrieved: Mapping[tuple[str, str], MeanRetrieval]) -> pd.DataFrame:
+    """Return what was retrieved, a row for each condition and candidate, most similar first."""
+    parts = [
+        candidates_table(mean.neighbours, mean.similarity, mean.weights / mean.cells, mean.cells).assign(
+            context=context, perturbation=perturbation
+        )
+        for (context, perturbation), mean in retrieved.items()
+    ]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"context": [], "perturbation": []})
+    return table.set_index(pd.RangeIndex(len(table)).astype(str))
+
+
+def candidates_table(neighbours, similarity: np.ndarray, inclusion: np.ndarray, cells: int) -> pd.DataFrame:
+    """Return one row a candidate: `rank`, `neighbour`, `similarity`, `inclusion`, `selected`, `n_cells`."""
+    return pd.DataFrame(
+        {
+            "rank": np.arange(1, len(neighbours) + 1),
+            "neighbour": list(neighbours),
+            "similarity": similarity,
+            "inclusion": inclusion,
+            "selected": inclusion > SELECTED_ABOVE,
+            "n_cells": cells,
+        }
+    )

@@ -12,6 +12,7 @@ import yaml
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
+from state_rag.run_folders import split_file
 from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
@@ -20,6 +21,7 @@ from state_rag.upstream.knowledge_source import (
     with_queries,
 )
 from state_rag.upstream.retrieval_info import RetrievalInfo
+from state_rag.upstream.run_contract import check_files, of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, unclipped_copies, whole_h5ad_files
 from state_rag.upstream.train import is_disk_full
@@ -34,15 +36,29 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     if args.max_batches is not None and args.max_batches < 1:
         raise StateRagError(f"--max-batches {args.max_batches} predicts nothing. Use a value of at least 1.")
     ours = args.eval_genept_pert or args.count_flops or args.max_batches is not None or args.toml or found.has_moved
+    ours = ours or not Path(str(found.data.get("toml_config_path"))).is_file()
     if found.settings.mode == "none" and not ours:
+        _warn_of_data(found)
         with any_head_count():
             return original(args)
     return _predict(original, args, found)
 
 
+def _warn_of_data(found: Run) -> None:
+    """Warn of data that are not what a run of plain STATE was trained on; STATE predicts all the same."""
+    try:
+        identity = of_run(found)
+        if identity is not None:
+            check_files(found, identity, check_run_split(found, None).files, refuse=False)
+    except StateRagError as error:
+        logger.warning("The data could not be checked: %s", error)
+
+
 def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) -> Any:
     split = check_run_split(found, args.toml)
     checkpoint = read_checkpoint(found.folder / "checkpoints" / args.checkpoint)
+    if (identity := of_run(found, checkpoint)) is not None:
+        check_files(found, identity, split.files, refuse=found.settings.mode != "none")
     knowledge, keep, missing = _choose(found, args, split, checkpoint)
 
     import state.tx.models.state_transition as state_transition
@@ -172,7 +188,7 @@ def load_embeddings_or_none(path: str | None, names: set[str], text_width: int):
 
 def toml_path(found: Run, given: str | None) -> str:
     """Return the split file: the one given, else the run's."""
-    return given or str(found.data["toml_config_path"])
+    return given or str(split_file(found.folder, found.data.get("toml_config_path")))
 
 
 def check_run_split(found: Run, given: str | None) -> SplitSummary:

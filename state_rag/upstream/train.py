@@ -4,7 +4,7 @@ import errno
 import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +23,8 @@ from state_rag.upstream.knowledge_source import (
     refuse_or_report,
     save_missing,
 )
+from state_rag.upstream.run_contract import look_at_data, record, recorded, refuse_other_genes
+from state_rag.upstream.run_contract import write as write_contract
 from state_rag.upstream.run_folder import read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
 from state_rag.upstream.wandb_run import described_run
@@ -50,7 +52,7 @@ def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     if settings.mode == "none":
         if "rag" in values:
             logger.info("training.rag=false and training.use_genept=false: plain STATE, not changed by state-rag.")
-        with any_head_count(), described_run(values, settings):
+        with any_head_count(), described_run(values, settings), recorded(run_folder(values), look_at_data(values)):
             return original(without_flags(cfg))
     return _train(original, cfg, values, settings)
 
@@ -71,6 +73,9 @@ def _train(
     refuse_or_report(missing, settings, len(split.perturbations))
     _check_remaining(split, set(knowledge.names) & set(split.perturbations), settings)
     check_watched(settings.rag_watch, knowledge.names)
+    folder = run_folder(values)
+    identity = record(values["data"]["kwargs"], split.files, refuse=True)
+    refuse_other_genes(identity, starting_checkpoint(values))
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -78,21 +83,26 @@ def _train(
     from state_rag.model import RagStateTransition
     from state_rag.upstream.data_module import LimitedDataModule
 
-    folder = Path(values["output_dir"]) / values["name"]
     cfg = with_attention(cfg, settings)
 
     class Announcing(LimitedDataModule.limited_to(knowledge.names)):  # type: ignore[misc]
-        """Writes the names of left-out perturbations once STATE has made the run's folder."""
+        """Writes what was trained on, and the names of what was left out, once STATE has made the run's folder."""
 
         def setup(self, stage: str | None = None) -> None:
             super().setup(stage)
-            if stage == "fit" and not (folder / "checkpoints").exists():
-                save_missing(folder, missing)
+            if stage == "fit" and folder.is_dir():
+                write_contract(folder, identity)
+                if not (folder / "checkpoints").exists():
+                    save_missing(folder, missing)
 
     with ExitStack() as stack:
         stack.enter_context(any_head_count())
         stack.enter_context(
-            replaced(state_transition, "StateTransitionPerturbationModel", RagStateTransition.bound_to(knowledge))
+            replaced(
+                state_transition,
+                "StateTransitionPerturbationModel",
+                RagStateTransition.bound_to(knowledge, data=identity.to_dict()),
+            )
         )
         stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
         stack.enter_context(nothing_half_written(folder))
@@ -105,6 +115,20 @@ def _train(
     return result
 
 
+def run_folder(values: Mapping[str, Any]) -> Path:
+    """Return the folder that STATE makes for a run."""
+    return Path(values["output_dir"]) / values["name"]
+
+
+def starting_checkpoint(values: Mapping[str, Any]) -> Path | None:
+    """Return the checkpoint that STATE would start from: the run's last one, or that of `model.kwargs.init_from`."""
+    last = run_folder(values) / "checkpoints" / "last.ckpt"
+    if last.is_file() and not values.get("overwrite"):
+        return last
+    start = values["model"]["kwargs"].get("init_from")
+    return Path(start) if start else None
+
+
 def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[Knowledge, int] | None:
     """Return knowledge and step of the checkpoint that STATE would train on from; None for a new run.
 
@@ -113,7 +137,7 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[
     StateRagError
         If that checkpoint, or the one of ``model.kwargs.init_from``, is missing or damaged, or is of another method.
     """
-    path = Path(values["output_dir"]) / values["name"] / "checkpoints" / "last.ckpt"
+    path = run_folder(values) / "checkpoints" / "last.ckpt"
     if values.get("overwrite") or not path.is_file():
         start = values["model"]["kwargs"].get("init_from")
         if start and not zipfile.is_zipfile(start):
@@ -257,7 +281,9 @@ def nothing_half_written(folder: Path) -> Iterator[None]:
 
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what led to it, says that nothing more could be written."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             return True
         text = str(error)

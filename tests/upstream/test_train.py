@@ -276,3 +276,9 @@ def test_a_training_that_is_refused_keeps_its_metrics_in_place(project, run_copy
     more = ("training.max_steps=24", "training.rag_watch=[NOBODY]")
     refused(*project.train_rag("copy", f"output_dir={run_copy.parent}", *more))
     assert files_below(run_copy) == before
+
+
+def test_errors_that_name_each_other_as_their_cause_are_no_full_disk():
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_disk_full(first)

@@ -1,0 +1,1 @@
+"""Cells in, cells out: `question` makes the cells that a model is asked about, `answer` those that it predicted."""
