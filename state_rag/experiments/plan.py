@@ -236,6 +236,11 @@ def _split(config: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
         )
     if config["folds"] is not None:
         return _written_fold(config, Path(str(source)), str(held_out), folder), str(held_out)
+    if config["held_out_pairs"] is not None:
+        raise StateRagError(
+            f"held_out_pairs={config['held_out_pairs']} holds pairs out a fold at a time: set folds=5 and "
+            "held_out=fold0,fold1,fold2,fold3,fold4, or leave it out."
+        )
     if FOLD.fullmatch(str(held_out)):
         raise StateRagError(f"held_out={held_out} is a fold of perturbations: say how many there are, such as folds=5.")
     return _written_split(config, Path(str(source)), str(held_out), folder), str(held_out)

@@ -147,6 +147,7 @@ def test_the_test_set_can_be_left_whole(plan):
         ({"folds": 2.5, "held_out": "fold0"}, "folds=2.5 is not a whole number"),
         ({"folds": 3, "held_out": "fold0", "held_out_pairs": "any"}, "held_out_pairs any: 0 pairs"),
         ({"folds": 3, "held_out": "fold0", "test_list": "a.txt"}, "Leave one out"),
+        ({"held_out_pairs": "any"}, "holds pairs out a fold at a time"),
         ({"held_out": "fold0"}, "say how many there are, such as folds=5"),
         ({"data__kwargs__toml_config_path": "split.toml"}, "Leave one out"),
         ({"data__kwargs__pert_col": "guide"}, "data.kwargs.pert_col"),
