@@ -1,8 +1,8 @@
 """No cell of a held-out test condition reaches training or the choice of a checkpoint, by what the loaders yield.
 
 `state tx train` runs in this process as far as Lightning's `Trainer.fit`; what takes the place of `fit` reads the data
-module that it was given, epoch by epoch. Column 0 of every cell's features is its row in the h5ad file, so that each
-yielded cell can be told from all others, whatever label it is yielded under.
+module that it was given, epoch by epoch. Column 0 of every cell's features is its row in the h5ad file, over `SCALE`,
+so that each yielded cell can be told from all others, whatever label it is yielded under.
 """
 
 import sys
@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
+from state_rag.datasets.perturbation_splits import write_perturbation_splits
 from state_rag.datasets.simulate import simulate_screen
 from state_rag.datasets.splits import read_split, write_split
 from tests.datasets.helpers import SMALL
@@ -22,6 +23,8 @@ from tests.end_to_end.commands import REPLOGLE_COLUMNS, SHORT, TINY_MODEL
 LINES = ("hepg2", "k562", "rpe1")
 CONTROL = "non-targeting"
 EPOCHS = 2
+SCALE = 64
+"""Brings a row's number to a size that log-normalised expression can have; exact in binary."""
 
 
 class Stopped(BaseException):
@@ -64,7 +67,7 @@ def screen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen")
     made = simulate_screen(folder, seed=5, **{**SMALL, "cells_per_condition": 7, "lines": LINES})
     adata = anndata.read_h5ad(made.h5ad)
-    adata.obsm["X_hvg"][:, 0] = np.arange(adata.n_obs)
+    adata.obsm["X_hvg"][:, 0] = np.arange(adata.n_obs) / SCALE
     adata.write_h5ad(made.h5ad)
     return Screen(
         made.h5ad,
@@ -72,6 +75,11 @@ def screen(tmp_path_factory):
         adata.obs["gene"].astype(str).to_numpy(),
         adata.obs["cell_line"].astype(str).to_numpy(),
     )
+
+
+def rows_of(features) -> list[int]:
+    """Return the rows of the file that yielded features are of."""
+    return (features[:, 0] * SCALE).round().long().tolist()
 
 
 @pytest.fixture
@@ -83,9 +91,9 @@ def loaded(screen, tmp_path, monkeypatch):
     def read(loader) -> Yielded:
         seen = Yielded()
         for batch in loader:
-            rows = batch["pert_cell_emb"][:, 0].long().tolist()
+            rows = rows_of(batch["pert_cell_emb"])
             seen.rows.update(rows)
-            seen.basal.update(batch["ctrl_cell_emb"][:, 0].long().tolist())
+            seen.basal.update(rows_of(batch["ctrl_cell_emb"]))
             labels = zip(rows, batch["pert_name"], batch["cell_type"], strict=True)
             seen.mislabelled += [
                 (row, gene, line) for row, gene, line in labels if (gene, line) != (screen.gene[row], screen.line[row])
@@ -162,6 +170,21 @@ def test_with_any_line_held_out_only_the_test_loader_yields_its_test_cells(scree
     assert seen["test"].rows >= screen.rows(line, split.test)
     others = set(LINES) - {line}
     assert all(seen["train"].rows & screen.rows(other, split.test) for other in others), "seen in the other lines"
+
+
+@pytest.mark.parametrize(
+    ("how", "rag"),
+    [({"share": 0.25}, "ptrag"), ({"folds": 3}, "none"), ({"share": 0.25, "held_out": "hepg2"}, "ptrag")],
+)
+def test_held_out_perturbations_are_yielded_by_the_test_loader_only_in_every_line(screen, loaded, tmp_path, how, rag):
+    split, *_ = write_perturbation_splits(screen.h5ad, output=tmp_path / "split.toml", **how)
+    seen = loaded(split.path, rag)
+    assert_sound(screen, split.path, seen)
+    for line in LINES:
+        assert seen["test"].rows >= screen.rows(line, split.test)
+        assert not seen["train"].rows & screen.rows(line, [*split.test, *split.val])
+    if "held_out" in how:
+        assert not seen["train"].rows & screen.rows("hepg2", set(screen.gene) - {CONTROL})
 
 
 def toml(screen: Screen, tmp_path: Path, body: str, datasets: str = "replogle") -> Path:
