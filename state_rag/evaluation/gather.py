@@ -15,7 +15,7 @@ from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import definitions, load_summary, load_tables
-from state_rag.evaluation.run_evaluation import NOT_APPLICABLE, Request
+from state_rag.evaluation.run_evaluation import MIXED, NOT_APPLICABLE, Request
 from state_rag.evaluation.runs import Run, find_run
 from state_rag.evaluation.same_footing import SAME_FOOTING, on_same_footing
 from state_rag.evaluation.up_to_date import BASELINES_LEFT_OUT
@@ -209,6 +209,8 @@ def remarks(folder: Path) -> list[str]:
     found = notes(folder)
     why = found.get(BASELINES_LEFT_OUT)
     lines = [f"Baselines left out: {str(why).rstrip('.')}."] if why else []
+    if mixed := found.get(MIXED):
+        lines.append(f"Conditions ask different questions: {mixed}.")
     if asked_in_vain := found.get(NOT_APPLICABLE):
         lines.append(f"Baseline that does not apply here: {asked_in_vain}.")
     fallbacks = {str(key): count for key, count in found.items() if str(key).startswith(FALLBACKS)}

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.datasets.split_questions import questions
 from state_rag.datasets.split_toml import read_split
-from state_rag.effects.conditions import Columns, open_pair
+from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 PICTURE = "distributions"
 NOT_APPLICABLE = "not_applicable"
 """Note on a baseline whose question the split does not pose."""
+MIXED = "conditions_ask_different_questions"
+"""Note on a test whose conditions differ in what training has seen of them."""
 NO_OTHER_LINE = f"{OTHER_LINES} (no test perturbation has training cells in another cell line)"
 READ_FROM = "read_from"
 """Entry of the summary's metadata: where split and embeddings lay."""
@@ -189,10 +192,12 @@ class Request:
                 remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
-            asked = chain.from_iterable(pair.lines.values())
+            asked = [*chain.from_iterable(pair.lines.values())]
             baselines = naive_baselines(training, len(pair.features), vectors, asked)
             if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
+            if training is not None:
+                remarks |= _mixed(training, asked, columns.control)
         evaluation = evaluate_pair(
             pair, baselines=baselines, metrics=self.metrics, settings=self.settings, progress=self.progress
         )
@@ -294,6 +299,17 @@ def _remarks(training: MeanEffects, path: Path, columns: Columns) -> dict[str, A
         remarks["training_lines_left_out"] = why
         logger.warning("%s: baselines leave out training cells of %s", path, why)
     return remarks
+
+
+def _mixed(training: MeanEffects, asked: Sequence[Condition], control: str) -> dict[str, str]:
+    """Return a note where some conditions ask something else than others, so that a mean over all says little."""
+    conditions = {("train", line, name): 1 for line, effects in training.effects.items() for name in effects}
+    conditions |= {("test", one.cell_line, one.perturbation): 1 for one in asked}
+    found = questions(conditions, control)
+    if len(found) < 2:
+        return {}
+    parts = [f"{len(question.conditions)} {question.name} ({listing(question.lines)})" for question in found]
+    return {MIXED: f"{'; '.join(parts)}; read them apart in results.csv"}
 
 
 def _draw(evaluation: Evaluation, name: str, folder: Path) -> None:

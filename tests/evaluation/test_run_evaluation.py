@@ -362,6 +362,18 @@ def test_an_embedding_is_evaluated_unclipped_where_predict_kept_a_copy(runs, tmp
     assert ("negative coordinates are lost" in caplog.text) == (not with_copy)
 
 
+def test_conditions_that_ask_different_questions_are_told(runs, screen, tmp_path):
+    training = ad.read_h5ad(screen.h5ad)
+    (tmp_path / "few").mkdir()
+    every = f'[fewshot."s.hepg2"]\nval = []\ntest = {[f"P{number:02d}" for number in range(12)]}\n'
+    _, notes = evaluated_on(training, runs["good"], tmp_path / "few", every, metrics=choose(["mse"]))
+    assert "conditions_ask_different_questions" not in notes
+    without = training[~((training.obs["cell_line"] != "hepg2") & (training.obs["gene"] == "P03"))].copy()
+    (tmp_path / "mixed").mkdir()
+    _, notes = evaluated_on(without, runs["good"], tmp_path / "mixed", every, metrics=choose(["mse"]))
+    assert notes["conditions_ask_different_questions"].startswith("11 few-shot line (hepg2); 1 unseen perturbation (h")
+
+
 def test_a_screen_of_one_line_has_no_row_for_other_lines_and_a_note_why(runs, screen, tmp_path):
     training = ad.read_h5ad(screen.h5ad)
     one = training[training.obs["cell_line"] == "hepg2"].copy()
