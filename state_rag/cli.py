@@ -19,6 +19,7 @@ from state_rag.files import reason
 ROOMS = (
     "state_rag.embeddings.commands",
     "state_rag.datasets.commands",
+    "state_rag.engine.commands",
     "state_rag.upstream.commands",
     "state_rag.report.commands",
     "state_rag.tracking.commands",

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
-LEAVES = {"__version__", "console", "errors", "files", "h5ad", "names", "progress", "public", "run_folders"}
+LEAVES = {
+    "__version__",
+    "console",
+    "errors",
+    "files",
+    "h5ad",
+    "names",
+    "progress",
+    "public",
+    "run_folders",
+    "torch_files",
+}
 LEAVES |= {"flag", "settings", "settings_help"}
 MAY_USE = {
     "retrieval": set(),
@@ -23,6 +34,7 @@ MAY_USE = {
     "checkpoint": {"retrieval"},
     "model": {"cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
     "evaluation": {"contract", "datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
+    "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence"},
     "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
     "upstream": {
         "analysis",
@@ -33,6 +45,7 @@ MAY_USE = {
         "datasets",
         "effects",
         "embeddings",
+        "engine",
         "evaluation",
         "metrics",
         "model",
@@ -40,7 +53,7 @@ MAY_USE = {
         "retrieval",
         "tracking",
     },
-    "inference": {"analysis", "cells", "upstream"},
+    "inference": {"analysis", "cells", "engine", "upstream"},
     "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},

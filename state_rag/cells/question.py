@@ -129,7 +129,8 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
     chosen = np.ones(len(lines), dtype=bool)
     if wanted.contexts is not None:
         if absent := sorted(set(wanted.contexts) - set(lines)):
-            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {listing(set(lines))}")
+            there = listing(sorted(set(lines)))
+            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {there}")
         chosen = np.isin(lines, list(wanted.contexts))
     control = chosen & (labels == names.control)
     lacking = sorted(set(lines[chosen]) - set(lines[control]))

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from state_rag.cells.question import Names, Wanted
+from state_rag.engine.ask import ask
+from state_rag.engine.folder import is_evidence_run, read_run
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
 from state_rag.upstream import infer
@@ -155,6 +157,18 @@ class Predictor:
         """
         given = {"perturbation": perturbation, "context": context, "control": control, "batch": batch}
         names = Names(**{**self.columns, **{key: value for key, value in given.items() if value is not None}})  # type: ignore[arg-type]
+        if is_evidence_run(self.run.config):
+            cells = ask(
+                read_run(self.run.folder),
+                adata,
+                names,
+                Wanted(perturbations, contexts, n_cells),
+                fill_missing=fill_missing,
+                seed=seed,
+                progress=progress,
+                record={"run": str(self.run.folder.resolve())},
+            )
+            return self._finished(cells, names)
         request = Request(adata, names, Wanted(perturbations, contexts, n_cells), fill_missing, in_memory=True)
         with _silence(not progress):
             from state._cli._tx._infer import run_tx_infer

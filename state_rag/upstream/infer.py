@@ -12,15 +12,17 @@ import pandas as pd
 
 from state_rag.cells.question import InputSpace, Names, Wanted, question
 from state_rag.contract.identity import Identity, spaces_used
+from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, read_text
 from state_rag.h5ad import open_h5ad, read_column
+from state_rag.torch_files import read_torch
 from state_rag.upstream.inferred_cells import Request, completed
 from state_rag.upstream.inferred_sets import InferredSets
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
 from state_rag.upstream.run_contract import of_run
-from state_rag.upstream.run_folder import Run, find_run, read_checkpoint, read_torch
+from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
 from state_rag.upstream.train import is_disk_full
 
@@ -38,7 +40,8 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     found = find_run(args.model_dir, "--model-dir")
     args.model_dir = str(found.folder)
     wanted = asked_perturbations(args.perturbations)
-    if found.settings.mode == "none" and wanted is None:
+    evidence = is_evidence_run(found.config)
+    if found.settings.mode == "none" and wanted is None and not evidence:
         _warn_of_cells(found, args)
         with any_head_count():
             return original(args)
@@ -55,6 +58,8 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
         fill_missing=args.fill_missing,
     )
     args.output = args.output or args.adata.replace(".h5ad", "_simulated.h5ad")
+    if evidence:
+        return _infer_evidence(found, args, request)
     return predict_cells(original, found, args, request, names)
 
 
@@ -112,6 +117,33 @@ def predict_cells(
                 f"The disk is full, or a limit on file sizes was reached, while writing {args.output or 'the output'}. "
                 "No incomplete file was left. Make room and run the command again."
             ) from error
+
+
+def _infer_evidence(found: Run, args: Namespace, request: Request) -> None:
+    """Predict with the evidence engine alone, and write what a network's run would."""
+    from state_rag.engine.ask import ask
+    from state_rag.engine.folder import read_run
+    from state_rag.h5ad import write_h5ad
+
+    if args.tsv or args.all_perts or args.min_cells or args.max_cells or not args.output.endswith(".h5ad"):
+        raise StateRagError(
+            "--tsv, --all-perts, --min-cells, --max-cells and .npy outputs are for networks; this run is the evidence "
+            "engine. Use --perturbations to say what to predict, and an .h5ad file for the output."
+        )
+    record = {"run": str(found.folder.resolve()), "cells": str(Path(args.adata).resolve())}
+    predicted = ask(
+        read_run(found.folder),
+        request.cells,
+        request.names,
+        request.wanted,
+        given_key=f"obsm/{args.embed_key}" if args.embed_key else "X",
+        fill_missing=request.fill_missing,
+        seed=args.seed,
+        progress=not args.quiet,
+        record=record,
+    )
+    write_h5ad(predicted, args.output)
+    print(f"Saved:               {args.output}")
 
 
 def _model(found: Run, args: Namespace, saved: dict[str, Any], names: set[str], controls: set[str], sets: InferredSets):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.run_folders import split_file
@@ -33,6 +34,8 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     """Predict; a run without embeddings, and none of our flags, is left to STATE alone."""
     found = find_run(args.output_dir)
     args.output_dir = str(found.folder)
+    if is_evidence_run(found.config):
+        return _predict_evidence(args, found)
     if args.max_batches is not None and args.max_batches < 1:
         raise StateRagError(f"--max-batches {args.max_batches} predicts nothing. Use a value of at least 1.")
     ours = args.eval_genept_pert or args.count_flops or args.max_batches is not None or args.toml or found.has_moved
@@ -42,6 +45,34 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
         with any_head_count():
             return original(args)
     return _predict(original, args, found)
+
+
+def _predict_evidence(args: Namespace, found: Run) -> None:
+    """Predict with the evidence engine alone; no network, and so no batches or operations to count."""
+    from state_rag.engine.folder import read_run
+    from state_rag.engine.predict import predict
+
+    if args.pseudobulk or args.test_time_finetune or args.count_flops or args.max_batches is not None:
+        raise StateRagError(
+            "--pseudobulk, --test-time-finetune, --count-flops and --max-batches are for networks; this run is the "
+            "evidence engine. Leave them out."
+        )
+    engine = read_run(found.folder)
+    split = Path(toml_path(found, args.toml))
+    summary = check_run_split(found, args.toml)
+    if engine.identity is not None:
+        check_files(found, engine.identity, summary.files, refuse=True)
+    keep = None
+    if args.eval_genept_pert:
+        source = found.settings.genept_path if args.genept_path is None else args.genept_path
+        keep = set(load_embeddings(source, set(summary.perturbations), found.settings.genept_text_width).names)
+    results = found.folder / f"{'eval_train_' if args.eval_train_data else 'eval_'}{Path(args.checkpoint).name}"
+    predict(engine, split, results, keep=keep, train=args.eval_train_data)
+    logger.info("Results: %s", results)
+    if args.eval_genept_pert and not args.no_gge:
+        _evaluate(args, found, results, keep)
+    else:
+        logger.info("Next: state-rag evaluate %s", found.folder)
 
 
 def _warn_of_data(found: Run) -> None:

@@ -20,8 +20,9 @@ from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, read_text
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
+from state_rag.torch_files import read_torch
 from state_rag.upstream.authors import our_state
-from state_rag.upstream.run_folder import read_checkpoint, read_torch
+from state_rag.upstream.run_folder import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

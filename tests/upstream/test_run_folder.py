@@ -6,7 +6,8 @@ import torch
 import yaml
 
 from state_rag.errors import StateRagError
-from state_rag.upstream.run_folder import find_run, read_checkpoint, read_run, read_torch
+from state_rag.torch_files import read_torch
+from state_rag.upstream.run_folder import find_run, read_checkpoint, read_run
 
 
 @pytest.fixture

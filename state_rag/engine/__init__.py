@@ -1,0 +1,6 @@
+"""The evidence engine as a run: fitted on what a split trains on, predicting cells as any other run does.
+
+`bank` turns mean effects into measured responses, `fitting` makes the run folder, `folder` reads and writes it,
+`held_out` finds the cells that a split tests and controls for them, `predict` writes predicted and real cells, `ask`
+predicts for cells in memory.
+"""

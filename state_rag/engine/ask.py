@@ -1,0 +1,93 @@
+"""Predict for cells in memory from an evidence run: the same question and answer as for every other run."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from state_rag import __version__
+from state_rag.cells.anchored import scaled_to_mean, shifted_to_mean
+from state_rag.cells.answer import answer
+from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
+from state_rag.contract.identity import spaces_used
+from state_rag.engine.folder import EvidenceRun
+from state_rag.errors import StateRagError
+from state_rag.progress import track
+
+if TYPE_CHECKING:
+    import anndata
+
+
+def ask(
+    run: EvidenceRun,
+    cells: "anndata.AnnData",
+    names: Names,
+    wanted: Wanted,
+    *,
+    given_key: str | None = None,
+    fill_missing: bool = False,
+    seed: int = 42,
+    progress: bool = False,
+    record: dict[str, Any] | None = None,
+) -> "anndata.AnnData":
+    """Return predicted cells.
+
+    Parameters
+    ----------
+    run
+        An evidence run that was fitted on cells.
+    cells
+        The user's own; predictions start from their controls.
+    names, wanted
+        Columns and control, and what to predict, as for `cells.question.question`.
+    given_key
+        Where the cells hold the run's space, if elsewhere.
+    fill_missing
+        Fill genes that the cells lack with the training controls' mean.
+    seed
+        Of the draw of controls.
+    progress
+        Whether to show a progress bar.
+    record
+        What goes into `uns["state_rag"]` beside the usual.
+
+    Raises
+    ------
+    StateRagError
+        If the run knows no cells, or the cells do not fit it.
+    """
+    if run.identity is None:
+        raise StateRagError("this run was fitted on a table of effects, without cells, so no cells can be predicted.")
+    key = spaces_used(run.data["embed_key"], run.data["output_space"])[-1]
+    space = InputSpace(key, run.identity.spaces, given_key, fill_missing)
+    asked = question(cells, names, wanted, space)
+    values: Any = asked.X if key == "X" else asked.obsm[key.removeprefix("obsm/")]
+    values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    labels = asked.obs[names.perturbation].astype(str).to_numpy()
+    lines = np.full(len(labels), "all") if names.context is None else asked.obs[names.context].astype(str).to_numpy()
+    rng = np.random.default_rng(seed)
+    predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
+    control = np.flatnonzero(labels == names.control)
+    move = scaled_to_mean if known_expression(key) else shifted_to_mean
+    for line in np.unique(lines).tolist():
+        here = lines == line
+        pool = control[lines[control] == line]
+        pool = pool if len(pool) else control
+        base = values[pool].mean(axis=0, dtype=np.float64)
+        queries = [name for name in np.unique(labels[here]).tolist() if name != names.control]
+        found = run.engine.predict(line, queries)
+        for number in track(range(len(queries)), f"predicting {line}", disable=not progress):
+            rows = np.flatnonzero(here & (labels == queries[number]))
+            drawn = np.concatenate([rng.permutation(pool) for _ in range(-(-len(rows) // len(pool)))])[: len(rows)]
+            predicted[rows] = move(values[drawn], base + found.mean[number])
+            sources[rows] = drawn
+    obs = asked.obs.copy()
+    obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
+    about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
+    genes = run.identity.spaces[key].names
+    return answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)
+
+
+def known_expression(key: str) -> bool:
+    """Whether a matrix holds expression, whose zeros are kept."""
+    return key in ("X", "obsm/X_hvg")

@@ -1,0 +1,78 @@
+"""Measured responses of what a split trains on, or of a file of mean effects."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from state_rag.effects.mean_effects import MeanEffects
+from state_rag.errors import StateRagError
+from state_rag.evidence.responses import Responses
+
+if TYPE_CHECKING:
+    import anndata
+
+
+def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Responses:
+    """Return the responses that the evidence engine is fitted on.
+
+    Parameters
+    ----------
+    effects
+        With totals of cells.
+    names
+        Of the genes.
+    control
+        Label of control cells.
+
+    Raises
+    ------
+    StateRagError
+        If no condition can be used.
+    """
+    totals = effects.totals
+    assert totals is not None
+    keys = [(line, name) for line in sorted(effects.effects) for name in sorted(effects.effects[line])]
+    if not keys:
+        why = "; ".join(f"{line}: {reason}" for line, reason in effects.lines_left_out.items())
+        raise StateRagError(
+            "nothing to fit: no cell line has both controls and perturbed training cells"
+            + (f" ({why})." if why else ".")
+        )
+    return Responses(
+        np.stack([effects.effects[line][name] for line, name in keys]),
+        [line for line, _ in keys],
+        [name for _, name in keys],
+        names,
+        cells=[totals.cells[key] for key in keys],
+        controls={line: totals.mean((line, control)) for line in sorted(effects.effects)},
+    )
+
+
+def responses_in(effects: "anndata.AnnData") -> Responses:
+    """Return the responses in a table of effects: a row a condition, `obs` with `perturbation` and `context`.
+
+    `obs["n_cells"]` and `varm["control_mean"]` are used where they are there, as `sr.effects.read` writes them. `X` may
+    be any score of genes (mean differences, log fold changes, signed significance).
+
+    Raises
+    ------
+    StateRagError
+        If a column is missing.
+    """
+    for column in ("perturbation", "context"):
+        if column not in effects.obs:
+            raise StateRagError(
+                "a table of effects has a row a condition, with obs columns `perturbation` and `context`; this one has "
+                f"{', '.join(map(str, effects.obs.columns)) or 'none'}."
+            )
+    values = effects.X.toarray() if hasattr(effects.X, "toarray") else np.asarray(effects.X)
+    means = effects.varm.get("control_mean")
+    return Responses(
+        values,
+        effects.obs["context"].astype(str).tolist(),
+        effects.obs["perturbation"].astype(str).tolist(),
+        effects.var_names.astype(str).tolist(),
+        cells=effects.obs["n_cells"].to_numpy() if "n_cells" in effects.obs else None,
+        controls=None if means is None else {str(line): means[line].to_numpy() for line in means},
+    )

@@ -1,0 +1,197 @@
+"""Fit the evidence engine on what a split trains on, or on a table of effects, into a run folder."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from state_rag.contract.findings import findings
+from state_rag.contract.identity import Identity, read_identity, spaces_used
+from state_rag.datasets.split_check import SplitSummary, check_split, find_names
+from state_rag.datasets.split_copy import split_tables
+from state_rag.datasets.split_toml import read_split
+from state_rag.effects.conditions import Columns
+from state_rag.effects.sources import read as read_effects
+from state_rag.effects.training_effects import training_effects
+from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.readers import read_embeddings
+from state_rag.engine.bank import responses_in, responses_of
+from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
+from state_rag.errors import StateRagError
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.training import Settings
+from state_rag.files import existing_file
+from state_rag.names import listing
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    embeddings: str | os.PathLike[str] | None = None,
+    pert_col: str | None = None,
+    cell_type_key: str | None = None,
+    batch_col: str | None = None,
+    control_pert: str | None = None,
+    embed_key: str | None = "X_hvg",
+    output_space: str = "gene",
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> EvidenceRun:
+    """Fit the engine and write a run folder that every command takes.
+
+    Parameters
+    ----------
+    source
+        A split (`.toml`): its training cells are read, in chunks; or a table of effects (`.h5ad`), as
+        `sr.effects.write` makes it.
+    output
+        The run folder.
+    embeddings
+        Of perturbations, any file that `training.genept_path` takes; by default one at a usual place, and none where
+        there is none.
+    pert_col, cell_type_key, batch_col, control_pert
+        As under `data.kwargs`; found by their usual names where left out.
+    embed_key, output_space
+        Which matrix is predicted, as for `state tx train`.
+    settings
+        How long it is trained, and from which seed.
+    overwrite
+        Replace an evidence run at that place.
+    progress
+        Whether to show progress bars.
+
+    Raises
+    ------
+    StateRagError
+        If the split or its data cannot be used, or there is something at `output`.
+    """
+    source, output = Path(source), Path(output)
+    refuse_existing(output, overwrite)
+    existing_file(source, "a split or a table of effects", (".toml", ".h5ad"))
+    start = time.perf_counter()
+    if source.suffix == ".toml":
+        names = find_names(
+            source, pert_col=pert_col, cell_type_key=cell_type_key, batch_col=batch_col, control_pert=control_pert
+        )
+        data = {
+            "toml_config_path": str(source.resolve()),
+            **names,
+            "embed_key": embed_key,
+            "output_space": output_space,
+        }
+        summary, identity, responses = _of_split(source, data, progress)
+        asked = summary.perturbations
+    else:
+        data, identity = {}, None
+        responses = responses_in(read_effects(source, progress=False))
+        asked = responses.perturbation_names
+    tables, found = _embeddings(embeddings, asked)
+    engine = Evidence(settings)
+    with _Bar(progress) as bar:
+        engine.fit(responses, tables, progress=bar.tell)
+    config = {
+        "name": output.name,
+        "output_dir": str(output.resolve().parent),
+        "model": {"name": MODEL},
+        "data": {"name": "PerturbationDataModule", "kwargs": data},
+        "training": {"train_seed": engine.settings.seed, "genept_path": found},
+    }
+    run = EvidenceRun(engine, config, identity)
+    write_run(output, run, overwrite=overwrite)
+    logger.info(
+        "Fitted on %d conditions of %d perturbations in %d contexts, %d genes, in %.0f s.",
+        len(responses),
+        len(responses.perturbation_names),
+        len(responses.context_names),
+        len(responses.genes),
+        time.perf_counter() - start,
+    )
+    return run
+
+
+def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[SplitSummary, Identity, Responses]:
+    """Check a split and its values, and read the responses of its training cells."""
+    summary = check_split(
+        source,
+        **{key: data[key] for key in ("pert_col", "cell_type_key", "batch_col", "control_pert", "embed_key")},
+        require=("train",),
+    )
+    keys = spaces_used(data["embed_key"], data["output_space"])
+    identity, fits = read_identity(
+        summary.files, keys, pert_col=data["pert_col"], control=data["control_pert"], split=split_tables(source)
+    )
+    wrong = []
+    for finding in findings([one for one in fits if one.space.key == keys[-1]], summary.files[0]):
+        # Genes in another order are no fault here: they are found by name.
+        if finding.is_wrong and "Run `state-rag data prepare" not in finding.text:
+            wrong.append(str(finding))
+        elif not finding.is_wrong:
+            logger.warning("%s", finding)
+    if wrong:
+        raise StateRagError(" ".join(wrong[:5]))
+    space = identity.spaces[keys[-1]]
+    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
+    effects = training_effects(
+        read_split(source), columns, space.key, space.width, names=space.names, progress=progress
+    )
+    for line, why in effects.lines_left_out.items():
+        logger.warning("%s is left out: %s.", line, why)
+    if effects.not_finite:
+        logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(effects.not_finite))
+    genes = space.names or tuple(f"{space.key.removeprefix('obsm/')}_{number}" for number in range(space.width))
+    return summary, identity, responses_of(effects, genes, columns.control)
+
+
+def _embeddings(
+    given: str | os.PathLike[str] | None, names: Sequence[str]
+) -> tuple[dict[str, tuple[Sequence[str], Any]], str | None]:
+    """Return tables for the engine and the file that they come from; none where no file is there."""
+    try:
+        path = find_embeddings(given)
+    except StateRagError:
+        if given is not None:
+            raise
+        logger.warning(
+            "No embeddings: the engine goes by measured responses alone, and knows nothing of perturbations that "
+            "were measured nowhere. Give some with --embeddings."
+        )
+        return {}, None
+    found = read_embeddings(path, names=names)
+    if not found.names:
+        raise StateRagError(
+            f"{path} has an embedding for none of the {len(names)} perturbations ({listing(sorted(names))}). Do "
+            "both use the same kind of names, such as gene symbols?"
+        )
+    logger.info("Embeddings: %s, %d of %d perturbations.", path, len(found.names), len(names))
+    return {"text": (found.names, found.vectors)}, str(Path(path).resolve())
+
+
+class _Bar:
+    """One progress bar, over all that an engine does while it is fitted."""
+
+    def __init__(self, shown: bool):
+        self._bar = tqdm(desc="fitting", disable=not shown, unit="step", leave=False)
+        self._what = ""
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Show how far a part is."""
+        if what != self._what:
+            self._what = what
+            self._bar.reset(total)
+            self._bar.set_description(what)
+        self._bar.update(done - self._bar.n)

@@ -1,0 +1,108 @@
+"""The cells that a split tests, and for each a control cell to predict it from."""
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.split_toml import Split
+from state_rag.effects.conditions import Columns
+from state_rag.h5ad import open_h5ad, read_column
+
+
+@dataclass(frozen=True)
+class HeldOutCells:
+    """Tested and control cells of one file and line.
+
+    Attributes
+    ----------
+    path
+        The file.
+    line
+        Cell line.
+    conditions
+        Perturbation -> rows of its cells, in the file's order.
+    controls
+        Rows of the line's control cells.
+    batches
+        Batch of every cell of the file, int `[cells]`, and names of batches.
+    """
+
+    path: Path
+    line: str
+    conditions: dict[str, np.ndarray]
+    controls: np.ndarray
+    batches: np.ndarray
+    batch_names: np.ndarray
+
+    def control_rows(self, perturbation: str, seed: int) -> np.ndarray:
+        """Return a control row for each cell of a condition, of its own batch where that has controls.
+
+        A draw hangs on seed, line and perturbation alone. No control is drawn twice while others are left.
+        """
+        rows = self.conditions[perturbation]
+        text = f"{seed}\t{self.line}\t{perturbation}"
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+        drawn = np.empty(len(rows), dtype=np.int64)
+        for batch in np.unique(self.batches[rows]):
+            own = self.batches[rows] == batch
+            pool = self.controls[self.batches[self.controls] == batch]
+            pool = pool if len(pool) else self.controls
+            drawn[own] = _draw(rng, pool, int(own.sum()))
+        return drawn
+
+
+def _draw(rng: np.random.Generator, pool: np.ndarray, count: int) -> np.ndarray:
+    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
+    return np.concatenate(rounds)[:count]
+
+
+def held_out_cells(
+    split: Split, columns: Columns, batch_col: str, keep: Collection[str] | None = None, train: bool = False
+) -> Iterator[HeldOutCells]:
+    """Yield the tested cells of a split, file by file and line by line.
+
+    Parameters
+    ----------
+    split
+        From `read_split`.
+    columns
+        Names in `obs`.
+    batch_col
+        Column of the batch.
+    keep
+        Perturbations to keep; None for all.
+    train
+        The training cells instead of the tested ones.
+    """
+    for dataset, place in split.datasets.items():
+        for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
+            with open_h5ad(path) as file:
+                lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
+                names, name_of = read_column(file, columns.perturbation, "data.kwargs.pert_col")
+                batch_names, batches = read_column(file, batch_col, "data.kwargs.batch_col")
+            for number, line in enumerate(lines.tolist()):
+                here = np.flatnonzero(line_of == number)
+                labels = names[name_of[here]]
+                controls = here[labels == columns.control]
+                found = {
+                    name: here[labels == name]
+                    for name in np.unique(labels).tolist()
+                    if name != columns.control
+                    and (keep is None or name in keep)
+                    and _part(split, dataset, line, name, train)
+                }
+                if found and len(controls):
+                    yield HeldOutCells(path, line, found, controls, batches, batch_names)
+
+
+def _part(split: Split, dataset: str, line: str, name: str, train: bool) -> bool:
+    if train:
+        return split.trains_on(dataset, line, name)
+    key = (dataset, line)
+    if key in split.zeroshot:
+        return split.zeroshot[key] == "test"
+    return name in split.fewshot.get(key, {}).get("test", ())

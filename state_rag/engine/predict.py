@@ -1,0 +1,213 @@
+"""Predict what a split tests: cells like those of `state tx predict`, predicted and real, from an evidence run."""
+
+import csv
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+
+from state_rag.cells.anchored import scaled_to_mean, shifted_to_mean
+from state_rag.contract.identity import spaces_used
+from state_rag.datasets.split_toml import read_split
+from state_rag.effects.aligned_rows import AlignedRows
+from state_rag.effects.conditions import Columns
+from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.held_out import HeldOutCells, held_out_cells
+from state_rag.errors import StateRagError
+from state_rag.files import atomic_path
+from state_rag.h5ad import open_h5ad
+from state_rag.progress import track
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 14.0
+"""STATE clips what it predicts of genes, and what it compares with, to [0, 14]."""
+PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_info.csv"
+
+_SHOWN = 32
+_COLUMNS = (
+    "cell_type",
+    "pert_name",
+    "retrieved_perturbations",
+    "selected_perturbations",
+    "n_selected",
+    "n_retrieved",
+    "degs",
+    "n_degs",
+)
+
+
+@dataclass
+class _Written:
+    """Labels of the rows that were written so far."""
+
+    perturbations: list[str]
+    lines: list[str]
+    batches: list[str]
+
+
+def predict(
+    run: EvidenceRun,
+    split: Path,
+    folder: Path,
+    *,
+    keep: Collection[str] | None = None,
+    train: bool = False,
+    seed: int = 42,
+    progress: bool = True,
+) -> Path:
+    """Write predicted and real cells of what a split tests.
+
+    Each tested cell is predicted from a control of its own line, and batch where that has controls; a condition's
+    controls are scaled gene by gene to the predicted mean (shifted, in spaces that are not expression). Controls are
+    predicted to be themselves.
+
+    Parameters
+    ----------
+    run
+        An evidence run that was fitted on cells.
+    split
+        The split file.
+    folder
+        Where to write; an existing prediction is replaced.
+    keep
+        Perturbations to predict; None for all.
+    train
+        Predict the training cells instead.
+    seed
+        Of the draw of controls.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    StateRagError
+        If the run knows no cells, the split's data cannot be read, or nothing is tested.
+    """
+    data = run.data
+    if run.identity is None or not data:
+        raise StateRagError("this run was fitted on a table of effects, without cells, so no cells can be predicted.")
+    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
+    key = spaces_used(data["embed_key"], data["output_space"])[-1]
+    groups = list(held_out_cells(read_split(split), columns, data["batch_col"], keep, train))
+    total = sum(len(group.controls) + sum(map(len, group.conditions.values())) for group in groups)
+    if not total:
+        raise StateRagError(f"{split}: no cells to predict. Check what it tests with `state-rag data check`.")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = run.identity.spaces[key].names
+    written = _Written([], [], [])
+    with ExitStack() as stack:
+        places = [stack.enter_context(atomic_path(folder / name)) for name in (PREDICTED, REAL)]
+        with h5py.File(places[0], "w") as predicted, h5py.File(places[1], "w") as real:
+            width = len(run.engine.responses.genes)
+            matrices = [file.create_dataset("X", (total, width), np.float32) for file in (predicted, real)]
+            place = 0
+            for group in groups:
+                for cells, truth in _predicted(run, group, key, names, seed, written, progress):
+                    matrices[0][place : place + len(cells)] = cells
+                    matrices[1][place : place + len(cells)] = truth
+                    place += len(cells)
+            obs = pd.DataFrame(
+                {
+                    columns.perturbation: pd.Categorical(written.perturbations),
+                    columns.cell_line: pd.Categorical(written.lines),
+                    data["batch_col"]: pd.Categorical(written.batches),
+                },
+                index=[str(number) for number in range(total)],
+            )
+            for file in (predicted, real):
+                _finish(file, obs, width if names is None else names)
+    _write_retrieved(run, groups, folder / RETRIEVED)
+    return folder
+
+
+def _predicted(
+    run: EvidenceRun,
+    group: HeldOutCells,
+    key: str,
+    names: tuple[str, ...] | None,
+    seed: int,
+    written: _Written,
+    progress: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield predicted and real cells, condition after condition, the controls last."""
+    expression = key in ("X", "obsm/X_hvg")
+    perturbations = list(group.conditions)
+    found = run.engine.predict(group.line, perturbations)
+    with open_h5ad(group.path) as file:
+        rows = AlignedRows(names).open(file, key)
+        own = run.engine.responses.controls.get(group.line)
+        base = rows.read(group.controls).mean(axis=0, dtype=np.float64) if own is None else own
+        for number in track(range(len(perturbations)), f"predicting {group.line}", disable=not progress):
+            name = perturbations[number]
+            controls = rows.read(group.control_rows(name, seed))
+            mean = base + found.mean[number]
+            cells = scaled_to_mean(controls, mean) if expression else shifted_to_mean(controls, mean)
+            yield _both(cells, rows.read(group.conditions[name]), expression)
+            _note(written, group, name, group.conditions[name])
+        for start in range(0, len(group.controls), 1000):
+            part = group.controls[start : start + 1000]
+            cells = rows.read(part)
+            yield _both(cells, cells, expression)
+            _note(written, group, run.data["control_pert"], part)
+
+
+def _both(cells: np.ndarray, truth: np.ndarray, expression: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not expression:
+        return cells, truth
+    return np.clip(cells, 0, LARGEST), np.clip(truth, 0, LARGEST)
+
+
+def _note(written: _Written, group: HeldOutCells, name: str, rows: np.ndarray) -> None:
+    written.perturbations += [name] * len(rows)
+    written.lines += [group.line] * len(rows)
+    written.batches += group.batch_names[group.batches[rows]].tolist()
+
+
+def _finish(file: h5py.File, obs: pd.DataFrame, genes: int | tuple[str, ...]) -> None:
+    """Write everything of an h5ad file but X, which is there."""
+    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+    file["X"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    labels = [str(number) for number in range(genes)] if isinstance(genes, int) else list(genes)
+    write_elem(file, "obs", obs)
+    write_elem(file, "var", pd.DataFrame(index=pd.Index(labels, dtype=str)))
+    for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
+        write_elem(file, name, {})
+
+
+def _write_retrieved(run: EvidenceRun, groups: list[HeldOutCells], path: Path) -> None:
+    """Write which perturbations each prediction draws on, in the form of a run with retrieval: a row a cell."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(_COLUMNS)
+        for group in groups:
+            for name, rows in group.conditions.items():
+                text, chosen, count = _retrieved(run, group.line, name)
+                row = [group.line, name, text, "|".join(chosen) or "none", len(chosen), count, "", 0]
+                writer.writerows([row] * len(rows))
+
+
+def _retrieved(run: EvidenceRun, line: str, name: str) -> tuple[str, list[str], int]:
+    """Return the perturbations with the largest weights, those with half of the largest or more, and how many."""
+    try:
+        found = run.engine.explain(line, name)
+    except StateRagError:  # nothing is known of it
+        return "", [], 0
+    weights: dict[str, float] = {}
+    for (_, other), weight in zip(found.conditions, np.abs(found.weights).tolist(), strict=True):
+        weights[other] = weights.get(other, 0.0) + weight
+    largest = max(weights.values(), default=0.0) or 1.0
+    ranked = sorted(weights, key=lambda other: -weights[other])[:_SHOWN]
+    text = "|".join(f"{other}(w={weights[other] / largest:.2f})" for other in ranked)
+    return text, [other for other in ranked if weights[other] > largest / 2], len(ranked)
