@@ -83,7 +83,7 @@ def correlations(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def train_fusion(
-    examples: Sequence[Example], seed: int, steps: int = 800, rate: float = 1e-3, queries: int = 16
+    examples: Sequence[Example], seed: int, steps: int = 800, rate: float = 3e-3, queries: int = 16
 ) -> Fusion:
     """Return a fusion trained on examples.
 

@@ -17,9 +17,17 @@ from state_rag.evidence.similarity import Similarity
 ESTIMATES = ("co-kriging", "same perturbation elsewhere", "ridge", "similar conditions", "context mean", "others' mean")
 """Estimates of the response, in the order of `GeneFeatures.estimates`; the first is the one to be corrected."""
 
+LEVELS = (0.5, 1.0, 2.0)
+"""Sizes of an effect, in root mean squares of all, whose chance of being exceeded is kriged, in either direction."""
+
+SHARPER = (2, 4)
+"""Powers of the covariance that weight similar conditions."""
+
 FEATURES = (
-    "size",
     "positive part",
+    "square",
+    *(f"{side} {level:g}" for level in LEVELS for side in ("above", "below")),
+    *(f"{what} of similar^{power}" for power in SHARPER for what in ("mean", "spread")),
     "spread elsewhere",
     "least size elsewhere",
     "spread here",
@@ -70,8 +78,6 @@ def gene_features(
     """
     values = bank.effects[scene.supports]
     mean = apply(answer, bank, scene, weights, values)
-    size = apply(answer, bank, scene, weights, values.abs())
-    positive = apply(answer, bank, scene, weights, values.clamp_min(0))
     here = bank.context[scene.supports] == scene.context
     mean_here, spread_here = _moments(values[here])
     mean_others, spread_others = _moments(values[~here])
@@ -91,8 +97,8 @@ def gene_features(
     control_here, control_others = _controls(bank, scene)
     strength = mean.square().mean(1, keepdim=True).sqrt()
     features = [
-        size,
-        positive,
+        *(apply(answer, bank, scene, weights, seen) for seen in _seen_otherwise(values)),
+        *_similar_sharper(answer, values),
         spread,
         least,
         spread_here.expand_as(mean),
@@ -104,6 +110,12 @@ def gene_features(
         count[:, None].expand_as(mean),
     ]
     return GeneFeatures(torch.stack(estimates).float(), torch.stack(features).float())
+
+
+def _seen_otherwise(values: Tensor) -> list[Tensor]:
+    """Return functions of the effects that tell their distribution: what kriging of the mean alone cannot."""
+    chances = [above.to(values.dtype) for level in LEVELS for above in (values > level, values < -level)]
+    return [values.clamp_min(0), values.square().clamp_max(50.0), *chances]
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +156,17 @@ def _similar(answer: Answer, values: Tensor, fallback: Tensor) -> Tensor:
     weight = answer.covariance.clamp_min(0)
     total = weight.sum(0)[:, None]
     return torch.where(total > 0, (weight.T @ values) / total.clamp_min(1e-12), fallback)
+
+
+def _similar_sharper(answer: Answer, values: Tensor) -> list[Tensor]:
+    """Return mean and spread [Q, G] over the most similar conditions: whether neighbours agree about a gene."""
+    found = []
+    for power in SHARPER:
+        weight = answer.covariance.clamp_min(0) ** power
+        weight = weight / weight.sum(0).clamp_min(1e-30)
+        mean = weight.T @ values
+        found += [mean, (weight.T @ values.square() - mean.square()).clamp_min(0).sqrt()]
+    return found
 
 
 def _controls(bank: Bank, scene: Scene) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.kriging import Scene
-from state_rag.evidence.similarity import RESPONSES, Similarity
+from state_rag.evidence.similarity import Similarity
 
 FOLDS = 10
 """Groups into which measured conditions are divided when they are predicted without themselves."""
@@ -76,9 +76,8 @@ def sources_of(similarity: Similarity, number: int, context: int) -> tuple[str, 
     """Return the sources that know a perturbation, seen from a context; none for -1."""
     if number < 0:
         return ()
-    names = [*(source.name for source in similarity.sources), RESPONSES]
     said = similarity.known(torch.tensor([number]), context)[:, 0].tolist()
-    return tuple(name for name, yes in zip(names, said, strict=True) if yes)
+    return tuple(name for name, yes in zip(similarity.names, said, strict=True) if yes)
 
 
 def measured_elsewhere(bank: Bank, number: int, context: int) -> bool:

@@ -1,18 +1,20 @@
 """How alike two perturbations are: by what is known of them (embeddings), and by what they did in other contexts.
 
 Every source gives unit vectors, whose products are cosines; powers of these are kernels that look at near neighbours
-only. A source that does not know a perturbation says nothing about it: it makes it similar to itself and to nothing
-else, so that the prior variance is that of any other perturbation and the kernel stays positive semi-definite.
+only. Each is looked at in full and, coarse, along its first principal directions, which tell modules from noise. A
+source that does not know a perturbation says nothing about it: it makes it similar to itself and to nothing else, so
+that the prior variance is that of any other perturbation and the kernel stays positive semi-definite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from state_rag.errors import StateRagError
@@ -23,6 +25,9 @@ RESPONSES = "responses"
 
 COMPONENTS = 60
 """Directions of response that are compared; further ones are mostly noise."""
+
+COARSE_RESPONSES, COARSE_EMBEDDING = 10, 30
+"""Directions that the coarse look at a source keeps."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,26 @@ class Source:
         P perturbations.
     vectors
         float32 [P, D], unit rows; zero where the source does not know a perturbation.
-    known
-        Bool [P].
     """
 
     name: str
     names: tuple[str, ...]
     vectors: Tensor
-    known: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """Return bool [P]: perturbations that the source knows."""
+        return self.vectors.abs().sum(1) > 0
+
+    def coarse(self) -> Tensor:
+        """Return the vectors along their first principal directions, float32 [P, <=30], unit rows."""
+        known = self.known
+        width = min(COARSE_EMBEDDING, *self.vectors.shape)
+        found = torch.zeros(len(known), width)
+        if known.any():
+            scores = principal_scores(self.vectors[known].double(), width)
+            found[known, : scores.shape[1]] = unit(scores).float()
+        return found
 
     @classmethod
     def of(cls, name: str, names: Sequence[str], matrix: Any, perturbations: Sequence[str]) -> Source:
@@ -82,20 +99,22 @@ class Source:
         vectors[index >= 0] = values[index[index >= 0]]
         known = vectors.abs().amax(1) > 0 if values.shape[1] else torch.zeros(len(vectors), dtype=torch.bool)
         vectors[known] = unit(spread_out(unit(vectors[known])))
-        return cls(name, tuple(perturbations), vectors.to(torch.float32), known)
+        return cls(name, tuple(perturbations), vectors.to(torch.float32))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel: a power of the cosines of a source, its negative part cut where the power is not 1."""
+    """One kernel: a power of the cosines of a source, their negative part cut where the power is not 1."""
 
     source: str
+    coarse: bool
     power: int
 
     @property
     def name(self) -> str:
-        """Return a name such as `text` or `text^3`."""
-        return self.source if self.power == 1 else f"{self.source}^{self.power}"
+        """Return a name such as `text`, `text^2` or `coarse text^4`."""
+        name = f"coarse {self.source}" if self.coarse else self.source
+        return name if self.power == 1 else f"{name}^{self.power}"
 
 
 class Similarity:
@@ -112,29 +131,32 @@ class Similarity:
 
     Attributes
     ----------
+    names
+        Sources by name, `responses` last.
     kernels
         J of them, in the order of `stack`.
     """
 
-    def __init__(
-        self,
-        bank: Bank,
-        sources: Sequence[Source],
-        powers: Sequence[int] = (1, 3),
-    ) -> None:
+    def __init__(self, bank: Bank, sources: Sequence[Source], powers: Sequence[int] = (1, 2, 4)) -> None:
         self.sources = list(sources)
-        names = [*(source.name for source in self.sources), RESPONSES]
-        self.kernels = [Kernel(name, int(power)) for name in names for power in powers]
-        self._profiles, self._measured = _profiles(bank)
+        self.powers = tuple(powers)
+        self.names = (*(source.name for source in self.sources), RESPONSES)
+        self.kernels = [Kernel(name, coarse, p) for name in self.names for coarse in (False, True) for p in self.powers]
+        self._known = [source.known for source in self.sources]
+        self._looks = [(source.vectors, source.coarse()) for source in self.sources]
+        profiles = _profiles(bank)
+        self._profiles = profiles, unit(profiles[..., :COARSE_RESPONSES])
+        self._measured = profiles.abs().sum(2) > 0
 
     def known(self, perturbations: Tensor, context: int) -> Tensor:
         """Return bool [sources, len(perturbations)]: which source says anything, seen from a context."""
-        others = [m for m in range(len(self._measured)) if m != context]
-        rows = [source.known[perturbations] for source in self.sources]
-        return torch.stack([*rows, self._measured[others][:, perturbations].any(0)])
+        measured = _pad(self._elsewhere(context, None).any(0))
+        return torch.stack(
+            [*(known[perturbations] for known in self._known), measured[self._measured_row(perturbations)]]
+        )
 
     def cosines(self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None = None) -> list[Tensor]:
-        """Return the cosines [A, B] by each source, responses last.
+        """Return the cosines [A, B] by each source in full, responses last.
 
         Parameters
         ----------
@@ -145,49 +167,58 @@ class Similarity:
         hidden
             Bool [P]: perturbations whose responses are not looked at in any context.
         """
-        same = rows[:, None] == columns[None]
-        found = []
-        for source in self.sources:
-            cosine = source.vectors[rows] @ source.vectors[columns].T
-            found.append(_itself(cosine, same, source.known[rows]))
-        profiles = self._seen_from(context, hidden)
-        cosine = profiles[0][rows] @ profiles[0][columns].T
-        return [*found, _itself(cosine, same, profiles[1][rows])]
+        return list(self._cosines(rows, columns, context, hidden, looks=(0,)))
 
     def stack(self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None = None) -> Tensor:
         """Return all kernels, float32 [J, A, B]; parameters as of `cosines`."""
-        cosines = dict(
-            zip(
-                [*(source.name for source in self.sources), RESPONSES],
-                self.cosines(rows, columns, context, hidden),
-                strict=True,
-            )
-        )
-        return torch.stack(
-            [cosines[k.source] if k.power == 1 else cosines[k.source].clamp_min(0) ** k.power for k in self.kernels]
-        )
+        found = torch.empty(len(self.kernels), len(rows), len(columns))
+        place = 0
+        for cosine in self._cosines(rows, columns, context, hidden, looks=(0, 1)):
+            positive = cosine.clamp_min(0)
+            for power in self.powers:
+                found[place] = cosine if power == 1 else positive**power
+                place += 1
+        return found
 
-    def _seen_from(self, context: int, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return response vectors [P, D] of all contexts but one, and which perturbations have any.
+    def _cosines(
+        self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None, looks: Iterable[int]
+    ) -> Iterable[Tensor]:
+        same = rows[:, None] == columns[None]
+        for vectors, known in zip(self._looks, self._known, strict=True):
+            for look in looks:
+                cosine = vectors[look][rows] @ vectors[look][columns].T
+                yield torch.where(same & ~known[rows][:, None], 1.0, cosine)
+        measured = self._elsewhere(context, hidden)
+        known = _pad(measured.any(0))
+        rows, columns = self._measured_row(rows), self._measured_row(columns)
+        for look in looks:
+            profiles = self._seen_from(context, measured, look)
+            yield torch.where(same & ~known[rows][:, None], 1.0, profiles[rows] @ profiles[columns].T)
+
+    def _measured_row(self, perturbations: Tensor) -> Tensor:
+        """Return the rows of profiles: measured perturbations come first, all others share a last, empty row."""
+        return perturbations.clamp_max(self._measured.shape[1])
+
+    def _elsewhere(self, context: int, hidden: Tensor | None) -> Tensor:
+        """Return bool [contexts but one, measured perturbations]."""
+        measured = self._measured[[m for m in range(len(self._measured)) if m != context]]
+        return measured if hidden is None else measured & ~hidden[: measured.shape[1]]
+
+    def _seen_from(self, context: int, measured: Tensor, look: int) -> Tensor:
+        """Return the response vectors of all contexts but one, [measured perturbations + 1, D].
 
         The vectors of a perturbation's contexts lie side by side and together have length 1, so that the product of
         two perturbations is the mean of their cosines where both were measured in the same contexts.
         """
-        others = [m for m in range(len(self._profiles)) if m != context]
-        if not others:
-            return self._profiles.new_zeros(self._measured.shape[1], 1), torch.zeros_like(self._measured[0])
-        measured = self._measured[others]
-        if hidden is not None:
-            measured = measured & ~hidden
-        count = measured.sum(0).clamp_min(1)
-        weight = measured / count.sqrt()
-        wide = (self._profiles[others] * weight[:, :, None]).permute(1, 0, 2).flatten(1)
-        return wide, measured.any(0)
+        others = [m for m in range(len(self._measured)) if m != context]
+        weight = measured / measured.sum(0).clamp_min(1).sqrt()
+        profiles = self._profiles[look][others] * weight[:, :, None]
+        return _pad(profiles.permute(1, 0, 2).flatten(1))
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return rows of length 1; a row of zeros stays."""
-    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    """Return vectors [..., D] of length 1; those of zeros stay."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / torch.where(length > 0, length, torch.ones_like(length))
 
 
@@ -199,21 +230,40 @@ def spread_out(vectors: Tensor, cone: float = 0.5) -> Tensor:
     return vectors - mean if float(torch.linalg.vector_norm(mean)) > cone else vectors
 
 
-def _itself(cosine: Tensor, same: Tensor, known: Tensor) -> Tensor:
-    return torch.where(same & ~known[:, None], torch.ones_like(cosine), cosine)
+def principal_scores(values: Tensor, width: int) -> Tensor:
+    """Return the rows of a matrix along its first principal directions, largest first.
+
+    Parameters
+    ----------
+    values
+        float64 [N, D]; centred here.
+    width
+        Directions, at most min(N, D) of them.
+    """
+    centred = (values - values.mean(0)).numpy()
+    n_rows, n_columns = centred.shape
+    width = min(width, n_rows, n_columns)
+    square = centred @ centred.T if n_rows <= n_columns else centred.T @ centred
+    last = len(square) - 1
+    sizes, directions = eigh(square, subset_by_index=[last - width + 1, last])
+    sizes, directions = sizes[::-1].clip(0), directions[:, ::-1]
+    # what is left of a direction without size is rounding, which unit rows would blow up
+    real = sizes > 1e-10 * max(sizes[0], 1e-300)
+    scores = directions * np.sqrt(sizes) if n_rows <= n_columns else centred @ directions
+    return torch.from_numpy(np.ascontiguousarray(scores * real))
 
 
-def _profiles(bank: Bank) -> tuple[Tensor, Tensor]:
-    """Return what perturbations did in each context, unit rows [C, P, <=60], and where they were measured [C, P]."""
-    n_contexts, n_perturbations = bank.row.shape
+def _pad(values: Tensor) -> Tensor:
+    return torch.cat([values, values.new_zeros(1, *values.shape[1:])])
+
+
+def _profiles(bank: Bank) -> Tensor:
+    """Return what perturbations did in each context, float32 [C, measured perturbations, <=60], unit rows or zero."""
+    n_measured = int(bank.perturbation.max()) + 1
     width = min(COMPONENTS, bank.effects.shape[1])
-    profiles = torch.zeros(n_contexts, n_perturbations, width)
-    for context in range(n_contexts):
+    profiles = torch.zeros(len(bank.contexts), n_measured, width)
+    for context in range(len(bank.contexts)):
         rows = bank.rows_of(context)
-        values = bank.effects[rows]
-        centred = values - values.mean(0)
-        u, s, _ = torch.linalg.svd(centred, full_matrices=False)
-        scores = unit((u * s)[:, :width]).to(torch.float32)
+        scores = unit(principal_scores(bank.effects[rows], width)).float()
         profiles[context, bank.perturbation[rows], : scores.shape[1]] = scores
-    measured = bank.row >= 0
-    return profiles, measured & (profiles.abs().amax(2) > 0)
+    return profiles

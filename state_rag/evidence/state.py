@@ -84,7 +84,7 @@ def unpack(state: Mapping[str, Any]) -> tuple[Settings, Responses, list[Source],
     try:
         settings = Settings(**{**about["settings"], "powers": tuple(about["settings"]["powers"])})
         sources = [_source(name, about, tensors[f"sources.{number}"]) for number, name in enumerate(about["sources"])]
-        n_kernels = len(settings.powers) * (len(sources) + 1)
+        n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
         return settings, _responses(about, tensors), sources, trained
     except KeyError as missing:
@@ -108,8 +108,7 @@ def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Respo
 
 
 def _source(name: str, about: Mapping[str, Any], vectors: Tensor) -> Source:
-    known = vectors.abs().amax(1) > 0
-    return Source(name, tuple(about["source_names"]), vectors, known)
+    return Source(name, tuple(about["source_names"]), vectors)
 
 
 def _trained(use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int) -> Trained:

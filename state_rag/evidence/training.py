@@ -56,7 +56,7 @@ class Settings:
     fusion_steps: int = 800
     episode_queries: int = 32
     episode_genes: int = 512
-    powers: tuple[int, ...] = (1, 3)
+    powers: tuple[int, ...] = (1, 2, 4)
 
 
 @dataclass
