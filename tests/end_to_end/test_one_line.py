@@ -82,7 +82,7 @@ def test_folds_by_perturbation_of_a_screen_without_a_line(one_line):
     assert "Baseline that does not apply here: same pert., other lines" in said
     rows = pd.read_csv(one_line / "tables" / "comparison.csv")
     assert {"none", "ptrag", "mean effect", "embedding ridge"} <= set(rows["predictor"])
-    ours(one_line, "report", "runs/none", "runs/ptrag", "-o", "report")
+    ours(one_line, "report", "runs/none", "--metrics", "pearson_delta", "mse", "-o", "report")
     assert (one_line / "report" / "index.html").is_file()
 
 
