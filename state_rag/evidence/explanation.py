@@ -41,6 +41,8 @@ class Explanation:
         [S]: cells behind each; NaN where unknown.
     correction
         [G]: what fusion adds, gene by gene.
+    priors
+        Context -> [G]: its prior, for each context of `conditions`.
     """
 
     context: str
@@ -54,6 +56,7 @@ class Explanation:
     reasons: dict[str, np.ndarray]
     cells: np.ndarray
     correction: np.ndarray
+    priors: dict[str, np.ndarray]
 
     @property
     def prediction(self) -> np.ndarray:
@@ -64,6 +67,11 @@ class Explanation:
         """Return what a condition adds to the prediction [G]."""
         added: np.ndarray = self.weights[place] * self.deviations[place]
         return added
+
+    def measured(self, place: int) -> np.ndarray:
+        """Return the measured effect of a condition [G]."""
+        effect: np.ndarray = self.deviations[place] + self.priors[self.conditions[place][0]]
+        return effect
 
     def shares(self) -> tuple[float, np.ndarray, float]:
         """Return the share of the predicted effect by the prior, each condition [S], and the correction.
@@ -133,6 +141,7 @@ def explain_answer(
         reasons,
         np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],
         predicted - (prior + weight @ deviations),
+        {bank.contexts[number]: (means[number] * bank.scale).numpy() for number in set(context.tolist())},
     )
 
 

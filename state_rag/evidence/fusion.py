@@ -98,16 +98,11 @@ def train_fusion(
     queries
         Queries of a step.
     """
-    generator = torch.Generator().manual_seed(seed)
-    fusion = Fusion()
-    with torch.no_grad():
-        for parameter in fusion.network[0].parameters():
-            bound = fusion.network[0].in_features ** -0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        for parameter in fusion.network[2].parameters():
-            bound = fusion.network[2].in_features ** -0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        fusion.get_buffer("deviation").copy_(_deviation(examples))
+    # layers draw from torch's global stream, which belongs to the caller
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fusion = Fusion()
+    fusion.get_buffer("deviation").copy_(_deviation(examples))
     optimiser = torch.optim.Adam(fusion.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     rng = np.random.default_rng(seed)

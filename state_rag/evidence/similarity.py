@@ -142,18 +142,15 @@ class Similarity:
         self.powers = tuple(powers)
         self.names = (*(source.name for source in self.sources), RESPONSES)
         self.kernels = [Kernel(name, coarse, p) for name in self.names for coarse in (False, True) for p in self.powers]
-        self._known = [source.known for source in self.sources]
         self._looks = [(source.vectors, source.coarse()) for source in self.sources]
         profiles = _profiles(bank)
         self._profiles = profiles, unit(profiles[..., :COARSE_RESPONSES])
-        self._measured = profiles.abs().sum(2) > 0
+        self._measured = [profile.abs().sum(2) > 0 for profile in self._profiles]
 
     def known(self, perturbations: Tensor, context: int) -> Tensor:
         """Return bool [sources, len(perturbations)]: which source says anything, seen from a context."""
-        measured = _pad(self._elsewhere(context, None).any(0))
-        return torch.stack(
-            [*(known[perturbations] for known in self._known), measured[self._measured_row(perturbations)]]
-        )
+        measured = _pad(self._elsewhere(context, None, 0).any(0))[self._measured_row(perturbations)]
+        return torch.stack([*(source.known[perturbations] for source in self.sources), measured])
 
     def cosines(self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None = None) -> list[Tensor]:
         """Return the cosines [A, B] by each source in full, responses last.
@@ -184,33 +181,31 @@ class Similarity:
         self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None, looks: Iterable[int]
     ) -> Iterable[Tensor]:
         same = rows[:, None] == columns[None]
-        for vectors, known in zip(self._looks, self._known, strict=True):
+        for vectors in self._looks:
             for look in looks:
-                cosine = vectors[look][rows] @ vectors[look][columns].T
-                yield torch.where(same & ~known[rows][:, None], 1.0, cosine)
-        measured = self._elsewhere(context, hidden)
-        known = _pad(measured.any(0))
+                yield _cosine(vectors[look][rows], vectors[look][columns], same)
         rows, columns = self._measured_row(rows), self._measured_row(columns)
         for look in looks:
-            profiles = self._seen_from(context, measured, look)
-            yield torch.where(same & ~known[rows][:, None], 1.0, profiles[rows] @ profiles[columns].T)
+            profiles = self._seen_from(context, hidden, look)
+            yield _cosine(profiles[rows], profiles[columns], same)
 
     def _measured_row(self, perturbations: Tensor) -> Tensor:
         """Return the rows of profiles: measured perturbations come first, all others share a last, empty row."""
-        return perturbations.clamp_max(self._measured.shape[1])
+        return perturbations.clamp_max(self._measured[0].shape[1])
 
-    def _elsewhere(self, context: int, hidden: Tensor | None) -> Tensor:
-        """Return bool [contexts but one, measured perturbations]."""
-        measured = self._measured[[m for m in range(len(self._measured)) if m != context]]
+    def _elsewhere(self, context: int, hidden: Tensor | None, look: int) -> Tensor:
+        """Return bool [contexts but one, measured perturbations]: where there is a response to look at."""
+        measured = self._measured[look][[m for m in range(len(self._measured[look])) if m != context]]
         return measured if hidden is None else measured & ~hidden[: measured.shape[1]]
 
-    def _seen_from(self, context: int, measured: Tensor, look: int) -> Tensor:
+    def _seen_from(self, context: int, hidden: Tensor | None, look: int) -> Tensor:
         """Return the response vectors of all contexts but one, [measured perturbations + 1, D].
 
         The vectors of a perturbation's contexts lie side by side and together have length 1, so that the product of
         two perturbations is the mean of their cosines where both were measured in the same contexts.
         """
-        others = [m for m in range(len(self._measured)) if m != context]
+        others = [m for m in range(len(self._profiles[look])) if m != context]
+        measured = self._elsewhere(context, hidden, look)
         weight = measured / measured.sum(0).clamp_min(1).sqrt()
         profiles = self._profiles[look][others] * weight[:, :, None]
         return _pad(profiles.permute(1, 0, 2).flatten(1))
@@ -251,6 +246,12 @@ def principal_scores(values: Tensor, width: int) -> Tensor:
     real = sizes > 1e-10 * max(sizes[0], 1e-300)
     scores = directions * np.sqrt(sizes) if n_rows <= n_columns else centred @ directions
     return torch.from_numpy(np.ascontiguousarray(scores * real))
+
+
+def _cosine(rows: Tensor, columns: Tensor, same: Tensor) -> Tensor:
+    """Return the products of unit vectors, and 1 of a perturbation with itself where it has none."""
+    unknown = (rows.abs().sum(1) == 0)[:, None]
+    return torch.where(same & unknown, 1.0, rows @ columns.T)
 
 
 def _pad(values: Tensor) -> Tensor:

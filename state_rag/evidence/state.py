@@ -87,8 +87,8 @@ def unpack(state: Mapping[str, Any]) -> tuple[Settings, Responses, list[Source],
         n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
         return settings, _responses(about, tensors), sources, trained
-    except KeyError as missing:
-        raise StateRagError(f"evidence: the state lacks {missing}; it was cut short, so fit it again.") from missing
+    except (KeyError, RuntimeError) as error:
+        raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
 
 def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Responses:

@@ -112,7 +112,7 @@ def train(
     episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
     examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
     judges, others = examples[: settings.judging], examples[settings.judging :]
-    fusion = train_fusion(others, settings.seed, settings.fusion_steps)
+    fusion = train_fusion(others or judges, settings.seed, settings.fusion_steps)
     return _choose(weights, fusion, judges)
 
 

@@ -1,4 +1,4 @@
-"""A screen in memory whose truth is known: effects of few modules, contexts that differ, embeddings that tell modules."""
+"""A screen in memory: modules of perturbations that act alike, contexts that differ, embeddings that tell modules."""
 
 from dataclasses import dataclass
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.similarity import Similarity, Source
+from state_rag.evidence.similarity import Similarity, Source, principal_scores
 from tests.evidence.pretend_screen import screen
 
 
@@ -61,8 +61,10 @@ def test_similarity_of_embeddings_is_their_cosine_and_kernels_are_its_powers():
     rows = everything(bank)
     expected = np.array([[plain_cosine(a, b) for b in vectors] for a in vectors])
     stack = similarity.stack(rows, rows, 0)
-    coarse = ["coarse responses", "coarse responses^3"]
-    assert [kernel.name for kernel in similarity.kernels] == ["text", "text^3", "responses", "responses^3"]
+    names = [
+        f"{look}{source}{power}" for source in ("text", "responses") for look in ("", "coarse ") for power in ("", "^3")
+    ]
+    assert [kernel.name for kernel in similarity.kernels] == names
     np.testing.assert_allclose(stack[0], expected, atol=1e-5)
     np.testing.assert_allclose(stack[1], np.maximum(expected, 0) ** 3, atol=1e-5)
 
@@ -147,3 +149,27 @@ def test_one_context_has_no_responses_elsewhere():
 def test_embeddings_that_do_not_fit_are_refused(name, matrix, message):
     with pytest.raises(StateRagError, match=message):
         Source.of(name, ["A", "B"], matrix, ["A", "B"])
+
+
+def test_a_coarse_look_is_the_cosine_of_principal_scores():
+    drawn = screen(perturbations=40)
+    vectors = np.random.default_rng(0).normal(size=(40, 35))
+    bank, similarity = similarity_of(drawn, embeddings={"text": (drawn.perturbations, vectors)}, powers=(1,))
+    lengths = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    u, s, _ = np.linalg.svd(lengths - lengths.mean(0), full_matrices=False)
+    scores = (u * s)[:, :30]
+    expected = np.array([[plain_cosine(a, b) for b in scores] for a in scores])
+    rows = everything(bank)
+    np.testing.assert_allclose(similarity.stack(rows, rows, 0)[1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_principal_scores_are_those_of_a_singular_value_decomposition(shape):
+    values = np.random.default_rng(0).normal(size=shape)
+    u, s, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
+    found = principal_scores(torch.from_numpy(values), 4).numpy()
+    np.testing.assert_allclose(found @ found.T, (u * s)[:, :4] @ (u * s)[:, :4].T, atol=1e-9)
+
+
+def test_equal_responses_have_no_direction():
+    assert not principal_scores(torch.ones(5, 3, dtype=torch.float64), 3).any()
