@@ -44,7 +44,17 @@ TITLES = {
     "vanilla": "vanilla RAG",
     "published": "PT-RAG as published",
     "ptrag": "PT-RAG",
+    "anchored": "STATE+GenePT, anchored",
+    "anchored_train": "STATE+GenePT, anchored in training",
+    "engine": "evidence engine",
 }
+
+PRESETS = {
+    "published": ["training.rag=true"],
+    "anchored": ["rag=evidence"],
+    "anchored_train": ["rag=evidence", "training.rag_evidence=train"],
+}
+"""Overrides of a method, where they are not `rag=METHOD`."""
 
 SELECTING = ("published", "ptrag")
 """Methods with a selector."""
@@ -79,7 +89,7 @@ METRICS = {
 def main() -> None:
     """Run every seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=list(TITLES), default=["genept", "ptrag"])
+    parser.add_argument("--methods", nargs="+", choices=list(TITLES), default=["genept", "ptrag", "engine"])
     parser.add_argument("--seeds", type=int, default=1, help="number of screens, seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is written")
@@ -150,21 +160,33 @@ class Screen:
         )  # fmt: skip
 
     def run(self, method: str, steps: int, say) -> None:
-        """Train and predict."""
-        say(f"seed {self.seed}: training {TITLES[method]}, {steps} steps")
-        chosen = "training.rag=true" if method == "published" else f"rag={method}"
+        """Train and predict; the engine is fitted, without a network."""
+        if method == "engine":
+            say(f"seed {self.seed}: fitting the {TITLES[method]}")
+            self._command(
+                "fit_engine", "state_rag.cli", "evidence", "fit", str(self.split), "--embeddings",
+                str(self.folder / "embeddings.safetensors"), "--seed", str(self.seed), "--overwrite", "--quiet", "-o",
+                str(self.folder / "runs" / method),
+            )  # fmt: skip
+        else:
+            self.train(method, steps, say)
+        say(f"seed {self.seed}: predicting with {TITLES[method]}")
         self._command(
-            f"train_{method}", "state_rag", "tx", "train", chosen, *MODEL, "data=replogle",
+            f"predict_{method}", "state_rag", "tx", "predict", "--output-dir", str(self.folder / "runs" / method),
+            "--predict-only", "--checkpoint", "last.ckpt",
+        )  # fmt: skip
+
+    def train(self, method: str, steps: int, say) -> None:
+        """Train a network."""
+        say(f"seed {self.seed}: training {TITLES[method]}, {steps} steps")
+        chosen = PRESETS.get(method, [f"rag={method}"])
+        self._command(
+            f"train_{method}", "state_rag", "tx", "train", *chosen, *MODEL, "data=replogle",
             "data.kwargs.num_workers=1", f"data.kwargs.toml_config_path={self.split}", "use_wandb=false",
             f"training.genept_path={self.folder / 'embeddings.safetensors'}", "training.topk_rag=10",
             "training.batch_size=16", "training.lr=1e-3", f"training.max_steps={steps}",
             f"training.val_freq={max(steps // 4, 1)}", f"training.train_seed={self.seed}",
             f"output_dir={self.folder / 'runs'}", f"name={method}", "overwrite=true",
-        )  # fmt: skip
-        say(f"seed {self.seed}: predicting with {TITLES[method]}")
-        self._command(
-            f"predict_{method}", "state_rag", "tx", "predict", "--output-dir", str(self.folder / "runs" / method),
-            "--predict-only", "--checkpoint", "last.ckpt",
         )  # fmt: skip
 
     def compare(self, methods: list[str]) -> list[tuple[str, str, float]]:

@@ -14,13 +14,20 @@ CHECKPOINT_KEY = "state_rag"
 FORMAT = 1
 
 
-def pack(knowledge: Knowledge, settings: RagSettings, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def pack(
+    knowledge: Knowledge,
+    settings: RagSettings,
+    data: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU.
 
-    `data` is what the run was trained on, as `contract.identity.Identity.to_dict` gives it.
+    `data` is what the run was trained on, as `contract.identity.Identity.to_dict` gives it; `evidence` what its cells
+    are anchored with, as `anchor.Anchor.to_state` gives it.
     """
     packed = {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
-    return packed if data is None else {**packed, "data": dict(data)}
+    further = {"data": data, "evidence": evidence}
+    return {**packed, **{name: dict(value) for name, value in further.items() if value is not None}}
 
 
 def without_numpy(value: Any) -> Any:

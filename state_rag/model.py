@@ -16,6 +16,7 @@ import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
+from state_rag.anchor import Anchor
 from state_rag.cell_sets import CellSets, read_sets
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge, without_numpy
 from state_rag.errors import StateRagError
@@ -76,7 +77,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
 
     bound_knowledge: ClassVar[Knowledge | None] = None
     bound_data: ClassVar[Mapping[str, Any] | None] = None
+    bound_evidence: ClassVar[Mapping[str, Any] | None] = None
     bound_controls: ClassVar[frozenset[str]] = frozenset()
+    context_of: ClassVar[Callable[[], str] | None] = None
     trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
 
     @classmethod
@@ -85,6 +88,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         knowledge: Knowledge,
         *,
         data: Mapping[str, Any] | None = None,
+        evidence: Mapping[str, Any] | None = None,
+        context_of: Callable[[], str] | None = None,
         controls: Sequence[str] = (),
         trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
     ) -> type["RagStateTransition"]:
@@ -99,6 +104,10 @@ class RagStateTransition(StateTransitionPerturbationModel):
             Names and embeddings.
         data
             What the run is trained on (`contract.identity.Identity.to_dict`), to be kept in its checkpoints.
+        evidence
+            What predicted cells are anchored with (`anchor.Anchor.to_state`), to be kept in its checkpoints.
+        context_of
+            Returns the context (cell line) of the set that is being predicted, where batches do not say it.
         controls
             Further names of controls, beside the run's own.
         trace_sink
@@ -108,6 +117,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         bound = {
             "bound_knowledge": knowledge,
             "bound_data": data,
+            "bound_evidence": evidence,
+            "context_of": None if context_of is None else staticmethod(context_of),
             "bound_controls": frozenset(controls),
             "trace_sink": sink,
         }
@@ -127,6 +138,9 @@ class RagStateTransition(StateTransitionPerturbationModel):
         self.settings = settings
         self.knowledge: Knowledge | None = None
         self.trained_on = type(self).bound_data
+        self.anchor: Anchor | None = None
+        if type(self).bound_evidence is not None:
+            self._set_anchor(type(self).bound_evidence)
         # STATE without this plugin refuses a checkpoint with an entry that it does not know.
         self.register_buffer("state_rag_format", torch.tensor(FORMAT))
         self._part: str | None = None
@@ -208,9 +222,29 @@ class RagStateTransition(StateTransitionPerturbationModel):
         try:
             # A view: no embedding is repeated for the cells of a set.
             pert = embedding[:, None, :].expand(-1, sets.basal.shape[1], -1)
-            return super().forward({**batch, "pert_emb": pert}, padded=padded)
+            found = super().forward({**batch, "pert_emb": pert}, padded=padded)
         finally:
             running.end()
+        if self.settings.rag_evidence != "train":
+            return found
+        cells, *rest = found if isinstance(found, tuple) else (found,)
+        cells = self._anchored(batch, cells, sets)
+        return (cells, *rest) if rest else cells
+
+    def _set_anchor(self, state: Mapping[str, Any] | None) -> None:
+        if state is None:
+            raise StateRagError("The checkpoint lacks the evidence that its run anchors cells with. Train again.")
+        self.anchor = Anchor.from_state(state)
+        self.anchor.context_of = type(self).context_of
+
+    def _anchored(self, batch: Mapping[str, Any], cells: Tensor, sets: CellSets) -> Tensor:
+        """Bring each set's predicted cells [B*S, D] to the mean that the evidence engine predicts."""
+        assert self.anchor is not None
+        count, size = sets.basal.shape[:2]
+        contexts = self.anchor.contexts(batch, count)
+        names = [self.anchor.control if name in self.controls else name for name in sets.names]
+        inside = cells.reshape(count, size, -1)
+        return self.anchor.bring(inside, contexts, names, sets.basal).reshape(cells.shape)
 
     def encode_perturbation(self, pert: Tensor) -> Tensor:
         """Encode embeddings; inside `forward`, return what makes the transformer's input when cells are added.
@@ -311,10 +345,22 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """STATE's prediction; what was retrieved goes to the trace sink, if there is one."""
         output = super().predict_step(batch, batch_idx, padded=padded, **kwargs)
         done, self._pass = self._pass, None
+        if self.settings.anchors and self.knowledge is not None:
+            self._anchor_output(batch, output, self.cell_sentence_len if padded else None)
         sink = type(self).trace_sink
         if done is not None and done.trace is not None and sink is not None:
             sink(batch, output, done.trace)
         return output
+
+    def _anchor_output(self, batch: Mapping[str, Any], output: dict[str, Any], size: int | None) -> None:
+        """Anchor what was predicted: the decoded genes where they are decoded."""
+        assert self.knowledge is not None
+        assert self.anchor is not None
+        if self.settings.rag_evidence == "train":
+            return  # done in `forward`
+        sets = read_sets(batch, self.knowledge, self.controls, input_dim=self.input_dim, size=size)
+        name = "pert_cell_counts_preds" if self.anchor.decoded else "preds"
+        output[name] = self._anchored(batch, output[name], sets)
 
     @torch.no_grad()
     def retrieve_for(self, names: Sequence[str], cells: Tensor) -> Observation:
@@ -370,7 +416,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         """Add names, embeddings and flags, so that a checkpoint needs no other file."""
         super().on_save_checkpoint(checkpoint)
         if self.knowledge is not None:
-            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings, self.trained_on)
+            evidence = None if self.anchor is None else self.anchor.to_state()
+            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings, self.trained_on, evidence)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the knowledge from the checkpoint, unless the class was bound to some that contains it."""
@@ -378,6 +425,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         saved = read_knowledge(checkpoint)
         if self.trained_on is None:
             self.trained_on = checkpoint[CHECKPOINT_KEY].get("data")
+        if self.settings.anchors and self.anchor is None:
+            self._set_anchor(checkpoint[CHECKPOINT_KEY].get("evidence"))
         if self.knowledge is None or not extends(self.knowledge, saved):
             self.set_knowledge(saved)
 

@@ -108,6 +108,12 @@ class RagSettings:
         "Attention of the transformer, where it shall differ from the model's own configuration.",
         choices=(None, "bidirectional", "causal"),
     )
+    rag_evidence: str = flag(
+        "none",
+        "Bring the predicted cells of each set to the mean that the evidence engine predicts: never (none), when "
+        "predicting (predict), or in training too (train), so that the network learns the shape around it.",
+        choices=("none", "predict", "train"),
+    )
     rag_watch: tuple[str, ...] = flag(
         (),
         "Perturbations, such as [WARS,AARS], whose retrieved neighbours are logged in every cell line at each "
@@ -146,6 +152,11 @@ class RagSettings:
     def retrieves(self) -> bool:
         """Whether other perturbations are looked up."""
         return self.rag
+
+    @property
+    def anchors(self) -> bool:
+        """Whether predicted cells are brought to the mean that the evidence engine predicts."""
+        return self.rag_evidence != "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the flags as plain types."""
@@ -190,6 +201,8 @@ class Needs:
         Why: what the first does, and what there is not without the other.
     remedy
         What to set, after "Set ".
+    told
+        How `name` is called in the message, where it is not a flag itself.
     """
 
     name: str
@@ -197,6 +210,7 @@ class Needs:
     does: str
     without: str
     remedy: str
+    told: str | None = None
 
     def check(self, settings: RagSettings) -> None:
         """Refuse settings that contradict it.
@@ -208,9 +222,11 @@ class Needs:
         """
         value = getattr(settings, self.name)
         if value and not getattr(settings, self.other):
-            shown = "true" if value is True else value
+            name = self.told or self.name
+            shown = getattr(settings, name)
+            shown = "true" if shown is True else shown
             raise StateRagError(
-                f"training.{self.name}={shown} {self.does}, but training.{self.other}=false {self.without}. "
+                f"training.{name}={shown} {self.does}, but training.{self.other}=false {self.without}. "
                 f"Set {self.remedy}"
             )
 
@@ -252,6 +268,14 @@ CONTRADICTIONS = (
         "penalises the selector",
         "has none",
         "training.gumbel_sparsity_loss=false, or training.differentiable_rag=true.",
+    ),
+    Needs(
+        "anchors",
+        "use_genept",
+        "goes by what similar perturbations did",
+        "trains plain STATE, which is not changed",
+        "training.use_genept=true, or training.rag_evidence=none. `state-rag evidence fit` needs no network.",
+        told="rag_evidence",
     ),
     Needs(
         "rag_score_similarity",

@@ -103,6 +103,7 @@ def test_a_value_that_is_no_choice_is_refused_with_the_choices(name):
 def test_every_choice_is_accepted(name):
     for choice in CHOICES[name]:
         others = {**PTRAG, **MODES[choice].flags} if name == "rag_mode" and choice else {}
+        others |= {"use_genept": True} if name == "rag_evidence" else {}
         assert getattr(RagSettings.from_mapping({**others, name: choice}), name) == choice
 
 

@@ -136,7 +136,7 @@ def take_hvgs(adata: "anndata.AnnData", model: Model, common: bool, changes: lis
     else:  # STATE takes the mask before the names, and the mask has no order
         adata.var = adata.var.drop(columns="highly_variable", errors="ignore")
         adata.uns["hvg_names"] = np.array(wanted, dtype=object)
-    changes.append(f"made obsm['X_hvg'] from the {len(wanted):,} genes that {model.source} has there")
+    changes.append(f"made obsm['X_hvg'] from the {len(wanted):,} genes of X_hvg in {model.source}")
     return True
 
 

@@ -118,6 +118,23 @@ def fit(
     return run
 
 
+def fit_to_split(
+    data: Mapping[str, Any], embeddings: str | os.PathLike[str] | None, *, seed: int = 0, progress: bool = True
+) -> Evidence:
+    """Return the engine, fitted on what a run trains on; `data` is the section `data.kwargs` of its configuration.
+
+    Raises
+    ------
+    StateRagError
+        As `fit`.
+    """
+    summary, _, responses = _of_split(Path(data["toml_config_path"]), data, progress)
+    tables, _ = _embeddings(embeddings, summary.perturbations)
+    engine = Evidence(seed=seed)
+    with _Bar(progress) as bar:
+        return engine.fit(responses, tables, progress=bar.tell)
+
+
 def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[SplitSummary, Identity, Responses]:
     """Check a split and its values, and read the responses of its training cells."""
     summary = check_split(

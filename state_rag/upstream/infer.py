@@ -18,7 +18,6 @@ from state_rag.files import existing_file, read_text
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.torch_files import read_torch
 from state_rag.upstream.inferred_cells import Request, completed
-from state_rag.upstream.inferred_sets import InferredSets
 from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
 from state_rag.upstream.predict import load_embeddings_or_none
 from state_rag.upstream.run_contract import of_run
@@ -45,12 +44,20 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
         _warn_of_cells(found, args)
         with any_head_count():
             return original(args)
+    if evidence and (args.tsv or args.all_perts or args.min_cells or args.max_cells or _is_array(args.output)):
+        raise StateRagError(
+            "--tsv, --all-perts, --min-cells, --max-cells and .npy outputs are for networks; this run is the evidence "
+            "engine. Use --perturbations to say what to predict, and an .h5ad file for the output."
+        )
     _use_the_runs_space(found, args)
     names = requested_names(found, args) if wanted is None else set(wanted)
     import anndata
 
     cells = anndata.read_h5ad(args.adata)
-    contexts = [name.strip() for name in args.celltypes.split(",")] if args.celltypes and wanted else None
+    contexts = [name.strip() for name in args.celltypes.split(",")] if args.celltypes else None
+    args.celltypes = None
+    if found.settings.anchors and args.max_cells:
+        raise StateRagError("--max-cells leaves cells out after their lines are known, which rag=evidence goes by.")
     request = Request(
         cells,
         Names(args.pert_col, args.celltype_col or _context_column(found, cells), args.control_pert or found.control),
@@ -94,7 +101,7 @@ def predict_cells(
     model = None
     if found.settings.mode != "none":
         names = {*asked.obs[request.names.perturbation].astype(str).unique(), *further}
-        model = _model(found, args, saved, names - controls, controls, request.sets)
+        model = _model(found, args, saved, names - controls, controls, request, asked)
 
     import scanpy
     import state.tx.models.state_transition as state_transition
@@ -125,11 +132,6 @@ def _infer_evidence(found: Run, args: Namespace, request: Request) -> None:
     from state_rag.engine.folder import read_run
     from state_rag.h5ad import write_h5ad
 
-    if args.tsv or args.all_perts or args.min_cells or args.max_cells or not args.output.endswith(".h5ad"):
-        raise StateRagError(
-            "--tsv, --all-perts, --min-cells, --max-cells and .npy outputs are for networks; this run is the evidence "
-            "engine. Use --perturbations to say what to predict, and an .h5ad file for the output."
-        )
     record = {"run": str(found.folder.resolve()), "cells": str(Path(args.adata).resolve())}
     predicted = ask(
         read_run(found.folder),
@@ -146,7 +148,15 @@ def _infer_evidence(found: Run, args: Namespace, request: Request) -> None:
     print(f"Saved:               {args.output}")
 
 
-def _model(found: Run, args: Namespace, saved: dict[str, Any], names: set[str], controls: set[str], sets: InferredSets):
+def _model(
+    found: Run,
+    args: Namespace,
+    saved: dict[str, Any],
+    names: set[str],
+    controls: set[str],
+    request: Request,
+    asked: "anndata.AnnData",
+):
     """Return our model's class, with the embeddings of the checkpoint and those of perturbations that it lacks."""
     from state_rag.checkpoint import read_knowledge
     from state_rag.model import RagStateTransition
@@ -159,7 +169,12 @@ def _model(found: Run, args: Namespace, saved: dict[str, Any], names: set[str], 
             knowledge = with_queries(knowledge, embeddings)
             logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
     refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
-    return RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=sets.take)
+    return RagStateTransition.bound_to(
+        knowledge,
+        controls=tuple(controls),
+        trace_sink=request.sets.take,
+        context_of=lambda: request.sets.context(asked, request.names),
+    )
 
 
 def _input_space(found: Run, args: Namespace, identity: Identity | None, request: Request) -> InputSpace:
@@ -180,6 +195,10 @@ def _use_the_runs_space(found: Run, args: Namespace) -> None:
     if args.embed_key is None and key:
         args.embed_key = str(key)
         logger.info("The run was trained on obsm[%r], so that is what is read (--embed-key).", key)
+
+
+def _is_array(output: str | None) -> bool:
+    return output is not None and not output.endswith(".h5ad")
 
 
 def _context_column(found: Run, cells: "anndata.AnnData") -> str | None:

@@ -55,6 +55,10 @@ class InferredSets:
         """Take what was retrieved for the set that was drawn last."""
         self._traces.append((len(self._draws) - 1, trace))
 
+    def context(self, cells: "anndata.AnnData", names: Names) -> str:
+        """Return the context of the set that is being predicted: that of the controls which were drawn last."""
+        return "all" if names.context is None else str(cells.obs[names.context].iloc[int(self._draws[-1][0])])
+
     def _sets(self, cells: "anndata.AnnData", names: Names) -> tuple[int, list[tuple[tuple[str, str], np.ndarray]]]:
         """Return the number of the first set's draw, and the condition and rows of every set in the order of draws.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from state_rag.contract.identity import spaces_used
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
 from state_rag.names import close_spellings
@@ -76,6 +77,7 @@ def _train(
     folder = run_folder(values)
     identity = record(values["data"]["kwargs"], split.files, refuse=True)
     refuse_other_genes(identity, starting_checkpoint(values))
+    evidence = evidence_for(values, settings)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -101,7 +103,7 @@ def _train(
             replaced(
                 state_transition,
                 "StateTransitionPerturbationModel",
-                RagStateTransition.bound_to(knowledge, data=identity.to_dict()),
+                RagStateTransition.bound_to(knowledge, data=identity.to_dict(), evidence=evidence),
             )
         )
         stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
@@ -113,6 +115,32 @@ def _train(
     logger.info("Run folder: %s", folder)
     logger.info("Next: state tx predict --output-dir %s", folder)
     return result
+
+
+def evidence_for(values: Mapping[str, Any], settings: RagSettings) -> dict[str, Any] | None:
+    """Fit the evidence that predicted cells are anchored with; None where they are not.
+
+    Raises
+    ------
+    StateRagError
+        If it cannot be fitted, or where the network predicts another space than the one that training anchors.
+    """
+    if not settings.anchors:
+        return None
+    from state_rag.anchor import Anchor
+    from state_rag.engine.fitting import fit_to_split
+
+    data = values["data"]["kwargs"]
+    spaces = spaces_used(data.get("embed_key"), data.get("output_space"))
+    if settings.rag_evidence == "train" and len(spaces) > 1:
+        raise StateRagError(
+            f"training.rag_evidence=train anchors what the transformer predicts, which here is {spaces[0]}; genes "
+            f"({spaces[1]}) are decoded from it. Set training.rag_evidence=predict."
+        )
+    seed = int(values["training"].get("train_seed") or 0)
+    engine = fit_to_split(data, settings.genept_path, seed=seed)
+    logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
+    return Anchor(engine, str(data["control_pert"]), spaces[-1] in ("X", "obsm/X_hvg"), len(spaces) > 1).to_state()
 
 
 def run_folder(values: Mapping[str, Any]) -> Path:
