@@ -54,7 +54,7 @@ class Episodes:
         Contexts that can be asked about.
     """
 
-    def __init__(self, bank: Bank, use: str, max_supports: int = 1500, max_queries: int = 64) -> None:
+    def __init__(self, bank: Bank, use: str, max_supports: int = 1200, max_queries: int = 64) -> None:
         self.bank, self.use = bank, use
         self.max_supports, self.max_queries = max_supports, max_queries
         self.contexts = [c for c in range(len(bank.contexts)) if self._possible(c)]

@@ -14,7 +14,7 @@ from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
 from state_rag.evidence.gene_features import ESTIMATES, gene_features
-from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, context_means, krige
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, context_means, krige, nearest
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
@@ -160,8 +160,8 @@ class Evidence:
             learned = self._learned(question.use)
             places = list(question.places)
             if question.known:
-                answer = krige(self.bank, question.scene, learned.weights, self.similarity)
-                mean[places] = self._mean(question.scene, answer, learned)
+                scene, answer = self._answer(question.scene, learned)
+                mean[places] = self._mean(scene, answer, learned)
                 variance[places] = self._variance(answer.variance, learned)
             else:
                 mean[places] = self._prior(question.scene, learned)
@@ -188,13 +188,12 @@ class Evidence:
         number = self.bank.number_of_context(str(context))
         (question,) = ask(self.bank, self.similarity, number, [str(perturbation)])
         learned = self._learned(question.use)
-        scene = question.scene
         if not question.known:
             raise StateRagError(
                 f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
                 "its prediction is the context's mean effect; give embeddings that know it."
             )
-        answer = krige(self.bank, scene, learned.weights, self.similarity)
+        scene, answer = self._answer(question.scene, learned)
         return explain_answer(
             self.bank,
             self.similarity,
@@ -242,6 +241,10 @@ class Evidence:
         if found is None:
             return Trained(KernelWeights(len(self.similarity.kernels)).requires_grad_(False))
         return found if use in self.trained else Trained(found.weights, calibration=found.calibration)
+
+    def _answer(self, scene: Scene, learned: Trained) -> tuple[Scene, Answer]:
+        scene = nearest(self.bank, scene, learned.weights, self.similarity, self.settings.final_supports)
+        return scene, krige(self.bank, scene, learned.weights, self.similarity)
 
     def _mean(self, scene: Scene, answer: Answer, learned: Trained) -> np.ndarray:
         if learned.fusion is None and learned.estimate == KRIGING:

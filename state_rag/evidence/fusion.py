@@ -27,10 +27,13 @@ class Example:
         Estimates and features.
     truth
         float32 [Q, G].
+    context
+        Number of the context asked about.
     """
 
     seen: GeneFeatures
     truth: Tensor
+    context: int = 0
 
 
 class Fusion(nn.Module):

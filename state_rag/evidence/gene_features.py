@@ -97,8 +97,8 @@ def gene_features(
     control_here, control_others = _controls(bank, scene)
     strength = mean.square().mean(1, keepdim=True).sqrt()
     features = [
-        *(apply(answer, bank, scene, weights, seen) for seen in _seen_otherwise(values)),
-        *_similar_sharper(answer, values),
+        *(apply(answer, bank, scene, weights, seen) for seen in _seen_otherwise(values.float())),
+        *_similar_sharper(answer.covariance.float(), values.float()),
         spread,
         least,
         spread_here.expand_as(mean),
@@ -109,7 +109,9 @@ def gene_features(
         strength.expand_as(mean),
         count[:, None].expand_as(mean),
     ]
-    return GeneFeatures(torch.stack(estimates).float(), torch.stack(features).float())
+    # float32 is what fusion takes, and halves the time of the many products
+    stacked = (torch.stack([part.float() for part in parts]) for parts in (estimates, features))
+    return GeneFeatures(*stacked)
 
 
 def _seen_otherwise(values: Tensor) -> list[Tensor]:
@@ -158,11 +160,11 @@ def _similar(answer: Answer, values: Tensor, fallback: Tensor) -> Tensor:
     return torch.where(total > 0, (weight.T @ values) / total.clamp_min(1e-12), fallback)
 
 
-def _similar_sharper(answer: Answer, values: Tensor) -> list[Tensor]:
+def _similar_sharper(covariance: Tensor, values: Tensor) -> list[Tensor]:
     """Return mean and spread [Q, G] over the most similar conditions: whether neighbours agree about a gene."""
     found = []
     for power in SHARPER:
-        weight = answer.covariance.clamp_min(0) ** power
+        weight = covariance.clamp_min(0) ** power
         weight = weight / weight.sum(0).clamp_min(1e-30)
         mean = weight.T @ values
         found += [mean, (weight.T @ values.square() - mean.square()).clamp_min(0).sqrt()]

@@ -11,7 +11,7 @@ that of a context. Predictions are the regression of Rasmussen and Williams, "Ga
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,9 +107,10 @@ def factorise(matrix: Tensor) -> Tensor:
     Cut powers of cosines are not exactly positive semi-definite, so that the noise may be too little.
     """
     jitter = JITTER * matrix.diagonal().mean()
-    eye = torch.eye(len(matrix), dtype=matrix.dtype)
     for _ in range(8):
-        factor, failed = torch.linalg.cholesky_ex(matrix + jitter * eye)
+        padded = matrix.clone()
+        padded.diagonal().add_(jitter)
+        factor, failed = torch.linalg.cholesky_ex(padded)
         if not failed:
             return factor
         jitter = jitter * 10
@@ -192,13 +193,34 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
     at, asked = place[: len(support)], place[len(support) :]
     shared, own = weights.parts(similarity.stack(distinct, distinct, scene.context, scene.hidden))
     same = weights.same.exp()
-    among = pick(own, at, at) * (context[:, None] == context[None])
-    among = among + pick(shared, at, at) + same * (support[:, None] == support[None])
+    # in place, since with all supports each of these matrices is hundreds of megabytes
+    among = pick(own, at, at).mul_(context[:, None] == context[None])
+    among.add_(pick(shared, at, at)).add_(same * (support[:, None] == support[None]))
+    among.diagonal().add_(weights.noise_of(bank.scarcity[scene.supports]))
     here = (context == scene.context)[:, None]
     cross = pick(shared, at, asked) + pick(own, at, asked) * here + same * (support[:, None] == query[None])
-    weight = solve(among + torch.diag(weights.noise_of(bank.scarcity[scene.supports])), cross)
+    weight = solve(among, cross)
     variance = weights.prior_variance() - (weight * cross).sum(0)
     return Answer(weight, cross, variance.clamp_min(0))
+
+
+def nearest(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity, limit: int) -> Scene:
+    """Return the scene with the supports alone that have the highest covariance with a query, `limit` of them at most.
+
+    A solve takes time with the cube of the supports, and far ones weigh next to nothing.
+    """
+    if len(scene.supports) <= limit or not len(scene.queries):
+        return scene
+    support = bank.perturbation[scene.supports]
+    here = (bank.context[scene.supports] == scene.context)[:, None]
+    distinct, at = torch.unique(support, return_inverse=True)
+    best = torch.full((len(support),), -torch.inf, dtype=torch.float64)
+    for queries in scene.queries.split(64):
+        shared, own = weights.parts(similarity.stack(distinct, queries, scene.context, scene.hidden))
+        covariance = shared[at] + own[at] * here + weights.same.exp() * (support[:, None] == queries[None])
+        best = torch.maximum(best, covariance.amax(1))
+    chosen = torch.argsort(best, descending=True, stable=True)[:limit]
+    return replace(scene, supports=scene.supports[chosen.sort().values])
 
 
 def pick(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

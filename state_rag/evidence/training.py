@@ -49,7 +49,7 @@ class Settings:
     seed: int = 0
     steps: int = 250
     rate: float = 0.03
-    max_supports: int = 1500
+    max_supports: int = 1200
     final_supports: int = 10_000
     episodes: int = 80
     judging: int = 16
@@ -111,7 +111,7 @@ def train(
         return Trained(weights)
     episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
     examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
-    judges, others = examples[: settings.judging], examples[settings.judging :]
+    judges, others = _judges(examples, use, settings.judging)
     fusion = train_fusion(others or judges, settings.seed, settings.fusion_steps)
     return _choose(weights, fusion, judges)
 
@@ -130,12 +130,18 @@ def _train_weights(
     for step in range(settings.steps):
         scene, truth = episodes.draw(rng)
         answer = krige(bank, scene, weights, similarity)
-        predicted = apply(answer, bank, scene, weights, bank.effects[scene.supports])
+        genes = _some_genes(bank, settings, rng)
+        predicted = apply(answer, bank, scene, weights, bank.effects[scene.supports][:, genes])
         optimiser.zero_grad()
-        effect_loss(predicted, bank.effects[truth]).backward()
+        effect_loss(predicted, bank.effects[truth][:, genes]).backward()
         optimiser.step()
         say(f"{use}: kriging", step + 1, settings.steps)
     return weights.requires_grad_(False)
+
+
+def _some_genes(bank: Bank, settings: Settings, rng: np.random.Generator) -> torch.Tensor:
+    """Return the columns that an episode looks at, ascending."""
+    return torch.from_numpy(np.sort(rng.permutation(bank.effects.shape[1])[: settings.episode_genes]))
 
 
 def _examples(
@@ -148,14 +154,28 @@ def _examples(
     use: str,
     say: Progress,
 ) -> list[Example]:
-    examples, n_genes = [], bank.effects.shape[1]
+    examples = []
     for number in range(settings.episodes):
         scene, truth = episodes.draw(rng)
         seen = gene_features(bank, scene, weights, similarity, krige(bank, scene, weights, similarity))
-        genes = torch.from_numpy(np.sort(rng.permutation(n_genes)[: settings.episode_genes]))
-        examples.append(Example(seen.of_genes(genes), bank.effects[truth][:, genes].float()))
+        genes = _some_genes(bank, settings, rng)
+        examples.append(Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context))
         say(f"{use}: fusion", number + 1, settings.episodes)
     return examples
+
+
+def _judges(examples: list[Example], use: str, count: int) -> tuple[list[Example], list[Example]]:
+    """Return the examples that judge fusion, and those that it learns from.
+
+    Where a whole context is hidden, the judges are a quarter of the contexts, which fusion then never saw: what it
+    learns of a context's genes would help it with other episodes of that context, and with no new one.
+    """
+    contexts = sorted({example.context for example in examples})
+    if use not in ("zero-shot", "both") or len(contexts) < 3:
+        return examples[:count], examples[count:]
+    chosen = set(contexts[::4])
+    judges = [example for example in examples if example.context in chosen]
+    return judges, [example for example in examples if example.context not in chosen]
 
 
 def _choose(weights: KernelWeights, fusion: Fusion, judges: list[Example]) -> Trained:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.kriging import KernelWeights, Scene, apply, context_means, factorise, krige, solve
+from state_rag.evidence.kriging import KernelWeights, Scene, apply, context_means, factorise, krige, nearest, solve
 from state_rag.evidence.similarity import Similarity, Source
 from tests.evidence.pretend_screen import screen
 
@@ -139,3 +139,12 @@ def test_a_condition_of_few_cells_weighs_less():
         answer = krige(bank, Scene(0, torch.tensor([6]), supports), weights, similarity)
         weighed.append(float(answer.weight[supports == bank.row[0, 3]].abs()))
     assert weighed[1] < weighed[0]
+
+
+def test_the_nearest_supports_are_those_of_highest_covariance_with_any_query():
+    bank, similarity, weights = problem(screen(perturbations=20))
+    scene = Scene(0, torch.tensor([3, 7]), torch.nonzero(bank.context != 0).flatten())
+    covariance = krige(bank, scene, weights, similarity).covariance.amax(1)
+    kept = nearest(bank, scene, weights, similarity, 9).supports
+    assert torch.equal(kept, scene.supports[covariance.argsort(descending=True)[:9]].sort().values)
+    assert nearest(bank, scene, weights, similarity, 40) is scene

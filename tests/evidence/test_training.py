@@ -5,9 +5,10 @@ import torch
 
 from state_rag.evidence import training
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.gene_features import ESTIMATES
+from state_rag.evidence.fusion import Example
+from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures
 from state_rag.evidence.similarity import Similarity, Source
-from state_rag.evidence.training import KRIGING, train
+from state_rag.evidence.training import KRIGING, _judges, train
 from tests.evidence.pretend_screen import QUICK, screen
 
 
@@ -57,3 +58,12 @@ def test_variance_is_calibrated_to_errors():
     found = train(bank, similarity, "few-shot", replace(QUICK, steps=30, episodes=20, judging=10))
     assert np.isfinite(found.calibration)
     assert found.calibration > 0
+
+
+def test_fusion_for_new_contexts_is_judged_by_contexts_that_it_never_saw():
+    empty = GeneFeatures(torch.zeros(0), torch.zeros(0))
+    examples = [Example(empty, torch.zeros(0), context) for context in (0, 1, 2, 3, 4, 0, 1, 2, 3, 4)]
+    judges, others = _judges(examples, "zero-shot", 4)
+    assert {example.context for example in judges} == {0, 4}
+    assert {example.context for example in others} == {1, 2, 3}
+    assert len(_judges(examples, "few-shot", 4)[0]) == 4
