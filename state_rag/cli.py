@@ -20,6 +20,7 @@ ROOMS = (
     "state_rag.embeddings.commands",
     "state_rag.datasets.commands",
     "state_rag.engine.commands",
+    "state_rag.engine.explain_command",
     "state_rag.upstream.commands",
     "state_rag.report.commands",
     "state_rag.tracking.commands",

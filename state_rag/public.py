@@ -54,6 +54,7 @@ NAMES: dict[str, dict[str, str]] = {
         "ablated_neighbours": "state_rag.plot.retrieval:ablated_neighbours",
         "ablated_conditions": "state_rag.plot.retrieval:ablated_conditions",
         "learning_curves": "state_rag.plot.training:learning_curves",
+        "evidence": "state_rag.plot.evidence_map:evidence",
     },
 }
 """Module to public name to `module` or `module:attribute`."""

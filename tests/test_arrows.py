@@ -55,7 +55,7 @@ MAY_USE = {
         "retrieval",
         "tracking",
     },
-    "inference": {"analysis", "cells", "engine", "upstream"},
+    "inference": {"analysis", "cells", "engine", "evidence", "upstream"},
     "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},

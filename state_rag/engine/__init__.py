@@ -2,5 +2,6 @@
 
 `bank` turns mean effects into measured responses, `fitting` makes the run folder, `folder` reads and writes it,
 `held_out` finds the cells that a split tests and controls for them, `predict` writes predicted and real cells, `ask`
-predicts for cells in memory.
+predicts for cells in memory. `explain` asks where a prediction comes from; `explained_parts` makes tables of the
+answer, `explained_words` lines for readers, `explained_files` files.
 """

@@ -10,6 +10,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import pandas as pd
 
 from state_rag.cells.question import Names, Wanted
 from state_rag.engine.ask import ask
-from state_rag.engine.folder import is_evidence_run, read_run
+from state_rag.engine.folder import EvidenceRun, is_evidence_run, read_run
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
 from state_rag.upstream import infer
@@ -28,6 +29,8 @@ from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 
 if TYPE_CHECKING:
     import anndata
+
+    from state_rag.evidence.explanation import Explanation
 
 
 def load(
@@ -47,7 +50,7 @@ def load(
     Returns
     -------
     Predictor
-        With `predict` and `retrieved`.
+        With `predict`, `retrieved` and, for evidence runs, `explain`.
 
     Raises
     ------
@@ -90,6 +93,10 @@ class Predictor:
     checkpoint: Path
     genept_path: str | None = None
     _retrieved: dict[tuple[str, str], "MeanRetrieval"] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _evidence(self) -> EvidenceRun:
+        return read_run(self.run.folder)
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -159,7 +166,7 @@ class Predictor:
         names = Names(**{**self.columns, **{key: value for key, value in given.items() if value is not None}})  # type: ignore[arg-type]
         if is_evidence_run(self.run.config):
             cells = ask(
-                read_run(self.run.folder),
+                self._evidence,
                 adata,
                 names,
                 Wanted(perturbations, contexts, n_cells),
@@ -198,7 +205,7 @@ class Predictor:
         StateRagError
             If the run does not retrieve, or the condition was not predicted.
         """
-        if not self.run.settings.retrieves:
+        if not (self.run.settings.retrieves or is_evidence_run(self.run.config)):
             raise StateRagError(f"{self.run.folder}: this run does not retrieve (mode {self.run.settings.mode})")
         if (mean := self._retrieved.get((context, perturbation))) is not None:
             return candidates_table(mean.neighbours, mean.similarity, mean.weights / mean.cells, mean.cells)
@@ -217,6 +224,68 @@ class Predictor:
             f"nothing is known of what was retrieved for {perturbation!r} in {context!r}; call `predict` for it "
             f"first.{hint}{suggest([perturbation], here)}"
         )
+
+    def explain(
+        self, perturbation: str, context: str, *, genes: Sequence[str] | str | None = None, new_context: bool = False
+    ) -> pd.DataFrame:
+        """Return what a predicted effect is made of.
+
+        Only for runs of `state-rag evidence fit`. What is asked is the effect itself: the mean that predicted cells are
+        brought to, minus that of the context's controls.
+
+        Parameters
+        ----------
+        perturbation, context
+            What was predicted; a condition that was measured is explained without its own response.
+        genes
+            Genes to add a column for, with what each part adds to them; `all` for all of them. Such a column adds up to
+            the predicted effect on the gene.
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a part: the mean effect of the context, each contributing condition (heaviest first), the correction.
+
+            - `part`: `context mean`, `condition` or `correction`;
+            - `context`, `perturbation`: of a condition;
+            - `weight`: what its effect, minus the mean effect of its context, is multiplied by;
+            - `why`: what makes it like the query most: `text`, `response similarity`, `same perturbation elsewhere`, or
+              `offsets others` for one that is like it by nothing;
+            - `cells`: behind it, NaN where unknown;
+            - `share`: of the predicted effect, by projection; shares add up to 1;
+            - `genes`: those that the part moves most, with how far;
+            - `by_text`, `by_responses`, `by_same`: shares of the likeness;
+            - a column for each of `genes`.
+
+        Raises
+        ------
+        StateRagError
+            If the run is no evidence run, it does not know the context or a gene, or nothing is known of the
+            perturbation.
+        """
+        from state_rag.engine.explained_parts import parts_table
+
+        found = self.explanation(perturbation, context, new_context=new_context)
+        return parts_table(found, found.genes if isinstance(genes, str) and genes == "all" else _listed(genes))
+
+    def explanation(self, perturbation: str, context: str, *, new_context: bool = False) -> "Explanation":
+        """Return the same as `explain` as an object, with arrays over genes: what `sr.plot.evidence` draws.
+
+        Parameters
+        ----------
+        perturbation, context, new_context
+            As for `explain`.
+
+        Raises
+        ------
+        StateRagError
+            As `explain` does.
+        """
+        from state_rag.engine.explain import explain
+
+        return explain(self._evidence, perturbation, context, new_context=new_context)
 
     def _arguments(self, names: Names, seed: int, quiet: bool) -> Namespace:
         """Return the arguments of `state tx infer`, with its own defaults where nothing was asked."""
@@ -248,6 +317,10 @@ class Predictor:
                 obs[own] = obs[kind]
         cells.obs = obs
         return cells
+
+
+def _listed(names: Sequence[str] | str | None) -> Sequence[str] | None:
+    return [names] if isinstance(names, str) else names
 
 
 @contextlib.contextmanager

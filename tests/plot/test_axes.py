@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import state_rag as sr
 from state_rag.public import NAMES
+from tests.plot.explained import explanation
 
 matplotlib.use("Agg")
 RNG = np.random.default_rng(0)
@@ -45,6 +46,7 @@ ARGUMENTS = {
     "inclusion_against": (NEIGHBOURS, "similarity"),
     "ablated_neighbours": (ABLATED,),
     "ablated_conditions": (ABLATED,),
+    "evidence": (explanation(), RNG.normal(size=30)),
     "learning_curves": ({"run": pd.DataFrame({"step": [1, 2], "val_loss": [2.0, 1.0]})}, "val_loss"),
 }
 

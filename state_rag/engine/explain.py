@@ -1,0 +1,104 @@
+"""Ask an evidence run where a prediction comes from; what it does not know is said with close spellings."""
+
+from pathlib import Path
+
+import numpy as np
+
+from state_rag.contract.identity import spaces_used
+from state_rag.effects.aligned_rows import AlignedRows
+from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.predict import REAL
+from state_rag.errors import StateRagError
+from state_rag.evidence.explanation import Explanation
+from state_rag.h5ad import open_h5ad, read_column
+from state_rag.names import listing, suggest
+
+
+def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: bool = False) -> Explanation:
+    """Return where a predicted effect comes from.
+
+    Parameters
+    ----------
+    run
+        An evidence run, fitted on cells or on a table of effects.
+    perturbation, context
+        What was predicted; a condition that was measured is explained without its own response.
+    new_context
+        Take a context that the run does not know for a new one, of which nothing was measured.
+
+    Raises
+    ------
+    StateRagError
+        If the run does not know the context, or knows nothing of the perturbation, so that its prediction is the
+        context's mean effect.
+    """
+    known = contexts_of(run)
+    if context not in known and not new_context:
+        raise StateRagError(
+            f"context {context!r} is neither among those that the run was fitted on nor among those that it tests "
+            f"({listing(known)}){suggest([context], known)}. If nothing was measured in it, say so with --new-context "
+            "(new_context=True)."
+        )
+    control = run.data.get("control_pert")
+    if control is not None and perturbation == control:
+        raise StateRagError(f"{perturbation} is the control: it is predicted to have no effect.")
+    bank = run.engine.bank
+    if bank.number_of(perturbation) < 0:
+        raise StateRagError(
+            f"nothing is known of {perturbation}: it was measured in no context that the run was fitted on, and the "
+            f"run's embeddings do not know it. Its prediction is the mean effect of {context}, with no evidence to "
+            f"show{suggest([perturbation], bank.perturbations)}"
+        )
+    return run.engine.explain(context, perturbation)
+
+
+def contexts_of(run: EvidenceRun) -> list[str]:
+    """Return the contexts that a run was fitted on and, after them, others that its split names."""
+    found = list(run.engine.responses.context_names)
+    if run.identity is not None and run.identity.split is not None:
+        named = [key for part in ("zeroshot", "fewshot") for key in run.identity.split.get(part, {})]
+        found += [line for line in (key.partition(".")[2] for key in named) if line]
+    return list(dict.fromkeys(found))
+
+
+def measured_effect(run: EvidenceRun, folder: Path, perturbation: str, context: str) -> np.ndarray | None:
+    """Return the measured effect [G] of a condition, where it is known; nothing is predicted from it.
+
+    It is the mean of its cells minus that of the context's controls: from the responses that the run was fitted on,
+    else from the real cells beside its predictions.
+
+    Parameters
+    ----------
+    run, folder
+        The run and its folder, which may hold predictions.
+    perturbation, context
+        The condition.
+    """
+    responses = run.engine.responses
+    for row, condition in enumerate(responses.conditions):
+        if condition == (context, perturbation):
+            return responses.effects[row].astype(np.float64)
+    if run.identity is None:
+        return None
+    names = run.identity.spaces[spaces_used(run.data["embed_key"], run.data["output_space"])[-1]].names
+    for path in sorted(folder.glob(f"eval_*/{REAL}")):
+        with open_h5ad(path) as file:
+            labels = [_labels(file, run.data[key]) for key in ("pert_col", "cell_type_key")]
+            here = labels[1] == context
+            tested, controls = (np.flatnonzero(here & (labels[0] == name)) for name in _both(run, perturbation))
+            rows = AlignedRows(names).open(file, "X")
+            if len(tested) and len(controls):
+                means = [rows.read(some).mean(axis=0, dtype=np.float64) for some in (tested, controls)]
+                effect: np.ndarray = means[0] - means[1]
+                return effect if np.isfinite(effect).all() else None
+    return None
+
+
+def _both(run: EvidenceRun, perturbation: str) -> tuple[str, str]:
+    return perturbation, str(run.data["control_pert"])
+
+
+def _labels(file: object, column: str) -> np.ndarray:
+    names, number = read_column(file, column, "data.kwargs")  # type: ignore[arg-type]
+    labels: np.ndarray = names[number]
+    return labels

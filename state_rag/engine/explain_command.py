@@ -1,0 +1,64 @@
+"""`state-rag explain`."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from state_rag.evidence.explanation import Explanation
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add `explain`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "explain",
+        help="where a prediction of an evidence run comes from: the measured conditions behind it",
+        description="Takes one predicted effect of an evidence run apart: the mean effect of the context, measured "
+        "conditions times their weights, and the correction gene by gene add up to it. Prints the parts, and writes "
+        "all of them, the genes and a picture.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`")
+    parser.add_argument("--perturbation", required=True, metavar="NAME", help="what was predicted")
+    parser.add_argument("--context", required=True, metavar="NAME", help="cell line (or donor, tissue) it is for")
+    parser.add_argument("--top", type=_count, default=15, metavar="N", help="conditions shown (%(default)s)")
+    parser.add_argument(
+        "--genes", nargs="+", metavar="GENE", help="genes to write and draw (default: the largest effects)"
+    )
+    parser.add_argument("--new-context", action="store_true", help="the context is new: nothing was measured in it")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/explain)")
+    parser.set_defaults(run=run_explain)
+
+
+def run_explain(args: Namespace) -> None:
+    """Print the parts of a prediction, and write them."""
+    from state_rag.console import make_console
+    from state_rag.engine.explain import explain, measured_effect
+    from state_rag.engine.explained_files import write_explanation
+    from state_rag.engine.explained_parts import gene_places
+    from state_rag.engine.explained_words import LEGEND, facts, terminal_table
+    from state_rag.engine.folder import read_run
+    from state_rag.files import writable_folder
+    from state_rag.run_folders import find_run_folder
+
+    folder = find_run_folder(args.run_folder)
+    run = read_run(folder)
+    if args.genes:
+        gene_places(run.engine.responses.genes, args.genes)
+    found: Explanation = explain(run, args.perturbation, args.context, new_context=args.new_context)
+    output = writable_folder(args.output or folder / "explain", "-o")
+    measured: np.ndarray | None = measured_effect(run, folder, args.perturbation, args.context)
+    console = make_console()
+    for line in facts(found, measured):
+        console.print(line, markup=False)
+    console.print(terminal_table(found, args.top))
+    console.print(LEGEND, style="dim", markup=False)
+    for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):
+        console.print(f"Written: {path}", markup=False, soft_wrap=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a number of conditions; give 1 or more")
+    return int(text)
