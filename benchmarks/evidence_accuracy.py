@@ -190,12 +190,12 @@ def naive(case: Case) -> dict[str, np.ndarray]:
     found = {}
     if (asked >= 0).all() and torch.isin(asked, bank.perturbation[elsewhere]).all():
         same = [elsewhere[bank.perturbation[elsewhere] == number] for number in asked]
-        found["same perturbation elsewhere"] = np.stack([values[rows].mean(0) for rows in same])
-    others = [values[bank.rows_of(c)].mean(0) for c in range(len(bank.contexts)) if c != context]
+        found["same perturbation elsewhere"] = np.stack([values[rows.numpy()].mean(0) for rows in same])
+    others = [values[bank.rows_of(c).numpy()].mean(0) for c in range(len(bank.contexts)) if c != context]
     found["mean effect elsewhere"] = np.tile(np.mean(others, axis=0), (len(asked), 1))
     if not len(here):
         return found
-    found["mean effect of the context"] = np.tile(values[here].mean(0), (len(asked), 1))
+    found["mean effect of the context"] = np.tile(values[here.numpy()].mean(0), (len(asked), 1))
     sources = [Source.of(name, *told, bank.perturbations) for name, told in case.embeddings.items()]
     similarity = Similarity(bank, sources)
     known = bank.perturbation[here]
@@ -209,8 +209,8 @@ def naive(case: Case) -> dict[str, np.ndarray]:
             for strength in RIDGES:
                 kernel = sum(among[name].double().numpy() for name in names) + strength * np.eye(len(here))
                 weight = np.linalg.solve(kernel, sum(cross[name].double().numpy() for name in names))
-                mean = values[here].mean(0)
-                found[f"ridge, {label}, lambda {strength:g}"] = mean + weight.T @ (values[here] - mean)
+                mean = values[here.numpy()].mean(0)
+                found[f"ridge, {label}, lambda {strength:g}"] = mean + weight.T @ (values[here.numpy()] - mean)
     return found
 
 

@@ -18,6 +18,12 @@ from state_rag.evidence.similarity import Similarity
 KRIGING = ESTIMATES[0]
 """The estimate that is used where nothing beats it."""
 
+NEW_CONTEXT = ("zero-shot", "both")
+"""Uses in which a whole context is hidden."""
+
+MARGIN = 0.002
+"""Correlation by which fusion must win in a hidden context: few contexts judge, and the next one is another."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
@@ -113,7 +119,7 @@ def train(
     examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
     judges, others = _judges(examples, use, settings.judging)
     fusion = train_fusion(others or judges, settings.seed, settings.fusion_steps)
-    return _choose(weights, fusion, judges)
+    return _choose(weights, fusion, judges, MARGIN if use in NEW_CONTEXT else 0.0)
 
 
 def _train_weights(
@@ -171,17 +177,17 @@ def _judges(examples: list[Example], use: str, count: int) -> tuple[list[Example
     learns of a context's genes would help it with other episodes of that context, and with no new one.
     """
     contexts = sorted({example.context for example in examples})
-    if use not in ("zero-shot", "both") or len(contexts) < 3:
+    if use not in NEW_CONTEXT or len(contexts) < 3:
         return examples[:count], examples[count:]
     chosen = set(contexts[::4])
     judges = [example for example in examples if example.context in chosen]
     return judges, [example for example in examples if example.context not in chosen]
 
 
-def _choose(weights: KernelWeights, fusion: Fusion, judges: list[Example]) -> Trained:
+def _choose(weights: KernelWeights, fusion: Fusion, judges: list[Example], margin: float) -> Trained:
     scores = judge(fusion, judges)
-    best = max(ESTIMATES, key=lambda name: (scores[name], name == KRIGING))
-    wins = scores["fusion"] > scores[best]
+    best = max(ESTIMATES, key=lambda name: scores[name] + (margin if name == KRIGING else 0.0))
+    wins = scores["fusion"] > scores[best] + margin
     chosen = fusion if wins else None
     return Trained(weights, chosen, best, _calibration(judges, chosen, ESTIMATES.index(best)), scores)
 
