@@ -56,7 +56,7 @@ MAY_USE = {
         "tracking",
     },
     "inference": {"analysis", "cells", "engine", "evidence", "upstream"},
-    "report": {"analysis", "datasets", "effects", "evaluation", "metrics", "plot"},
+    "report": {"analysis", "datasets", "effects", "engine", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},
     "__main__": {"startup"},

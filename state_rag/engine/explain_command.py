@@ -19,7 +19,9 @@ def add_commands(subparsers: Any) -> None:
         "conditions times their weights, and the correction gene by gene add up to it. Prints the parts, and writes "
         "all of them, the genes and a picture.",
     )
-    parser.add_argument("run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`")
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`, or of `state tx train rag=evidence`"
+    )
     parser.add_argument("--perturbation", required=True, metavar="NAME", help="what was predicted")
     parser.add_argument("--context", required=True, metavar="NAME", help="cell line (or donor, tissue) it is for")
     parser.add_argument("--top", type=_count, default=15, metavar="N", help="conditions shown (%(default)s)")
@@ -34,16 +36,16 @@ def add_commands(subparsers: Any) -> None:
 def run_explain(args: Namespace) -> None:
     """Print the parts of a prediction, and write them."""
     from state_rag.console import make_console
+    from state_rag.engine.evidence_of import evidence_of
     from state_rag.engine.explain import explain, measured_effect
     from state_rag.engine.explained_files import write_explanation
     from state_rag.engine.explained_parts import gene_places
     from state_rag.engine.explained_words import LEGEND, facts, terminal_table
-    from state_rag.engine.folder import read_run
     from state_rag.files import writable_folder
     from state_rag.run_folders import find_run_folder
 
     folder = find_run_folder(args.run_folder)
-    run = read_run(folder)
+    run = evidence_of(folder)
     if args.genes:
         gene_places(run.engine.responses.genes, args.genes)
     found: Explanation = explain(run, args.perturbation, args.context, new_context=args.new_context)

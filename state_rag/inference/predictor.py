@@ -19,7 +19,8 @@ import pandas as pd
 
 from state_rag.cells.question import Names, Wanted
 from state_rag.engine.ask import ask
-from state_rag.engine.folder import EvidenceRun, is_evidence_run, read_run
+from state_rag.engine.evidence_of import evidence_of
+from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
 from state_rag.upstream import infer
@@ -96,7 +97,7 @@ class Predictor:
 
     @cached_property
     def _evidence(self) -> EvidenceRun:
-        return read_run(self.run.folder)
+        return evidence_of(self.run.folder, self.run.config)
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -230,8 +231,8 @@ class Predictor:
     ) -> pd.DataFrame:
         """Return what a predicted effect is made of.
 
-        Only for runs of `state-rag evidence fit`. What is asked is the effect itself: the mean that predicted cells are
-        brought to, minus that of the context's controls.
+        Only for runs of `state-rag evidence fit` and of `state tx train rag=evidence`. What is explained is the effect
+        itself: the mean that predicted cells are brought to, minus that of the context's controls.
 
         Parameters
         ----------
@@ -262,7 +263,7 @@ class Predictor:
         Raises
         ------
         StateRagError
-            If the run is no evidence run, it does not know the context or a gene, or nothing is known of the
+            If the run predicts without evidence, it does not know the context or a gene, or nothing is known of the
             perturbation.
         """
         from state_rag.engine.explained_parts import parts_table

@@ -162,7 +162,7 @@ def evidence_figure(
 
 def _write_values(ax: Axes, values: np.ndarray, centres: Sequence[float], limit: float) -> None:
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if abs(value) > 0.65 * limit else "#333333"
+        colour = "white" if abs(value) > 0.55 * limit else "#333333"
         ax.text(centres[column], row, _short(value, "+"), ha="center", va="center", fontsize=6.5, color=colour)
 
 

@@ -16,6 +16,7 @@ from state_rag.metrics import glossary
 from state_rag.metrics.registry import BY_NAME, Metric
 from state_rag.plot import figures
 from state_rag.report.conditions import choose_conditions, draw_conditions, why_none
+from state_rag.report.evidence import show_evidence
 from state_rag.report.page import Report
 from state_rag.report.retrieval import Analysed, show_retrieval, show_switched_off
 from state_rag.report.tables import head, legend, marks, number
@@ -90,6 +91,7 @@ def build_report(
     if not chosen:
         report.heading("Chosen conditions")
         report.note(why_none(comparison.values[comparison.reference]))
+    show_evidence(report, runs, comparison.values, perturbations)
     _curves(report, {name: run for name, (run, _) in runs.items()})
     show_retrieval(report, retrieval)
     show_switched_off(report, switched_off)

@@ -1,0 +1,55 @@
+"""The engine that stands behind a run: of an evidence run, or in the checkpoint of a network that is anchored on it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from state_rag.contract.identity import Identity
+from state_rag.engine.folder import KEY, EvidenceRun, is_evidence_run, read_config, read_run
+from state_rag.errors import StateRagError
+from state_rag.evidence.estimator import Evidence
+from state_rag.files import damage_told
+from state_rag.torch_files import read_torch
+
+CHECKPOINTS = ("final.ckpt", "last.ckpt")
+NONE = ("false", "off", "none", "")
+
+
+def has_evidence(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Tell whether the mean of what a run predicts comes from measured responses, by its configuration."""
+    training = config.get("training") or {}
+    return is_evidence_run(config) or str(training.get("rag_evidence") or "").lower() not in NONE
+
+
+def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> EvidenceRun:
+    """Return the engine of a run, with what it was fitted on.
+
+    Parameters
+    ----------
+    folder
+        A run of `state-rag evidence fit`, or of `state tx train rag=evidence`.
+    config
+        Its configuration, where it was read already.
+
+    Raises
+    ------
+    StateRagError
+        If there is no engine in the run, or it is damaged.
+    """
+    config = read_config(folder) if config is None else config
+    if is_evidence_run(config):
+        return read_run(folder)
+    if not has_evidence(folder, config):
+        raise StateRagError(
+            f"{folder} predicts without evidence, so there is nothing to explain: that takes a run of `state-rag "
+            "evidence fit`, or of `state tx train rag=evidence`. What a network retrieved: `state-rag retrieval`."
+        )
+    places = [folder / "checkpoints" / name for name in CHECKPOINTS]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise StateRagError(f"{places[-1]} is missing. Copy the whole run folder, or train again.")
+    saved = read_torch(path, "Train again.")
+    with damage_told(path, "Train again."):
+        state = saved[KEY]
+        identity = Identity.from_dict(state["data"]) if state.get("data") else None
+        return EvidenceRun(Evidence.from_state(state["evidence"]["engine"]), dict(config), identity)
