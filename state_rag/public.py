@@ -16,6 +16,7 @@ NAMES: dict[str, dict[str, str]] = {
         "datasets": "state_rag.datasets",
         "effects": "state_rag.effects",
         "embeddings": "state_rag.embeddings",
+        "evidence": "state_rag.evidence",
         "metrics": "state_rag.metrics",
         "plot": "state_rag.plot",
     },
@@ -36,6 +37,13 @@ NAMES: dict[str, dict[str, str]] = {
         "read": "state_rag.embeddings.readers:read_embeddings",
         "write": "state_rag.embeddings.writers:write_embeddings",
         "Embeddings": "state_rag.embeddings.table:Embeddings",
+    },
+    "state_rag.evidence": {
+        "Evidence": "state_rag.evidence.estimator:Evidence",
+        "Responses": "state_rag.evidence.responses:Responses",
+        "Settings": "state_rag.evidence.training:Settings",
+        "Prediction": "state_rag.evidence.estimator:Prediction",
+        "Explanation": "state_rag.evidence.explanation:Explanation",
     },
     "state_rag.metrics": {
         "evaluate": "state_rag.evaluation.api:evaluate",

@@ -5,3 +5,7 @@ measured), `bank` (the same by number), `similarity` (kernels of perturbations),
 `episodes` (questions with known answers), `gene_features` and `fusion` (a correction gene by gene), `training`,
 `questions` (from names to scenes), `estimator` (`Evidence`: fit, predict, explain) and `explanation`.
 """
+
+from state_rag.public import lazily
+
+__getattr__, __dir__, __all__ = lazily(__name__)

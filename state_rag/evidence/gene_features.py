@@ -130,9 +130,13 @@ def _same_elsewhere(bank: Bank, scene: Scene, values: Tensor, fallback: Tensor) 
     """Return mean, spread, least size (0 where signs differ) [Q, G] and count [Q] over the same perturbation's rows."""
     same = bank.perturbation[scene.supports][None] == scene.queries[:, None]
     count = same.sum(1)
-    share = same.to(values.dtype) / count.clamp_min(1)[:, None]
-    mean = share @ values
-    spread = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
+    query_of, support_of = same.nonzero(as_tuple=True)
+    own_values = values[support_of]
+    nothing = values.new_zeros(len(scene.queries), values.shape[1])
+    share = 1 / count.clamp_min(1)[:, None]
+    mean = nothing.index_add(0, query_of, own_values) * share
+    square = nothing.index_add(0, query_of, own_values.square()) * share
+    spread = (square - mean.square()).clamp_min(0).sqrt()
     least = torch.zeros_like(mean)
     for query in torch.nonzero(count > 0).flatten().tolist():
         own = values[same[query]]

@@ -23,4 +23,7 @@ def test_the_room_loads_no_files_no_state_and_no_other_room():
     assert "state_rag.evidence.estimator" in loaded
     assert not FOREIGN & {name.partition(".")[0] for name in loaded}
     ours = {name for name in loaded if name.startswith("state_rag.")}
-    assert {name for name in ours if not name.startswith("state_rag.evidence")} <= {"state_rag.errors"}
+    assert {name for name in ours if not name.startswith("state_rag.evidence")} <= {
+        "state_rag.errors",
+        "state_rag.public",
+    }
