@@ -17,6 +17,7 @@ of the split (of the simulation too); 7 is the protocol's own. Choose nothing by
 
 import argparse
 import csv
+import gzip
 import importlib.util
 import logging
 import sys
@@ -92,6 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 7; for simulate 0 1 2")
     parser.add_argument("--training-seed", type=int, default=0, help="of the engine")
     parser.add_argument("--protocol", type=Path, default=Path("../shared/evidence_protocol.py"))
+    parser.add_argument("--gene-sets", nargs="+", type=Path, default=[], help="GMT files, each a source for replogle")
     parser.add_argument("-o", "--output", type=Path, help="CSV file for the table")
     return parser.parse_args()
 
@@ -105,9 +107,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
                     if data == "simulate":
                         yield simulated(context, mode, seed)
                     else:
-                        yield real(
-                            protocol(options.protocol), options.protocol.parent / "data", data, context, mode, seed
-                        )
+                        yield real(protocol(options.protocol), options, data, context, mode, seed)
 
 
 def protocol(path: Path) -> ModuleType:
@@ -123,15 +123,37 @@ def protocol(path: Path) -> ModuleType:
     return module
 
 
-def real(rules: ModuleType, folder: Path, data: str, context: str, mode: str, seed: int) -> Case:
+def real(rules: ModuleType, options: argparse.Namespace, data: str, context: str, mode: str, seed: int) -> Case:
     """Return a case of real effects; genes' summaries are the text of a CRISPR screen."""
+    folder = options.protocol.parent / "data"
     split = rules.Case.read(folder / FILES[data], context, mode, seed=seed)
     embeddings = {}
     if data == "replogle":
         embeddings["text"] = split.perturbations, rules.texts(folder / "gene_summaries.json", split.perturbations)
+        for path in options.gene_sets:
+            embeddings[path.name.partition(".")[0]] = split.perturbations, memberships(path, split.perturbations)
     responses = Responses.from_grid(split.effects, split.contexts, split.perturbations)
     test = [split.perturbations[number] for number in split.test]
     return Case(data, context, mode, seed, responses, embeddings, test, split._truth.astype(float))
+
+
+def memberships(path: Path, genes: Sequence[str]) -> np.ndarray:
+    """Return which sets of a GMT file each gene is in, weighted by 1 / sqrt(genes of the set): [genes, sets].
+
+    Sets of 2 to 300 genes; larger ones say little, and a gene that is in none has a row of zeros, which is no source.
+    """
+    row = {gene: number for number, gene in enumerate(genes)}
+    opened = gzip.open if path.suffix == ".gz" else open
+    columns = []
+    with opened(path, "rt") as lines:
+        for line in lines:
+            members = set(filter(None, line.rstrip("\n").split("\t")[2:]))
+            known = [row[gene] for gene in members if gene in row]
+            if 2 <= len(members) <= 300 and known:
+                column = np.zeros(len(genes), dtype=np.float32)
+                column[known] = len(members) ** -0.5
+                columns.append(column)
+    return np.stack(columns, axis=1)
 
 
 def simulated(context: str, mode: str, seed: int) -> Case:
