@@ -12,8 +12,6 @@ use            what is hidden
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -59,15 +57,13 @@ class Episodes:
         self.max_supports, self.max_queries = max_supports, max_queries
         self.contexts = [c for c in range(len(bank.contexts)) if self._possible(c)]
 
-    def draw(self, rng: np.random.Generator, avoid: Sequence[Tensor] = ()) -> tuple[Scene, Tensor]:
+    def draw(self, rng: np.random.Generator) -> tuple[Scene, Tensor]:
         """Return a question and the rows of its answers, long [Q].
 
         Parameters
         ----------
         rng
             Source of all choices.
-        avoid
-            Unused rows; kept for callers that split rows.
         """
         bank = self.bank
         context = self.contexts[int(rng.integers(len(self.contexts)))]
