@@ -35,7 +35,7 @@ MAY_USE = {
     "checkpoint": {"retrieval"},
     "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
     "evaluation": {"contract", "datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
-    "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "plot"},
+    "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot"},
     "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
     "upstream": {
         "analysis",

@@ -1,10 +1,9 @@
 """Predict what a split tests: cells like those of `state tx predict`, predicted and real, from an evidence run."""
 
-import csv
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -19,6 +18,7 @@ from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.held_out import HeldOutCells, held_out_cells
+from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.h5ad import open_h5ad
@@ -30,26 +30,15 @@ LARGEST = 14.0
 """STATE clips what it predicts of genes, and what it compares with, to [0, 14]."""
 PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_info.csv"
 
-_SHOWN = 32
-_COLUMNS = (
-    "cell_type",
-    "pert_name",
-    "retrieved_perturbations",
-    "selected_perturbations",
-    "n_selected",
-    "n_retrieved",
-    "degs",
-    "n_degs",
-)
-
 
 @dataclass
 class _Written:
-    """Labels of the rows that were written so far."""
+    """Labels of the rows that were written so far, and moments of the real cells."""
 
-    perturbations: list[str]
-    lines: list[str]
-    batches: list[str]
+    perturbations: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    batches: list[str] = field(default_factory=list)
+    moments: Moments = field(default_factory=dict)
 
 
 def predict(
@@ -106,11 +95,12 @@ def predict(
         raise StateRagError(f"{split}: no cells to predict. Check what it tests with `state-rag data check`.")
     folder.mkdir(parents=True, exist_ok=True)
     names = run.identity.spaces[key].names
-    written = _Written([], [], [])
+    width = len(run.engine.responses.genes)
+    labels = [str(number) for number in range(width)] if names is None else list(names)
+    written = _Written()
     with ExitStack() as stack:
         places = [stack.enter_context(atomic_path(folder / name)) for name in (PREDICTED, REAL)]
         with h5py.File(places[0], "w") as predicted, h5py.File(places[1], "w") as real:
-            width = len(run.engine.responses.genes)
             matrices = [file.create_dataset("X", (total, width), np.float32) for file in (predicted, real)]
             place = 0
             for group in groups:
@@ -127,8 +117,8 @@ def predict(
                 index=[str(number) for number in range(total)],
             )
             for file in (predicted, real):
-                _finish(file, obs, width if names is None else names)
-    _write_retrieved(run, groups, folder / RETRIEVED)
+                _finish(file, obs, labels)
+    write_retrieved(run, groups, folder / RETRIEVED, written.moments, labels)
     return folder
 
 
@@ -154,13 +144,15 @@ def _predicted(
             controls = rows.read(group.control_rows(name, seed))
             mean = base + found.mean[number]
             cells = scaled_to_mean(controls, mean) if expression else shifted_to_mean(controls, mean)
-            yield _both(cells, rows.read(group.conditions[name]), expression)
-            _note(written, group, name, group.conditions[name])
+            both = _both(cells, rows.read(group.conditions[name]), expression)
+            yield both
+            _note(written, group, name, group.conditions[name], both[1])
         for start in range(0, len(group.controls), 1000):
             part = group.controls[start : start + 1000]
             cells = rows.read(part)
-            yield _both(cells, cells, expression)
-            _note(written, group, run.data["control_pert"], part)
+            both = _both(cells, cells, expression)
+            yield both
+            _note(written, group, run.data["control_pert"], part, both[1])
 
 
 def _both(cells: np.ndarray, truth: np.ndarray, expression: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -169,45 +161,18 @@ def _both(cells: np.ndarray, truth: np.ndarray, expression: bool) -> tuple[np.nd
     return np.clip(cells, 0, LARGEST), np.clip(truth, 0, LARGEST)
 
 
-def _note(written: _Written, group: HeldOutCells, name: str, rows: np.ndarray) -> None:
+def _note(written: _Written, group: HeldOutCells, name: str, rows: np.ndarray, real: np.ndarray) -> None:
+    note_moments(written.moments, group.line, name, real)
     written.perturbations += [name] * len(rows)
     written.lines += [group.line] * len(rows)
     written.batches += group.batch_names[group.batches[rows]].tolist()
 
 
-def _finish(file: h5py.File, obs: pd.DataFrame, genes: int | tuple[str, ...]) -> None:
+def _finish(file: h5py.File, obs: pd.DataFrame, genes: list[str]) -> None:
     """Write everything of an h5ad file but X, which is there."""
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     file["X"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    labels = [str(number) for number in range(genes)] if isinstance(genes, int) else list(genes)
     write_elem(file, "obs", obs)
-    write_elem(file, "var", pd.DataFrame(index=pd.Index(labels, dtype=str)))
+    write_elem(file, "var", pd.DataFrame(index=pd.Index(genes, dtype=str)))
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         write_elem(file, name, {})
-
-
-def _write_retrieved(run: EvidenceRun, groups: list[HeldOutCells], path: Path) -> None:
-    """Write which perturbations each prediction draws on, in the form of a run with retrieval: a row a cell."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(_COLUMNS)
-        for group in groups:
-            for name, rows in group.conditions.items():
-                text, chosen, count = _retrieved(run, group.line, name)
-                row = [group.line, name, text, "|".join(chosen) or "none", len(chosen), count, "", 0]
-                writer.writerows([row] * len(rows))
-
-
-def _retrieved(run: EvidenceRun, line: str, name: str) -> tuple[str, list[str], int]:
-    """Return the perturbations with the largest weights, those with half of the largest or more, and how many."""
-    try:
-        found = run.engine.explain(line, name)
-    except StateRagError:  # nothing is known of it
-        return "", [], 0
-    weights: dict[str, float] = {}
-    for (_, other), weight in zip(found.conditions, np.abs(found.weights).tolist(), strict=True):
-        weights[other] = weights.get(other, 0.0) + weight
-    largest = max(weights.values(), default=0.0) or 1.0
-    ranked = sorted(weights, key=lambda other: -weights[other])[:_SHOWN]
-    text = "|".join(f"{other}(w={weights[other] / largest:.2f})" for other in ranked)
-    return text, [other for other in ranked if weights[other] > largest / 2], len(ranked)

@@ -1,6 +1,6 @@
 """Differentially expressed genes by Welch's t-test, from moments that can be gathered while streaming."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,8 @@ from scipy import stats
 LOG2 = float(np.log(2.0))
 P_BELOW, LOG2FC_FROM = 0.1, 0.05
 """Thresholds of a differential gene unless others are asked for."""
+LISTED = 50
+"""Differential genes that a row of `retrieval_info.csv` names, those with the smallest p-value."""
 
 
 @dataclass
@@ -131,3 +133,20 @@ def differential_genes(
     constant = (mine + theirs) == 0
     p[constant] = np.where(moments.mean[constant] == control.mean[constant], 1.0, 0.0)
     return DifferentialGenes(p, log2fc, (p < p_below) & (np.abs(log2fc) >= log2fc_from))
+
+
+def differential_names(moments: WelchMoments, control: WelchMoments, names: Sequence[str]) -> list[str]:
+    """Return the names of a condition's differential genes, smallest p-value first; none with fewer than two cells.
+
+    Parameters
+    ----------
+    moments, control
+        As for `differential_genes`.
+    names
+        Of the genes; numbers are given where there are more or fewer.
+    """
+    if min(moments.n, control.n) < 2:
+        return []
+    test = differential_genes(moments, control)
+    ranked = np.flatnonzero(test.mask)[np.argsort(test.p[test.mask], kind="stable")]
+    return [str(names[gene]) if len(names) == moments.genes else str(gene) for gene in ranked]

@@ -15,6 +15,7 @@ from torch import Tensor
 from state_rag.analysis.ablation import Ablated
 from state_rag.analysis.ablation_files import CHECKPOINT, SPLIT
 from state_rag.datasets.split_check import SplitSummary
+from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.evaluation.devices import choose_device
 from state_rag.files import sample_digest
@@ -222,6 +223,7 @@ def ablate_run(
 
     contract.check()
     found = find_run(folder)
+    refuse_evidence_run(found.folder, found.config)
     if not found.settings.retrieves:
         raise StateRagError(
             f"--ablate: the run {found.folder} does not retrieve (training.rag=false), so it has no neighbours to "
@@ -293,6 +295,21 @@ class _Gathered:
             without_any=mean("without_any"),
             real=self.real.mean,
             control=control,
+        )
+
+
+def refuse_evidence_run(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a run of the evidence engine, whose sum is taken apart instead.
+
+    Raises
+    ------
+    StateRagError
+        With the command for that.
+    """
+    if is_evidence_run(config):
+        raise StateRagError(
+            f"--ablate: {folder} is an evidence run, whose predictions are sums: what each measured condition adds is "
+            f"shown by `state-rag explain {folder} --perturbation NAME --context LINE`"
         )
 
 

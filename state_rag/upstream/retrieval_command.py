@@ -57,9 +57,11 @@ def _retrieval(args: argparse.Namespace) -> None:
         existing_records(run.predictions / INFO)
     read_truth(args.truth)
     if args.ablate:
-        from state_rag.upstream.ablate import refuse_none
+        from state_rag.upstream.ablate import refuse_evidence_run, refuse_none
 
         refuse_none(args.gene, args.ablate_at_most)
+        for run in runs:
+            refuse_evidence_run(run.folder, run.config)
     records = records_of(runs, not args.quiet)
     refuse_unknown_genes(args.gene, (record.perturbation for record in records))
     output = writable_folder(args.output or runs[0].predictions / "retrieval", "-o")

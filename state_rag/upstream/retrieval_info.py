@@ -8,10 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from state_rag.files import atomic_path
-from state_rag.metrics.degs import WelchMoments, differential_genes
+from state_rag.metrics.degs import LISTED, WelchMoments, differential_names
 from state_rag.retrieval.trace import RetrievalTrace
 
 logger = logging.getLogger(__name__)
@@ -26,9 +24,6 @@ COLUMNS = (
     "degs",
     "n_degs",
 )
-
-LISTED_DEGS = 50
-"""Differential genes named in a row, those with the smallest p-value; `n_degs` counts all."""
 
 
 class RetrievalInfo:
@@ -87,15 +82,11 @@ class RetrievalInfo:
             writer.writerow(COLUMNS)
             for row in csv.reader(self._rows):
                 names = genes.get((row[0], row[1]), [])
-                writer.writerow([*row, "|".join(names[:LISTED_DEGS]), len(names)])
+                writer.writerow([*row, "|".join(names[:LISTED]), len(names)])
 
     def _differential(self, condition: tuple[str, str]) -> list[str]:
         """Return the names of a condition's differential genes, smallest p-value first."""
         control = self._moments.get((condition[0], self._control))
-        own = self._moments[condition]
-        if control is None or condition[1] == self._control or min(own.n, control.n) < 2:
+        if control is None or condition[1] == self._control:
             return []
-        test = differential_genes(own, control)
-        ranked = np.flatnonzero(test.mask)[np.argsort(test.p[test.mask], kind="stable")]
-        named = self._genes if len(self._genes) == own.genes else [str(number) for number in range(own.genes)]
-        return [str(named[gene]) for gene in ranked]
+        return differential_names(self._moments[condition], control, self._genes)
