@@ -32,6 +32,11 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument(
         "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
     )
+    parser.add_argument(
+        "--every-use",
+        action="store_true",
+        help="train for every kind of question, not only for those of the split's test (up to four times as long)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace an evidence run at that place")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -54,6 +59,7 @@ def run_fit(args: Namespace) -> None:
         embed_key=None if args.embed_key == "null" else args.embed_key,
         output_space=args.output_space,
         settings=Settings(seed=args.seed),
+        every_use=args.every_use,
         overwrite=args.overwrite,
         progress=not args.quiet,
     )

@@ -13,6 +13,7 @@ from state_rag.contract.findings import findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
 from state_rag.datasets.split_check import SplitSummary, check_split, find_names
 from state_rag.datasets.split_copy import split_tables
+from state_rag.datasets.split_questions import QUESTIONS, questions
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.sources import read as read_effects
@@ -22,6 +23,7 @@ from state_rag.embeddings.readers import read_embeddings
 from state_rag.engine.bank import responses_in, responses_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
 from state_rag.errors import StateRagError
+from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
@@ -43,6 +45,7 @@ def fit(
     embed_key: str | None = "X_hvg",
     output_space: str = "gene",
     settings: Settings | None = None,
+    every_use: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> EvidenceRun:
@@ -64,6 +67,9 @@ def fit(
         Which matrix is predicted, as for `state tx train`.
     settings
         How long it is trained, and from which seed.
+    every_use
+        Train for every kind of question that the responses allow, as long for each; by default for those that the
+        split's test asks. A table of effects asks none, so all are trained for.
     overwrite
         Replace an evidence run at that place.
     progress
@@ -89,15 +95,15 @@ def fit(
             "output_space": output_space,
         }
         summary, identity, responses = _of_split(source, data, progress)
-        asked = summary.perturbations
+        asked, uses = summary.perturbations, uses_of(summary, str(data["control_pert"]))
     else:
-        data, identity = {}, None
+        data, identity, uses = {}, None, None
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
     tables, found = _embeddings(embeddings, asked)
     engine = Evidence(settings)
     with _Bar(progress) as bar:
-        engine.fit(responses, tables, progress=bar.tell)
+        engine.fit(responses, tables, uses=None if every_use else uses, progress=bar.tell)
     config = {
         "name": output.name,
         "output_dir": str(output.resolve().parent),
@@ -132,7 +138,14 @@ def fit_to_split(
     tables, _ = _embeddings(embeddings, summary.perturbations)
     engine = Evidence(seed=seed)
     with _Bar(progress) as bar:
-        return engine.fit(responses, tables, progress=bar.tell)
+        uses = list(dict.fromkeys([*(uses_of(summary, data["control_pert"]) or ()), "few-shot"]))
+        return engine.fit(responses, tables, uses=uses, progress=bar.tell)
+
+
+def uses_of(summary: SplitSummary, control: str) -> list[str] | None:
+    """Return the uses (`evidence.episodes.USES`) that a split's test asks; None for all, where it asks nothing."""
+    names = dict(zip(QUESTIONS, USES, strict=True))
+    return [names[question.name] for question in questions(summary.conditions, control)] or None
 
 
 def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[SplitSummary, Identity, Responses]:
