@@ -1,9 +1,12 @@
 """Ask an evidence run where a prediction comes from; what it does not know is said with close spellings."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from state_rag.contract.feature_names import names_in_file
 from state_rag.contract.identity import spaces_used
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.engine.folder import EvidenceRun
@@ -12,6 +15,8 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.explanation import Explanation
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
+
+logger = logging.getLogger(__name__)
 
 
 def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: bool = False) -> Explanation:
@@ -82,20 +87,36 @@ def measured_effect(run: EvidenceRun, folder: Path, perturbation: str, context: 
         return None
     names = run.identity.spaces[spaces_used(run.data["embed_key"], run.data["output_space"])[-1]].names
     for path in sorted(folder.glob(f"eval_*/{REAL}")):
-        with open_h5ad(path) as file:
-            labels = [_labels(file, run.data[key]) for key in ("pert_col", "cell_type_key")]
-            here = labels[1] == context
-            tested, controls = (np.flatnonzero(here & (labels[0] == name)) for name in _both(run, perturbation))
-            rows = AlignedRows(names).open(file, "X")
-            if len(tested) and len(controls):
-                means = [rows.read(some).mean(axis=0, dtype=np.float64) for some in (tested, controls)]
-                effect: np.ndarray = means[0] - means[1]
-                return effect if np.isfinite(effect).all() else None
+        try:
+            effect = _effect_in(path, run, names, perturbation, context)
+        except StateRagError as error:  # the explanation is whole without it
+            logger.warning("The measured effect is not shown: %s", error)
+            continue
+        if effect is not None:
+            return effect
     return None
 
 
-def _both(run: EvidenceRun, perturbation: str) -> tuple[str, str]:
-    return perturbation, str(run.data["control_pert"])
+def _effect_in(
+    path: Path, run: EvidenceRun, names: Sequence[str] | None, perturbation: str, context: str
+) -> np.ndarray | None:
+    with open_h5ad(path) as file:
+        labels = [_labels(file, run.data[key]) for key in ("pert_col", "cell_type_key")]
+        here = labels[1] == context
+        wanted = (perturbation, str(run.data["control_pert"]))
+        tested, controls = (np.flatnonzero(here & (labels[0] == name)) for name in wanted)
+        if not (len(tested) and len(controls)):
+            return None
+        # what STATE writes names no genes: its columns are numbered, in the order of the run's own
+        width = len(run.engine.responses.genes)
+        numbered = names_in_file(file, "X") == [str(gene) for gene in range(width)]
+        rows = AlignedRows(None if numbered else names).open(file, "X")
+        if rows.shape[1] != width:
+            raise StateRagError(f"{path}: 'X' has {rows.shape[1]} columns, the run predicts {width}")
+        effect: np.ndarray = np.subtract(
+            *(rows.read(some).mean(axis=0, dtype=np.float64) for some in (tested, controls))
+        )
+        return effect if np.isfinite(effect).all() else None
 
 
 def _labels(file: object, column: str) -> np.ndarray:

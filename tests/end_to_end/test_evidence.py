@@ -54,6 +54,17 @@ def test_every_command_takes_such_a_run(runs, project, tmp_path):
         assert np.allclose(found["engine"][f"{name} {line}"], found["runs/anchored"][f"{name} {line}"], atol=2e-3)
 
 
+def test_a_network_that_is_anchored_is_explained_as_the_engine_is(runs, project, tmp_path):
+    cells = ad.read_h5ad(runs / "engine" / "eval_last.ckpt" / "adata_pred.h5ad")
+    name = next(name for name in cells.obs["gene"].astype(str) if name != "non-targeting")
+    tables = []
+    for which in ("engine", "runs/anchored"):
+        words = ["explain", str(runs / which), "--perturbation", name, "--context", "hepg2", "-o", str(tmp_path)]
+        assert "correction" in run(words, tmp_path, via=OURS).stdout
+        tables.append((tmp_path / f"hepg2_{name}_genes.csv").read_text())
+    assert tables[0] == tables[1]
+
+
 def test_what_only_networks_do_is_refused_with_the_way_on(runs, project):
     for words, said in (
         (["tx", "predict", "--output-dir", "engine", "--pseudobulk"], "are for networks"),

@@ -174,3 +174,19 @@ def test_the_python_api_explains_a_run_from_its_folder(made, run, tested):
     assert np.allclose(predictor.explanation(tested, "hepg2").prediction, wanted)
     retrieved = predictor.retrieved(tested, "hepg2")
     assert retrieved["inclusion"].iloc[0] == pytest.approx(1.0)
+
+
+def test_the_truth_is_read_by_position_where_the_genes_are_numbered_as_in_a_networks_files(
+    made, run, tested, tmp_path, caplog
+):
+    _, _, folder = made
+    place = tmp_path / "eval_last.ckpt"
+    place.mkdir()
+    real = ad.read_h5ad(folder / "eval_last.ckpt" / "adata_real.h5ad")
+    real.var_names = [str(gene) for gene in range(real.n_vars)]
+    real.write_h5ad(place / "adata_real.h5ad")
+    wanted = measured_effect(run, folder, tested, "hepg2")
+    assert np.array_equal(measured_effect(run, tmp_path, tested, "hepg2"), wanted)
+    real[:, :5].copy().write_h5ad(place / "adata_real.h5ad")
+    assert measured_effect(run, tmp_path, tested, "hepg2") is None
+    assert "is not shown" in caplog.text
