@@ -127,6 +127,7 @@ def test_a_missing_split_points_to_the_toml_flag(run_copy, refused, tmp_path):
     config.write_text(
         "".join("    toml_config_path: /gone/split.toml\n" if "toml_config_path" in line else line for line in lines)
     )
+    (run_copy / "split.toml").unlink()  # as in a run of before runs kept their split
     message = refused("tx", "predict", "--output-dir", run_copy)
     assert "/gone/split.toml" in message
     assert "--toml" in message

@@ -11,7 +11,7 @@ from state_rag.experiments.launch import list_jobs, names_several_values
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["rag=ptrg"], "^rag=ptrg: there is no such preset. Use one of: genept, hidden, none, ptrag, .*vanilla.$"),
+        (["rag=ptrg"], "^rag=ptrg: there is no such preset. Use one of: evidence, genept, hidden, none, .*vanilla.$"),
         (["rag=none,ptrg"], "^rag=ptrg: there is no such preset"),
         (["experiment=foo"], "^experiment=foo: there is no such preset. Use one of: .*quick_state"),
         (["sweep=foo"], "^sweep=foo: there is no such preset. Use one of: .*table1"),
