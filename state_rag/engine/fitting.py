@@ -19,6 +19,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.effects.sources import read as read_effects
 from state_rag.effects.training_effects import training_effects
 from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.engine.bank import responses_in, responses_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
@@ -197,10 +198,7 @@ def _embeddings(
         return {}, None
     found = read_embeddings(path, names=names)
     if not found.names:
-        raise StateRagError(
-            f"{path} has an embedding for none of the {len(names)} perturbations ({listing(sorted(names))}). Do "
-            "both use the same kind of names, such as gene symbols?"
-        )
+        raise StateRagError(none_known(Path(path), names))
     logger.info("Embeddings: %s, %d of %d perturbations.", path, len(found.names), len(names))
     return {"text": (found.names, found.vectors)}, str(Path(path).resolve())
 

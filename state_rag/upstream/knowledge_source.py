@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
@@ -31,10 +32,7 @@ def load_embeddings(path: str | None, names: Collection[str], text_width: int) -
     found = find_embeddings(path)
     embeddings = read_embeddings(found, names=names, text_width=text_width)
     if not embeddings.names:
-        raise StateRagError(
-            f"{found} has an embedding for none of the {len(names)} perturbations of the data "
-            f"({listing(sorted(names), 10)}). Check that both use the same kind of names, such as gene symbols."
-        )
+        raise StateRagError(none_known(found, names, text_width))
     logger.info("Embeddings: %s, %d of %d perturbations.", found, len(embeddings.names), len(names))
     return embeddings
 

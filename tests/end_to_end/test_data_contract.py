@@ -225,6 +225,19 @@ def test_values_that_train_wrongly_are_refused_by_check_and_train_before_anythin
     assert not (tmp_path / "runs").exists()
 
 
+def test_labels_of_drugs_with_their_dose_are_told_what_to_do(project, cells, tmp_path):
+    other = cells.copy()
+    names = [name for name in other.obs["gene"].cat.categories if name != "non-targeting"]
+    other.obs["gene"] = other.obs["gene"].cat.rename_categories({name: f"[('{name}', 0.5, 'uM')]" for name in names})
+    other.write_h5ad(tmp_path / "screen.h5ad")
+    run(["data", "split", "screen.h5ad", "--held-out", "hepg2", "-o", "split.toml"], tmp_path, via=OURS)
+    words = project.train_rag("x", f"data.kwargs.toml_config_path={tmp_path}/split.toml")
+    refused = run(words, tmp_path, check=False)
+    assert refused.returncode == 1
+    assert f"Of the {len(names)} drugs" in refused.stderr
+    assert f"the file knows {len(names)}. Write the drug's name alone into an obs column" in refused.stderr
+
+
 def test_a_run_trained_with_a_relative_split_predicts_from_any_folder(project, tmp_path):
     (tmp_path / "here").mkdir()
     shutil.copy(project.split, tmp_path / "here" / "split.toml")
