@@ -188,7 +188,19 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         f"training.genept_path={_word(source)}{fewer}",
         "use_wandb=false output_dir=runs name=ptrag",
     )
+    fit = _join(
+        f"state-rag evidence fit {split} -o runs/evidence --embeddings {_word(source)}",
+        f"{columns}{'' if usual['cell_type'] else f' --cell-type-key {_word(line)}'}"
+        f"{'' if usual['batch'] else f' --batch-col {_word(batch)}'}"
+        f"{'' if usual['control'] else f' --control-pert {_word(control)}'}"
+        f"{'' if found.embed_key else ' --embed-key null --output-space all'}".strip(),
+    )
     steps += [
+        f"# {next(number)}. The quick way in, minutes and no network: predict from what similar perturbations did.",
+        fit,
+        "state tx predict --output-dir runs/evidence --predict-only",
+        "state-rag evaluate runs/evidence",
+        "",
         f"# {next(number)}. Train PT-RAG (training.rag=true in place of rag=ptrag: as published; rag=genept: no "
         "retrieval).",
         train,
@@ -198,7 +210,7 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         "",
         f"# {next(number)}. Metrics beside naive baselines, then the same with pictures: report/index.html.",
         "state-rag evaluate runs/ptrag",
-        "state-rag report runs/ptrag -o report",
+        "state-rag report runs/ptrag runs/evidence -o report",
     ]
     return steps
 
