@@ -34,7 +34,7 @@ def test_the_printed_script_runs_on_a_file_with_other_names(project, tmp_path):
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
     assert done.returncode == 0, f"{printed}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
     assert (tmp_path / "report" / "index.html").is_file()

@@ -121,7 +121,8 @@ def test_the_truth_is_read_from_the_run_or_from_its_predictions(made, run, teste
     assert measured_effect(run, folder / "none", tested, "hepg2") is None
 
 
-def test_the_command_prints_the_table_and_writes_every_part(made, run, tested, tmp_path, capsys):
+def test_the_command_prints_the_table_and_writes_every_part(made, run, tested, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # narrower, and words of the table are wrapped
     _, _, folder = made
     output = tmp_path / "out"
     words = ["explain", str(folder), "--perturbation", tested, "--context", "hepg2", "--top", "3"]
