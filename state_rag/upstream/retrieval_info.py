@@ -8,22 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from state_rag.engine.retrieved import COLUMNS
 from state_rag.files import atomic_path
 from state_rag.metrics.degs import LISTED, WelchMoments, differential_names
 from state_rag.retrieval.trace import RetrievalTrace
 
 logger = logging.getLogger(__name__)
-
-COLUMNS = (
-    "cell_type",
-    "pert_name",
-    "retrieved_perturbations",
-    "selected_perturbations",
-    "n_selected",
-    "n_retrieved",
-    "degs",
-    "n_degs",
-)
 
 
 class RetrievalInfo:
