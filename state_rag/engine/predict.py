@@ -1,7 +1,7 @@
 """Predict what a split tests: cells like those of `state tx predict`, predicted and real, from an evidence run."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata.io import write_elem
 
-from state_rag.cells.anchored import scaled_to_mean, shifted_to_mean
-from state_rag.contract.identity import spaces_used
+from state_rag.cells.anchored import brought_to_mean
+from state_rag.contract.feature_names import is_expression
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
@@ -33,12 +33,13 @@ PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_in
 
 @dataclass
 class _Written:
-    """Labels of the rows that were written so far, and moments of the real cells."""
+    """Labels of the rows that were written so far, moments of the real cells, and what predictions draw on."""
 
     perturbations: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
     moments: Moments = field(default_factory=dict)
+    neighbours: dict[tuple[str, str], Sequence[tuple[str, float]]] = field(default_factory=dict)
 
 
 def predict(
@@ -88,7 +89,7 @@ def predict(
     if run.identity is None or not data:
         raise StateRagError("this run was fitted on a table of effects, without cells, so no cells can be predicted.")
     columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
-    key = spaces_used(data["embed_key"], data["output_space"])[-1]
+    key = run.key
     groups = list(held_out_cells(read_split(split), columns, data["batch_col"], keep, train))
     total = sum(len(group.controls) + sum(map(len, group.conditions.values())) for group in groups)
     if not total:
@@ -118,7 +119,7 @@ def predict(
             )
             for file in (predicted, real):
                 _finish(file, obs, labels)
-    write_retrieved(run, groups, folder / RETRIEVED, written.moments, labels)
+    write_retrieved(groups, written.neighbours, folder / RETRIEVED, written.moments, labels, columns.control)
     return folder
 
 
@@ -132,9 +133,12 @@ def _predicted(
     progress: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield predicted and real cells, condition after condition, the controls last."""
-    expression = key in ("X", "obsm/X_hvg")
+    expression = is_expression(key)
     perturbations = list(group.conditions)
     found = run.engine.predict(group.line, perturbations)
+    written.neighbours |= {
+        (group.line, name): drawn for name, drawn in zip(perturbations, found.neighbours, strict=True)
+    }
     with open_h5ad(group.path) as file:
         rows = AlignedRows(names).open(file, key)
         own = run.engine.responses.controls.get(group.line)
@@ -143,7 +147,7 @@ def _predicted(
             name = perturbations[number]
             controls = rows.read(group.control_rows(name, seed))
             mean = base + found.mean[number]
-            cells = scaled_to_mean(controls, mean) if expression else shifted_to_mean(controls, mean)
+            cells = brought_to_mean(controls, mean, expression=expression)
             both = _both(cells, rows.read(group.conditions[name]), expression)
             yield both
             _note(written, group, name, group.conditions[name], both[1])

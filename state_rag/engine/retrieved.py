@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.held_out import HeldOutCells
-from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.metrics.degs import LISTED, WelchMoments, differential_names
 
@@ -22,8 +20,10 @@ COLUMNS = (
     "degs",
     "n_degs",
 )
-SHOWN = 32
-"""Perturbations named in a row at most."""
+SELECTED_ABOVE = 0.5
+"""Weight, relative to the largest, above which a perturbation counts as selected."""
+
+Neighbours = Mapping[tuple[str, str], Sequence[tuple[str, float]]]
 
 Moments = dict[tuple[str, str], WelchMoments]
 """Of the real cells, by cell line and perturbation, the controls among them."""
@@ -35,32 +35,40 @@ def note_moments(moments: Moments, line: str, perturbation: str, cells: np.ndarr
 
 
 def write_retrieved(
-    run: EvidenceRun, groups: Sequence[HeldOutCells], path: Path, moments: Moments, genes: Sequence[str]
+    groups: Sequence[HeldOutCells],
+    neighbours: Neighbours,
+    path: Path,
+    moments: Moments,
+    genes: Sequence[str],
+    control: str,
 ) -> None:
     """Write a row a predicted cell.
 
     Parameters
     ----------
-    run
-        The run.
     groups
         What was predicted.
+    neighbours
+        What each prediction draws on (`evidence.estimator.Prediction.neighbours`), by cell line and perturbation.
     path
         The file.
     moments
         Of the real cells, for their differential genes.
     genes
         G names.
+    control
+        Label of control cells.
     """
-    control = run.data["control_pert"]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for group in groups:
             for name, rows in group.conditions.items():
-                text, chosen, count = _retrieved(run, group.line, name)
+                heaviest = neighbours[group.line, name]
+                text = "|".join(f"{other}(w={weight:.2f})" for other, weight in heaviest)
+                chosen = [other for other, weight in heaviest if weight > SELECTED_ABOVE]
                 degs = _differential(moments, group.line, name, control, genes)
-                row = [group.line, name, text, "|".join(chosen) or "none", len(chosen), count]
+                row = [group.line, name, text, "|".join(chosen) or "none", len(chosen), len(heaviest)]
                 writer.writerows([[*row, "|".join(degs[:LISTED]), len(degs)]] * len(rows))
 
 
@@ -69,18 +77,3 @@ def _differential(
 ) -> list[str]:
     own, others = moments.get((line, name)), moments.get((line, control))
     return [] if own is None or others is None else differential_names(own, others, genes)
-
-
-def _retrieved(run: EvidenceRun, line: str, name: str) -> tuple[str, list[str], int]:
-    """Return the perturbations with the largest weights, those with half of the largest or more, and how many."""
-    try:
-        found = run.engine.explain(line, name)
-    except StateRagError:  # nothing is known of it
-        return "", [], 0
-    weights: dict[str, float] = {}
-    for (_, other), weight in zip(found.conditions, np.abs(found.weights).tolist(), strict=True):
-        weights[other] = weights.get(other, 0.0) + weight
-    largest = max(weights.values(), default=0.0) or 1.0
-    ranked = sorted(weights, key=lambda other: -weights[other])[:SHOWN]
-    text = "|".join(f"{other}(w={weights[other] / largest:.2f})" for other in ranked)
-    return text, [other for other in ranked if weights[other] > largest / 2], len(ranked)

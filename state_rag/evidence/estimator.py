@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
@@ -20,6 +21,9 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import KRIGING, Progress, Settings, Trained, train
+
+NEIGHBOURS = 32
+"""Perturbations that a prediction names at most."""
 
 Embeddings = Mapping[str, tuple[Sequence[str], Any]]
 """Source -> (names, matrix [len(names), D])."""
@@ -42,6 +46,9 @@ class Prediction:
     sources
         [Q]: sources that know the perturbation: embeddings by name, `responses` for a response elsewhere. Where it is
         empty nothing is known, and the prediction is the mean effect of the context.
+    neighbours
+        [Q]: the perturbations with the largest weights, at most `NEIGHBOURS`, each with its weight (in all contexts,
+        without sign) relative to the largest; empty where nothing is known.
     """
 
     context: str
@@ -51,6 +58,7 @@ class Prediction:
     variance: np.ndarray
     uses: tuple[str, ...]
     sources: tuple[tuple[str, ...], ...]
+    neighbours: tuple[tuple[tuple[str, float], ...], ...]
 
     @property
     def nothing_known(self) -> np.ndarray:
@@ -155,6 +163,7 @@ class Evidence:
         mean = np.zeros((len(names), len(self.responses.genes)))
         variance = np.zeros(len(names))
         uses = [""] * len(names)
+        neighbours: list[tuple[tuple[str, float], ...]] = [()] * len(names)
         number = self.bank.number_of_context(str(context))
         for question in ask(self.bank, self.similarity, number, names):
             learned = self._learned(question.use)
@@ -163,13 +172,17 @@ class Evidence:
                 scene, answer = self._answer(question.scene, learned)
                 mean[places] = self._mean(scene, answer, learned)
                 variance[places] = self._variance(answer.variance, learned)
+                for place, heaviest in zip(places, self._neighbours(question.scene, answer), strict=True):
+                    neighbours[place] = heaviest
             else:
                 mean[places] = self._prior(question.scene, learned)
                 variance[places] = self._variance(learned.weights.prior_variance(), learned)
             for place in places:
                 uses[place] = question.use
         sources = tuple(sources_of(self.similarity, self.bank.number_of(name), number) for name in names)
-        return Prediction(str(context), names, self.responses.genes, mean, variance, tuple(uses), sources)
+        return Prediction(
+            str(context), names, self.responses.genes, mean, variance, tuple(uses), sources, tuple(neighbours)
+        )
 
     def explain(self, context: str, perturbation: str) -> Explanation:
         """Return where the prediction of one perturbation comes from.
@@ -254,6 +267,17 @@ class Evidence:
             estimate = seen.estimates[ESTIMATES.index(learned.estimate)]
             values = learned.fusion(seen) if learned.fusion is not None else estimate
         return (values.double() * self.bank.scale).numpy()
+
+    def _neighbours(self, scene: Scene, answer: Answer) -> list[tuple[tuple[str, float], ...]]:
+        distinct, place = torch.unique(self.bank.perturbation[scene.supports], return_inverse=True)
+        weights = answer.weight.new_zeros(len(distinct), answer.weight.shape[1])
+        weights.index_add_(0, place, answer.weight.abs())
+        largest, rows = weights.topk(min(NEIGHBOURS, len(distinct)), 0)
+        relative = largest / largest[:1].clamp_min(1e-300)
+        return [
+            tuple((self.bank.perturbations[row], value) for row, value in zip(names, values, strict=True))
+            for names, values in zip(distinct[rows].T.tolist(), relative.T.tolist(), strict=True)
+        ]
 
     def _prior(self, scene: Scene, learned: Trained) -> np.ndarray:
         means = context_means(self.bank, scene, learned.weights, self.bank.effects[scene.supports])

@@ -17,20 +17,8 @@ from state_rag.engine.folder import read_run
 from state_rag.engine.held_out import held_out_cells
 from state_rag.engine.predict import predict
 from state_rag.errors import StateRagError
-from state_rag.evidence.training import Settings
+from tests.engine.runs import QUICK, SIZES
 
-QUICK = Settings(steps=8, episodes=6, judging=2, fusion_steps=10)
-SIZES = {
-    "n_perturbations": 12,
-    "n_modules": 3,
-    "n_genes": 40,
-    "n_hvgs": 24,
-    "cells_per_condition": 12,
-    "controls_per_line": 30,
-    "embedding_width": 16,
-    "gem_groups_per_line": 2,
-    "lines": ("k562", "rpe1", "hepg2"),
-}
 NAMES = Names("gene", "cell_line", "non-targeting", "gem_group")
 
 
@@ -173,3 +161,21 @@ def test_embeddings_that_know_no_perturbation_are_refused_and_none_are_said(spli
     monkeypatch.delenv("STATE_RAG_GENEPT", raising=False)
     fit(split, tmp_path / "run", settings=QUICK, progress=False)
     assert "knows nothing of perturbations" in caplog.text
+
+
+def test_a_prediction_names_the_perturbations_that_its_explanation_weighs_most(run, split):
+    engine = read_run(run).engine
+    (lists,) = read_split(split).fewshot.values()
+    names = [*lists["test"], "never heard of"]
+    found = engine.predict("hepg2", names).neighbours
+    assert found[-1] == ()
+    for name, heaviest in zip(lists["test"], found, strict=False):
+        explained = engine.explain("hepg2", name)
+        weights = {}
+        for (_, other), weight in zip(explained.conditions, np.abs(explained.weights), strict=True):
+            weights[other] = weights.get(other, 0) + weight
+        largest = max(weights.values())
+        assert [weight for _, weight in heaviest] == sorted((weight for _, weight in heaviest), reverse=True)
+        assert heaviest[0][1] == pytest.approx(1)
+        for other, weight in heaviest:
+            assert weight == pytest.approx(weights[other] / largest, abs=1e-6)
