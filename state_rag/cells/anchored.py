@@ -6,6 +6,17 @@ LARGEST_FACTOR = 1.5
 """Expression is scaled up to this factor; what is still lacking is added to every cell."""
 
 
+def drawn_from(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `count` members of a pool, none twice while others are left."""
+    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
+    return np.concatenate(rounds)[:count]
+
+
+def brought_to_mean(cells: np.ndarray, mean: np.ndarray, *, expression: bool) -> np.ndarray:
+    """Return cells whose mean is the wanted one: scaled where they are expression, else shifted."""
+    return scaled_to_mean(cells, mean) if expression else shifted_to_mean(cells, mean)
+
+
 def scaled_to_mean(cells: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return cells of expression whose mean is the wanted one.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from state_rag.contract.feature_names import is_expression
+
 if TYPE_CHECKING:
     import anndata
 
@@ -50,8 +52,7 @@ def answer(
 
     others = dict(spaces or {})
     name = key.removeprefix("obsm/")
-    is_expression = key in ("X", "obsm/X_hvg")
-    if names is not None or is_expression:
+    if names is not None or is_expression(key):
         index = pd.Index(list(names) if names is not None else _numbered(name, predicted.shape[1]), dtype=str)
     else:
         index = pd.Index([], dtype=str)

@@ -29,6 +29,10 @@ class Names:
     control: str
     batch: str | None = None
 
+    def contexts(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the context of each cell, str `[cells]`; all are of one where no column names them."""
+        return np.full(len(obs), "all") if self.context is None else obs[self.context].astype(str).to_numpy()
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -125,7 +129,7 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
             have = ", ".join(map(str, adata.obs.columns)) or "none"
             raise StateRagError(f"obs has no column {column!r}; it has {have}. Name the right one with `{kind}`.")
     labels = adata.obs[names.perturbation].astype(str).to_numpy()
-    lines = np.full(len(labels), "all") if names.context is None else adata.obs[names.context].astype(str).to_numpy()
+    lines = names.contexts(adata.obs)
     chosen = np.ones(len(lines), dtype=bool)
     if wanted.contexts is not None:
         if absent := sorted(set(wanted.contexts) - set(lines)):

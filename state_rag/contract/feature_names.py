@@ -147,6 +147,11 @@ class MemoryMatrices:
         return str(values.to_numpy().dtype if isinstance(values, pd.DataFrame) else values.dtype)
 
 
+def is_expression(matrix: str) -> bool:
+    """Whether a matrix's columns are genes: `X`, or the highly variable ones of it."""
+    return matrix in ("X", HVG)
+
+
 def names_in_file(file: h5py.File, matrix: str) -> list[str] | None:
     """Return the names of the columns of `X` or `obsm/NAME` in an h5ad file; None where they cannot be told."""
     names = column_names(FileMatrices(file), matrix).names

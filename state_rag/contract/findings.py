@@ -34,8 +34,8 @@ class Finding:
         return f"{self.file}: {self.text}"
 
 
-def findings(fits: Iterable[FileFit], like: Path) -> list[Finding]:
-    """Return what there is to say of files that are read as they lie, by position.
+def findings(fits: Iterable[FileFit], like: Path, *, by_position: bool = True) -> list[Finding]:
+    """Return what there is to say of files.
 
     Parameters
     ----------
@@ -43,23 +43,25 @@ def findings(fits: Iterable[FileFit], like: Path) -> list[Finding]:
         How each file and space fits what is expected.
     like
         The file, or the folder of the run, that sets what is expected.
+    by_position
+        Whether they are read as they lie, so that another order of genes is wrong too.
     """
     found: dict[tuple[Path, str], Finding] = {}
     for one in fits:
-        errors, warnings = _about(one, like)
+        errors, warnings = _about(one, like, by_position)
         for text, is_wrong in [*((text, True) for text in errors), *((text, False) for text in warnings)]:
             found.setdefault((one.path, text), Finding(one.path, text, is_wrong))
     return list(found.values())
 
 
-def _about(one: FileFit, like: Path) -> tuple[list[str], list[str]]:
+def _about(one: FileFit, like: Path, by_position: bool) -> tuple[list[str], list[str]]:
     errors, warnings = list(one.fit.errors), list(one.fit.warnings)
     alignment, space = one.fit.alignment, one.space
     if alignment is not None and not alignment.is_identity:
         remedy = f"Run `state-rag data prepare {one.path} --like {like}`, which writes a file with the same genes"
         if alignment.missing:
             errors[0] += f" {remedy} where you add --common, and do the same with the other files."
-        else:
+        elif by_position:
             errors.append(f"the genes of {space.title} are not those of {like}: {alignment.words}. {remedy}.")
     if (found := unsuited(space)) is not None:
         text, is_wrong = found

@@ -206,11 +206,18 @@ def read_identity(
                     raise StateRagError(f"{path}: {error}.") from error
                 known.setdefault(key, space)
                 fits.append(FileFit(path, space, fit((expected or known)[key], space)))
-            records.append(_record(path, file, matrices, keys))
+            digest = _fingerprint(file, matrices, keys)
+            records.append(DataFile(str(path.resolve()), path.stat().st_size, matrices.n_cells, digest))
     return Identity(known, tuple(records), None if split is None else dict(split)), fits
 
 
-def _record(path: Path, file: h5py.File, matrices: FileMatrices, keys: Sequence[str]) -> DataFile:
+def fingerprint(path: Path, keys: Iterable[str]) -> str:
+    """Return the fingerprint of a file (see `DataFile`) over these matrices; empty where it lacks one of them."""
+    with open_h5ad(path) as file:
+        return _fingerprint(file, FileMatrices(file), tuple(keys))
+
+
+def _fingerprint(file: h5py.File, matrices: FileMatrices, keys: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for table in ("obs", "var"):
         if table in file:
@@ -219,7 +226,8 @@ def _record(path: Path, file: h5py.File, matrices: FileMatrices, keys: Sequence[
                 digest.update(np.asarray(file[table][index][:]).astype("S").tobytes())
     for key in keys:
         rows = matrices.rows(key)
-        assert rows is not None
+        if rows is None:
+            return ""
         chosen = np.unique(np.linspace(0, max(rows.shape[0] - 1, 0), min(_HASHED_ROWS, rows.shape[0])).astype(np.int64))
         digest.update(key.encode() + np.ascontiguousarray(rows.read(chosen)).tobytes())
-    return DataFile(str(path.resolve()), path.stat().st_size, matrices.n_cells, digest.hexdigest())
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from state_rag.contract.align import Alignment, align
-from state_rag.contract.feature_names import HVG, UNKNOWN, Matrices, column_names
+from state_rag.contract.feature_names import UNKNOWN, Matrices, column_names, is_expression
 from state_rag.contract.matrices import Rows
 from state_rag.contract.scale import Scale, ScaleTally, difference
 from state_rag.errors import StateRagError
@@ -58,7 +58,7 @@ class Space:
     @property
     def is_expression(self) -> bool:
         """Whether its columns are genes: `X`, or the highly variable ones of it."""
-        return self.key in ("X", HVG)
+        return is_expression(self.key)
 
     @property
     def title(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from state_rag.contract.align import align
+from state_rag.contract.align import Alignment, align
 from state_rag.contract.feature_names import HVG, FileMatrices
 from state_rag.contract.identity import FILE, Identity
 from state_rag.contract.scale import BASES, TOTAL_RATIO, Scale
@@ -98,14 +98,7 @@ def take_genes(adata: "anndata.AnnData", model: Model, common: bool, changes: li
     """
     if model.genes is None:
         return adata
-    own = adata.var_names.tolist()
-    wanted = [name for name in model.genes if name in set(own)] if common else list(model.genes)
-    alignment = align(wanted, own)
-    if alignment.missing:
-        raise StateRagError(
-            f"{len(alignment.missing)} of the {len(wanted)} genes of {model.source} are not among the {len(own)} of "
-            f"the file ({listing(alignment.missing)}). Add --common to keep the genes that all have."
-        )
+    wanted, alignment = _find(adata, model.genes, common, f"genes of {model.source}")
     if alignment.is_identity:
         return adata
     if lacking := len(model.genes) - len(wanted):
@@ -114,18 +107,25 @@ def take_genes(adata: "anndata.AnnData", model: Model, common: bool, changes: li
     return adata[:, alignment.places].copy()
 
 
+def _find(adata: "anndata.AnnData", names: Sequence[str], common: bool, what: str) -> tuple[list[str], Alignment]:
+    """Return the genes that are wanted, and where they lie in `X`; with `common`, those of them that are there."""
+    own = adata.var_names.tolist()
+    there = set(own)
+    wanted = [name for name in names if name in there] if common else list(names)
+    alignment = align(wanted, own)
+    if alignment.missing:
+        raise StateRagError(
+            f"{len(alignment.missing)} of the {len(wanted)} {what} are not among the {len(own)} of the file "
+            f"({listing(alignment.missing)}). Add --common to keep the genes that all have."
+        )
+    return wanted, alignment
+
+
 def take_hvgs(adata: "anndata.AnnData", model: Model, common: bool, changes: list[str]) -> bool:
     """Make `obsm["X_hvg"]` of the model's genes, from `X`; return whether the model has such genes."""
     if model.hvgs is None:
         return False
-    own = adata.var_names.tolist()
-    wanted = [name for name in model.hvgs if name in set(own)] if common else list(model.hvgs)
-    alignment = align(wanted, own)
-    if alignment.missing:
-        raise StateRagError(
-            f"{len(alignment.missing)} of the {len(wanted)} highly variable genes of {model.source} are not in X "
-            f"({listing(alignment.missing)}). Add --common to keep the genes that all have."
-        )
+    wanted, alignment = _find(adata, model.hvgs, common, f"highly variable genes of {model.source}")
     chosen: Any = adata.X[:, alignment.places]  # type: ignore[index]
     adata.obsm["X_hvg"] = (chosen.toarray() if sparse.issparse(chosen) else np.array(chosen)).astype(np.float32)
     in_order = bool((np.diff(alignment.places) > 0).all())

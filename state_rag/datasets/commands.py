@@ -154,10 +154,8 @@ def _add_prepare(commands: Any) -> None:
     parser.set_defaults(run=run_prepare)
 
 
-def _add_check(commands: Any) -> None:
-    """Add `data check`."""
-    parser = commands.add_parser("check", help="check a split against its data and count its cells")
-    parser.add_argument("toml", metavar="TOML", help="split file")
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that stand for `data.kwargs` of a training: columns, control, and which matrix is predicted."""
     parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
     parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
@@ -166,6 +164,13 @@ def _add_check(commands: Any) -> None:
     parser.add_argument(
         "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
     )
+
+
+def _add_check(commands: Any) -> None:
+    """Add `data check`."""
+    parser = commands.add_parser("check", help="check a split against its data and count its cells")
+    parser.add_argument("toml", metavar="TOML", help="split file")
+    add_data_options(parser)
     parser.add_argument("--set-size", type=int, default=64, metavar="N", help="cells of a set (default: 64)")
     parser.set_defaults(run=run_check)
 

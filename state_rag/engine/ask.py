@@ -6,10 +6,10 @@ import numpy as np
 from scipy import sparse
 
 from state_rag import __version__
-from state_rag.cells.anchored import scaled_to_mean, shifted_to_mean
+from state_rag.cells.anchored import brought_to_mean, drawn_from
 from state_rag.cells.answer import answer
 from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
-from state_rag.contract.identity import spaces_used
+from state_rag.contract.feature_names import is_expression
 from state_rag.engine.folder import EvidenceRun
 from state_rag.errors import StateRagError
 from state_rag.progress import track
@@ -58,17 +58,16 @@ def ask(
     """
     if run.identity is None:
         raise StateRagError("this run was fitted on a table of effects, without cells, so no cells can be predicted.")
-    key = spaces_used(run.data["embed_key"], run.data["output_space"])[-1]
+    key = run.key
     space = InputSpace(key, run.identity.spaces, given_key, fill_missing)
     asked = question(cells, names, wanted, space)
     values: Any = asked.X if key == "X" else asked.obsm[key.removeprefix("obsm/")]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     labels = asked.obs[names.perturbation].astype(str).to_numpy()
-    lines = np.full(len(labels), "all") if names.context is None else asked.obs[names.context].astype(str).to_numpy()
+    lines = names.contexts(asked.obs)
     rng = np.random.default_rng(seed)
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)
-    move = scaled_to_mean if known_expression(key) else shifted_to_mean
     for line in np.unique(lines).tolist():
         here = lines == line
         pool = control[lines[control] == line]
@@ -78,16 +77,11 @@ def ask(
         found = run.engine.predict(line, queries)
         for number in track(range(len(queries)), f"predicting {line}", disable=not progress):
             rows = np.flatnonzero(here & (labels == queries[number]))
-            drawn = np.concatenate([rng.permutation(pool) for _ in range(-(-len(rows) // len(pool)))])[: len(rows)]
-            predicted[rows] = move(values[drawn], base + found.mean[number])
+            drawn = drawn_from(pool, len(rows), rng)
+            predicted[rows] = brought_to_mean(values[drawn], base + found.mean[number], expression=is_expression(key))
             sources[rows] = drawn
     obs = asked.obs.copy()
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
     about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
     genes = run.identity.spaces[key].names
     return answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)
-
-
-def known_expression(key: str) -> bool:
-    """Whether a matrix holds expression, whose zeros are kept."""
-    return key in ("X", "obsm/X_hvg")

@@ -4,6 +4,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.commands import add_data_options
+
 
 def add_commands(subparsers: Any) -> None:
     """Add `evidence` with its sub-commands."""
@@ -24,14 +26,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("source", metavar="SPLIT.toml|EFFECTS.h5ad", help="a split, or effects with a row a condition")
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="run folder to write")
     parser.add_argument("--embeddings", metavar="FILE", help="of perturbations (default: a usual place, else none)")
-    parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
-    parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
-    parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
-    parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
-    parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
-    parser.add_argument(
-        "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--every-use",
         action="store_true",

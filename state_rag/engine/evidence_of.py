@@ -9,16 +9,15 @@ from state_rag.engine.folder import KEY, EvidenceRun, is_evidence_run, read_conf
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.files import damage_told
+from state_rag.settings import RagSettings
 from state_rag.torch_files import read_torch
 
 CHECKPOINTS = ("final.ckpt", "last.ckpt")
-NONE = ("false", "off", "none", "")
 
 
-def has_evidence(folder: Path, config: Mapping[str, Any]) -> bool:
+def has_evidence(config: Mapping[str, Any]) -> bool:
     """Tell whether the mean of what a run predicts comes from measured responses, by its configuration."""
-    training = config.get("training") or {}
-    return is_evidence_run(config) or str(training.get("rag_evidence") or "").lower() not in NONE
+    return is_evidence_run(config) or RagSettings.from_mapping(config.get("training") or {}).anchors
 
 
 def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> EvidenceRun:
@@ -39,7 +38,7 @@ def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> Eviden
     config = read_config(folder) if config is None else config
     if is_evidence_run(config):
         return read_run(folder)
-    if not has_evidence(folder, config):
+    if not has_evidence(config):
         raise StateRagError(
             f"{folder} predicts without evidence, so there is nothing to explain: that takes a run of `state-rag "
             "evidence fit`, or of `state tx train rag=evidence`. What a network retrieved: `state-rag retrieval`."

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.contract.feature_names import names_in_file
-from state_rag.contract.identity import spaces_used
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.predict import REAL
@@ -85,7 +84,7 @@ def measured_effect(run: EvidenceRun, folder: Path, perturbation: str, context: 
             return responses.effects[row].astype(np.float64)
     if run.identity is None:
         return None
-    names = run.identity.spaces[spaces_used(run.data["embed_key"], run.data["output_space"])[-1]].names
+    names = run.identity.spaces[run.key].names
     for path in sorted(folder.glob(f"eval_*/{REAL}")):
         try:
             effect = _effect_in(path, run, names, perturbation, context)

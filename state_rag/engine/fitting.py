@@ -95,7 +95,8 @@ def fit(
             "embed_key": embed_key,
             "output_space": output_space,
         }
-        summary, identity, responses = _of_split(source, data, progress)
+        summary, identity = _checked(source, data)
+        responses = _responses(identity, data, progress)
         asked, uses = summary.perturbations, uses_of(summary, str(data["control_pert"]))
     else:
         data, identity, uses = {}, None, None
@@ -126,16 +127,31 @@ def fit(
 
 
 def fit_to_split(
-    data: Mapping[str, Any], embeddings: str | os.PathLike[str] | None, *, seed: int = 0, progress: bool = True
+    summary: SplitSummary,
+    identity: Identity,
+    data: Mapping[str, Any],
+    embeddings: str | os.PathLike[str] | None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Evidence:
-    """Return the engine, fitted on what a run trains on; `data` is the section `data.kwargs` of its configuration.
+    """Return the engine, fitted on what a run trains on.
+
+    Parameters
+    ----------
+    summary, identity
+        What was found when the run's split and data were checked.
+    data
+        The section `data.kwargs` of its configuration.
+    embeddings, seed, progress
+        As for `fit`.
 
     Raises
     ------
     StateRagError
         As `fit`.
     """
-    summary, _, responses = _of_split(Path(data["toml_config_path"]), data, progress)
+    responses = _responses(identity, data, progress)
     tables, _ = _embeddings(embeddings, summary.perturbations)
     engine = Evidence(seed=seed)
     with _Bar(progress) as bar:
@@ -149,8 +165,8 @@ def uses_of(summary: SplitSummary, control: str) -> list[str] | None:
     return [names[question.name] for question in questions(summary.conditions, control)] or None
 
 
-def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[SplitSummary, Identity, Responses]:
-    """Check a split and its values, and read the responses of its training cells."""
+def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Identity]:
+    """Check a split and the values of its data."""
     summary = check_split(
         source,
         **{key: data[key] for key in ("pert_col", "cell_type_key", "batch_col", "control_pert", "embed_key")},
@@ -160,16 +176,20 @@ def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[Sp
     identity, fits = read_identity(
         summary.files, keys, pert_col=data["pert_col"], control=data["control_pert"], split=split_tables(source)
     )
-    wrong = []
-    for finding in findings([one for one in fits if one.space.key == keys[-1]], summary.files[0]):
-        # Genes in another order are no fault here: they are found by name.
-        if finding.is_wrong and "Run `state-rag data prepare" not in finding.text:
-            wrong.append(str(finding))
-        elif not finding.is_wrong:
+    used = [one for one in fits if one.space.key == keys[-1]]
+    found = findings(used, summary.files[0], by_position=False)
+    for finding in found:
+        if not finding.is_wrong:
             logger.warning("%s", finding)
-    if wrong:
+    if wrong := [str(finding) for finding in found if finding.is_wrong]:
         raise StateRagError(" ".join(wrong[:5]))
-    space = identity.spaces[keys[-1]]
+    return summary, identity
+
+
+def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> Responses:
+    """Read the responses of a split's training cells."""
+    source = Path(data["toml_config_path"])
+    space = identity.spaces[spaces_used(data["embed_key"], data["output_space"])[-1]]
     columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
     effects = training_effects(
         read_split(source), columns, space.key, space.width, names=space.names, progress=progress
@@ -179,7 +199,7 @@ def _of_split(source: Path, data: Mapping[str, Any], progress: bool) -> tuple[Sp
     if effects.not_finite:
         logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(effects.not_finite))
     genes = space.names or tuple(f"{space.key.removeprefix('obsm/')}_{number}" for number in range(space.width))
-    return summary, identity, responses_of(effects, genes, columns.control)
+    return responses_of(effects, genes, columns.control)
 
 
 def _embeddings(

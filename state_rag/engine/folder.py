@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from state_rag import __version__
-from state_rag.contract.identity import Identity
+from state_rag.contract.identity import Identity, spaces_used
 from state_rag.datasets.split_copy import write_split_tables
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
@@ -48,6 +48,11 @@ class EvidenceRun:
     def data(self) -> dict[str, Any]:
         """The section `data.kwargs`."""
         return self.config.get("data", {}).get("kwargs", {})
+
+    @property
+    def key(self) -> str:
+        """The matrix that is predicted: `X` or `obsm/NAME`."""
+        return spaces_used(self.data.get("embed_key"), self.data.get("output_space"))[-1]
 
 
 def is_evidence_run(config: Mapping[str, Any]) -> bool:

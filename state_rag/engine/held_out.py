@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from state_rag.cells.anchored import drawn_from
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
 from state_rag.effects.conditions import Columns
@@ -51,13 +52,8 @@ class HeldOutCells:
             own = self.batches[rows] == batch
             pool = self.controls[self.batches[self.controls] == batch]
             pool = pool if len(pool) else self.controls
-            drawn[own] = _draw(rng, pool, int(own.sum()))
+            drawn[own] = drawn_from(pool, int(own.sum()), rng)
         return drawn
-
-
-def _draw(rng: np.random.Generator, pool: np.ndarray, count: int) -> np.ndarray:
-    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
-    return np.concatenate(rounds)[:count]
 
 
 def held_out_cells(

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from state_rag.contract.feature_names import names_in_file
+from state_rag.contract.identity import spaces_used
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
@@ -63,10 +64,7 @@ class Run:
     @property
     def source_matrix(self) -> str:
         """Return where, in the data files, the values lie that `X` of the predictions is compared with."""
-        embedding, space = self.data.get("embed_key"), self.data.get("output_space", "all")
-        if not embedding or space == "all":
-            return "X"
-        return "obsm/X_hvg" if space == "gene" else f"obsm/{embedding}"
+        return spaces_used(self.data.get("embed_key"), self.data.get("output_space", "all"))[-1]
 
     @property
     def results(self) -> Path:

@@ -79,7 +79,7 @@ def show_evidence(
     wanted
         Perturbations to show; by default the best- and worst-predicted conditions and typical ones.
     """
-    explained = [name for name, (run, _) in runs.items() if has_evidence(run.folder, run.config)]
+    explained = [name for name, (run, _) in runs.items() if has_evidence(run.config)]
     for name in explained:
         report.heading("Why: evidence behind predictions" + (f", {name}" if len(explained) > 1 else ""))
         _section(report, name, *runs[name], values[name], wanted, (name,) if len(explained) > 1 else ())

@@ -65,9 +65,7 @@ class InferredSets:
         STATE draws before, too, where it pads or thins the cells; the sets' draws are the last ones, a row each.
         """
         labels = cells.obs[names.perturbation].astype(str).to_numpy()
-        contexts = labels if names.context is None else cells.obs[names.context].astype(str).to_numpy()
-        if names.context is None:
-            contexts = np.full(len(labels), "all")
+        contexts = names.contexts(cells.obs)
         first, rows_left = len(self._draws), len(labels)
         while rows_left > 0:
             first -= 1

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from state_rag.checkpoint import CHECKPOINT_KEY
+from state_rag.contract.feature_names import is_expression
 from state_rag.contract.findings import findings
-from state_rag.contract.identity import FileFit, Identity, read_identity, spaces_used
+from state_rag.contract.identity import FileFit, Identity, fingerprint, read_identity, spaces_used
 from state_rag.contract.scale import ScaleTally
 from state_rag.contract.space import Space, fit
 from state_rag.datasets.split_check import check_split
@@ -99,13 +99,12 @@ def check_files(found: Run, identity: Identity, files: list[Path], *, refuse: bo
     StateRagError
         If `refuse`, and predictions would be wrong.
     """
-    fingerprints = {Path(file.path): (file.size, file.fingerprint) for file in identity.files}
-    new = [path for path in files if path.resolve() not in fingerprints]
-    changed = [path for path in files if path not in new and path.stat().st_size != fingerprints[path.resolve()][0]]
-    if not (new or changed):
+    known = {Path(file.path): file.fingerprint for file in identity.files}
+    other = [path for path in files if fingerprint(path, identity.spaces) != known.get(path.resolve())]
+    if not other:
         return
     _, fits = read_identity(
-        [*new, *changed],
+        other,
         identity.spaces,
         pert_col=found.data["pert_col"],
         control=found.control,
@@ -157,7 +156,7 @@ def of_run(found: Run, checkpoint: Mapping[str, Any] | None = None) -> Identity 
     names = [str(name) for name in checkpoint.get("hyper_parameters", {}).get("gene_names") or ()]
     keys = spaces_used(found.data.get("embed_key"), found.data.get("output_space"))
     space = keys[-1]
-    if not names or space not in ("X", "obsm/X_hvg"):
+    if not names or not is_expression(space):
         return None
-    unknown = replace(ScaleTally(len(names)).finish(), kind="empty")
+    unknown = ScaleTally(len(names)).finish()
     return Identity({space: Space(space, len(names), tuple(names), "the checkpoint's gene_names", unknown)})

@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from state_rag.contract.identity import spaces_used
+from state_rag.contract.feature_names import is_expression
+from state_rag.contract.identity import Identity, spaces_used
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
 from state_rag.names import close_spellings
@@ -77,7 +78,7 @@ def _train(
     folder = run_folder(values)
     identity = record(values["data"]["kwargs"], split.files, refuse=True)
     refuse_other_genes(identity, starting_checkpoint(values))
-    evidence = evidence_for(values, settings)
+    evidence = evidence_for(values, settings, split, identity)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -117,7 +118,9 @@ def _train(
     return result
 
 
-def evidence_for(values: Mapping[str, Any], settings: RagSettings) -> dict[str, Any] | None:
+def evidence_for(
+    values: Mapping[str, Any], settings: RagSettings, split: SplitSummary, identity: Identity
+) -> dict[str, Any] | None:
     """Fit the evidence that predicted cells are anchored with; None where they are not.
 
     Raises
@@ -138,9 +141,9 @@ def evidence_for(values: Mapping[str, Any], settings: RagSettings) -> dict[str, 
             f"({spaces[1]}) are decoded from it. Set training.rag_evidence=predict."
         )
     seed = int(values["training"].get("train_seed") or 0)
-    engine = fit_to_split(data, settings.genept_path, seed=seed)
+    engine = fit_to_split(split, identity, data, settings.genept_path, seed=seed)
     logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
-    return Anchor(engine, str(data["control_pert"]), spaces[-1] in ("X", "obsm/X_hvg"), len(spaces) > 1).to_state()
+    return Anchor(engine, str(data["control_pert"]), is_expression(spaces[-1]), len(spaces) > 1).to_state()
 
 
 def run_folder(values: Mapping[str, Any]) -> Path:

@@ -129,3 +129,13 @@ def test_the_matrices_that_state_reads_follow_from_its_settings():
     assert spaces_used("X_state", "gene") == ("obsm/X_state", "obsm/X_hvg")
     assert spaces_used("X_state", "embedding") == ("obsm/X_state",)
     assert spaces_used(None, "all") == ("X",)
+
+
+def test_another_order_is_no_fault_where_genes_are_found_by_name_and_missing_ones_are(write):
+    first = write(screen(), "a.h5ad")
+    other = write(reordered(screen(), np.arange(30)[::-1], np.arange(15)[::-1]), "b.h5ad")
+    fewer = write(screen()[:, 1:].copy(), "c.h5ad")
+    _, fits = identify(first, other, fewer)
+    wrong = [finding for finding in findings(fits, first, by_position=False) if finding.is_wrong]
+    assert {finding.file.name for finding in wrong} == {"c.h5ad"}
+    assert {finding.file.name for finding in findings(fits, first) if finding.is_wrong} == {"b.h5ad", "c.h5ad"}
