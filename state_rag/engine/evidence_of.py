@@ -17,7 +17,9 @@ CHECKPOINTS = ("final.ckpt", "last.ckpt")
 
 def has_evidence(config: Mapping[str, Any]) -> bool:
     """Tell whether the mean of what a run predicts comes from measured responses, by its configuration."""
-    return is_evidence_run(config) or RagSettings.from_mapping(config.get("training") or {}).anchors
+    # The flag alone: a report takes runs whose other flags are of a version that this one would refuse.
+    training = config.get("training") or {}
+    return is_evidence_run(config) or training.get("rag_evidence", RagSettings.rag_evidence) not in (None, "none")
 
 
 def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> EvidenceRun:
