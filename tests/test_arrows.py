@@ -36,6 +36,7 @@ MAY_USE = {
     "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
     "evaluation": {"contract", "datasets", "effects", "embeddings", "metrics", "plot", "tracking"},
     "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot"},
+    "planning": {"contract", "datasets", "effects", "embeddings", "engine", "evidence", "metrics", "plot"},
     "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
     "upstream": {
         "analysis",
@@ -55,7 +56,7 @@ MAY_USE = {
         "retrieval",
         "tracking",
     },
-    "inference": {"analysis", "cells", "engine", "evidence", "upstream"},
+    "inference": {"analysis", "cells", "engine", "evidence", "planning", "upstream"},
     "report": {"analysis", "datasets", "effects", "engine", "evaluation", "metrics", "plot"},
     "experiments": {"datasets", "embeddings", "evaluation", "metrics", "plot", "report", "retrieval", "upstream"},
     "startup": {"upstream"},
