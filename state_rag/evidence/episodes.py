@@ -22,6 +22,9 @@ from state_rag.evidence.kriging import Scene
 USES = ("few-shot", "zero-shot", "unseen", "both")
 """Ways of being asked, from the most to the least that is known."""
 
+NEW_CONTEXT = ("zero-shot", "both")
+"""Uses in which a whole context is hidden."""
+
 LEAST, MOST = 0.15, 0.75
 """Share that an episode hides."""
 

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.answering import Answered, answer_scene
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
-from state_rag.evidence.gene_features import ESTIMATES, gene_features
-from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, context_means, krige, nearest
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
-from state_rag.evidence.training import KRIGING, Progress, Settings, Trained, train
+from state_rag.evidence.training import Progress, Settings, Trained, train
+from state_rag.evidence.trust import Calibrated, Trust, Trusting, calibrate
 
 NEIGHBOURS = 32
 """Perturbations that a prediction names at most."""
@@ -49,6 +50,9 @@ class Prediction:
     neighbours
         [Q]: the perturbations with the largest weights, at most `NEIGHBOURS`, each with its weight (in all contexts,
         without sign) relative to the largest; empty where nothing is known.
+    trust
+        How far each can be trusted; None where it was not asked for, or the engine knows nothing of it, as one that
+        was fitted before there was such a thing.
     """
 
     context: str
@@ -59,6 +63,7 @@ class Prediction:
     uses: tuple[str, ...]
     sources: tuple[tuple[str, ...], ...]
     neighbours: tuple[tuple[tuple[str, float], ...], ...]
+    trust: Trust | None = None
 
     @property
     def nothing_known(self) -> np.ndarray:
@@ -83,6 +88,8 @@ class Evidence:
     ----------
     trained
         Use -> what was learned for it. A use that the responses allow no episodes of borrows from another.
+    calibrated
+        Use -> what tells how far its predictions can be trusted; empty where that was not learned.
 
     Examples
     --------
@@ -98,6 +105,7 @@ class Evidence:
         chosen = settings or Settings()
         self.settings = chosen if seed is None else replace(chosen, seed=seed)
         self.trained: dict[str, Trained] = {}
+        self.calibrated: dict[str, Calibrated] = {}
 
     def fit(
         self,
@@ -136,14 +144,16 @@ class Evidence:
         self.similarity = Similarity(self.bank, sources, self.settings.powers)
         # without embeddings a perturbation that was measured nowhere is like no other: there is nothing to learn
         useful = USES if tables else USES[:2]
-        self.trained = {}
+        self.trained, self.calibrated = {}, {}
         for use in uses or useful:
             found = train(self.bank, self.similarity, use, self.settings, progress)
             if found is not None:
                 self.trained[use] = found
+        for use, learned in self.trained.items() if self.settings.calibrating else ():
+            self.calibrated[use] = calibrate(self.bank, self.similarity, use, learned, self.settings, progress)
         return self
 
-    def predict(self, context: str, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, context: str, perturbations: Sequence[str], *, trust: bool = True) -> Prediction:
         """Return the predicted effects of perturbations in a context.
 
         Parameters
@@ -152,6 +162,8 @@ class Evidence:
             Name; for one without any measured response the other contexts are all there is to go by.
         perturbations
             Q names. One that was measured in this context is predicted without its response there.
+        trust
+            Whether to tell how far each can be trusted, which takes about as long as a correction gene by gene.
 
         Raises
         ------
@@ -165,23 +177,36 @@ class Evidence:
         uses = [""] * len(names)
         neighbours: list[tuple[tuple[str, float], ...]] = [()] * len(names)
         number = self.bank.number_of_context(str(context))
+        trusting = Trusting(self.calibrated, self.bank.scale, mean.shape) if trust and self.calibrated else None
         for question in ask(self.bank, self.similarity, number, names):
             learned = self._learned(question.use)
             places = list(question.places)
             if question.known:
-                scene, answer = self._answer(question.scene, learned)
-                mean[places] = self._mean(scene, answer, learned)
-                variance[places] = self._variance(answer.variance, learned)
-                for place, heaviest in zip(places, self._neighbours(question.scene, answer), strict=True):
+                answered = self._answer(question.scene, learned, with_genes=trusting is not None)
+                mean[places] = self._mean(answered)
+                variance[places] = self._variance(answered.answer.variance, learned)
+                for place, heaviest in zip(places, self._neighbours(answered.scene, answered.answer), strict=True):
                     neighbours[place] = heaviest
+                if trusting is not None:
+                    trusting.known(places, question.use, self.bank, answered, learned, variance[places])
             else:
                 mean[places] = self._prior(question.scene, learned)
                 variance[places] = self._variance(learned.weights.prior_variance(), learned)
+                if trusting is not None:
+                    trusting.unknown(places, question.use, mean[places[0]], number, float(variance[places[0]]))
             for place in places:
                 uses[place] = question.use
         sources = tuple(sources_of(self.similarity, self.bank.number_of(name), number) for name in names)
         return Prediction(
-            str(context), names, self.responses.genes, mean, variance, tuple(uses), sources, tuple(neighbours)
+            str(context),
+            names,
+            self.responses.genes,
+            mean,
+            variance,
+            tuple(uses),
+            sources,
+            tuple(neighbours),
+            None if trusting is None else trusting.trust(),
         )
 
     def explain(self, context: str, perturbation: str) -> Explanation:
@@ -206,23 +231,23 @@ class Evidence:
                 f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
                 "its prediction is the context's mean effect; give embeddings that know it."
             )
-        scene, answer = self._answer(question.scene, learned)
+        answered = self._answer(question.scene, learned)
         return explain_answer(
             self.bank,
             self.similarity,
             learned.weights,
-            scene,
-            answer,
+            answered.scene,
+            answered.answer,
             names=(str(context), str(perturbation)),
             genes=self.responses.genes,
             cells=self.responses.cells,
-            predicted=self._mean(scene, answer, learned)[0],
+            predicted=self._mean(answered)[0],
         )
 
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
         self._check_fitted()
-        return pack(self.settings, self.responses, self.similarity.sources, self.trained)
+        return pack(self.settings, self.responses, self.similarity.sources, self.trained, self.calibrated)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Evidence:
@@ -233,11 +258,11 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained = unpack(state)
+        settings, responses, sources, trained, calibrated = unpack(state)
         engine = cls(settings)
         engine.responses, engine.bank = responses, Bank(responses, sources[0].names if sources else ())
         engine.similarity = Similarity(engine.bank, sources, settings.powers)
-        engine.trained = trained
+        engine.trained, engine.calibrated = trained, calibrated
         return engine
 
     def _check_fitted(self) -> None:
@@ -255,18 +280,12 @@ class Evidence:
             return Trained(KernelWeights(len(self.similarity.kernels)).requires_grad_(False))
         return found if use in self.trained else Trained(found.weights, calibration=found.calibration)
 
-    def _answer(self, scene: Scene, learned: Trained) -> tuple[Scene, Answer]:
-        scene = nearest(self.bank, scene, learned.weights, self.similarity, self.settings.final_supports)
-        return scene, krige(self.bank, scene, learned.weights, self.similarity)
+    def _answer(self, scene: Scene, learned: Trained, *, with_genes: bool = False) -> Answered:
+        limit = self.settings.final_supports
+        return answer_scene(self.bank, self.similarity, scene, learned, limit, with_genes=with_genes)
 
-    def _mean(self, scene: Scene, answer: Answer, learned: Trained) -> np.ndarray:
-        if learned.fusion is None and learned.estimate == KRIGING:
-            values = apply(answer, self.bank, scene, learned.weights, self.bank.effects[scene.supports])
-        else:
-            seen = gene_features(self.bank, scene, learned.weights, self.similarity, answer)
-            estimate = seen.estimates[ESTIMATES.index(learned.estimate)]
-            values = learned.fusion(seen) if learned.fusion is not None else estimate
-        return (values.double() * self.bank.scale).numpy()
+    def _mean(self, answered: Answered) -> np.ndarray:
+        return (answered.values * self.bank.scale).numpy()
 
     def _neighbours(self, scene: Scene, answer: Answer) -> list[tuple[tuple[str, float], ...]]:
         distinct, place = torch.unique(self.bank.perturbation[scene.supports], return_inverse=True)

@@ -29,11 +29,14 @@ class Example:
         float32 [Q, G].
     context
         Number of the context asked about.
+    queries
+        Numbers of the perturbations asked about, long [Q]; None where nobody has to know.
     """
 
     seen: GeneFeatures
     truth: Tensor
     context: int = 0
+    queries: Tensor | None = None
 
 
 class Fusion(nn.Module):

@@ -16,19 +16,25 @@ from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Source
 from state_rag.evidence.training import Settings, Trained
+from state_rag.evidence.trust import Calibrated
+from state_rag.evidence.trust_model import TrustModel
 
 VERSION = 1
 """Of the layout."""
 
 
 def pack(
-    settings: Settings, responses: Responses, sources: Sequence[Source], trained: Mapping[str, Trained]
+    settings: Settings,
+    responses: Responses,
+    sources: Sequence[Source],
+    trained: Mapping[str, Trained],
+    calibrated: Mapping[str, Calibrated],
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
     Parameters
     ----------
-    settings, responses, sources, trained
+    settings, responses, sources, trained, calibrated
         All of which an engine consists.
     """
     tensors = {"responses.effects": torch.from_numpy(responses.effects)}
@@ -63,12 +69,18 @@ def pack(
         "sources": [source.name for source in sources],
         "source_names": list(sources[0].names) if sources else [],
         "trained": learned,
+        "calibrated": {use: found.conditions for use, found in calibrated.items()},
     }
+    for use, one in calibrated.items():
+        for name, values in one.model.arrays.items() if one.model is not None else ():
+            tensors[f"trust.{use}.{name}"] = torch.from_numpy(values)
     return {"settings": about, "tensors": {name: value.detach().clone() for name, value in tensors.items()}}
 
 
-def unpack(state: Mapping[str, Any]) -> tuple[Settings, Responses, list[Source], dict[str, Trained]]:
-    """Return what `pack` was given.
+def unpack(
+    state: Mapping[str, Any],
+) -> tuple[Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated]]:
+    """Return what `pack` was given; nothing calibrated for a state from before there was such a thing.
 
     Raises
     ------
@@ -86,7 +98,8 @@ def unpack(state: Mapping[str, Any]) -> tuple[Settings, Responses, list[Source],
         sources = [_source(name, about, tensors[f"sources.{number}"]) for number, name in enumerate(about["sources"])]
         n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
-        return settings, _responses(about, tensors), sources, trained
+        calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
+        return settings, _responses(about, tensors), sources, trained, calibrated
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
@@ -105,6 +118,12 @@ def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Respo
         variance=optional("responses.variance"),
         controls=controls,
     )
+
+
+def _calibrated(use: str, conditions: int, tensors: Mapping[str, Tensor]) -> Calibrated:
+    prefix = f"trust.{use}."
+    arrays = {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
+    return Calibrated(conditions, TrustModel.of(arrays) if arrays else None)
 
 
 def _source(name: str, about: Mapping[str, Any], vectors: Tensor) -> Source:

@@ -9,17 +9,14 @@ import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.episodes import USES, Episodes
+from state_rag.evidence.episodes import NEW_CONTEXT, USES, Episodes
 from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
-from state_rag.evidence.gene_features import ESTIMATES, FEATURES, gene_features
+from state_rag.evidence.gene_features import ESTIMATES, FEATURES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import KernelWeights, apply, krige
 from state_rag.evidence.similarity import Similarity
 
 KRIGING = ESTIMATES[0]
 """The estimate that is used where nothing beats it."""
-
-NEW_CONTEXT = ("zero-shot", "both")
-"""Uses in which a whole context is hidden."""
 
 MARGIN = 0.002
 """Correlation by which fusion must win in a hidden context: few contexts judge, and the next one is another."""
@@ -50,6 +47,9 @@ class Settings:
         Queries and genes kept of each of these, at most.
     powers
         Powers of each source's cosines that are kernels.
+    calibrating
+        Measured conditions, predicted without themselves, that calibrate how far predictions can be trusted, for each
+        use at most; 0 for no calibration.
     """
 
     seed: int = 0
@@ -63,6 +63,7 @@ class Settings:
     episode_queries: int = 32
     episode_genes: int = 512
     powers: tuple[int, ...] = (1, 2, 4)
+    calibrating: int = 600
 
 
 @dataclass
@@ -81,6 +82,9 @@ class Trained:
         Mean squared error of a gene for one unit of kriging variance, as episodes that judge say.
     scores
         Mean correlation over genes in episodes that judge, by method.
+    blind
+        Two fusions for those conditions that each has not learned from (`is_blind`), by which trust is calibrated;
+        not kept.
     """
 
     weights: KernelWeights
@@ -88,6 +92,7 @@ class Trained:
     estimate: str = KRIGING
     calibration: float = 1.0
     scores: dict[str, float] = field(default_factory=dict)
+    blind: tuple[Fusion, ...] = ()
 
 
 def train(
@@ -119,7 +124,36 @@ def train(
     examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
     judges, others = _judges(examples, use, settings.judging)
     fusion = train_fusion(others or judges, settings.seed, settings.fusion_steps)
-    return _choose(weights, fusion, judges, MARGIN if use in NEW_CONTEXT else 0.0)
+    found = _choose(weights, fusion, judges, MARGIN if use in NEW_CONTEXT else 0.0)
+    if found.fusion is not None and settings.calibrating:
+        found.blind = _blind(examples, use, settings)
+    return found
+
+
+def is_blind(half: int, use: str, context: int, perturbations: torch.Tensor) -> torch.Tensor:
+    """Tell bool [Q] which conditions of a context one of the two blind fusions has not learned from.
+
+    Where a whole context is hidden, each is blind to every second context, otherwise to every second perturbation.
+    """
+    place = torch.full_like(perturbations, context) if use in NEW_CONTEXT else perturbations
+    return place % 2 == half
+
+
+def _blind(examples: list[Example], use: str, settings: Settings) -> tuple[Fusion, ...]:
+    """Return fusions of half the steps, each from the rows that it is not blind to; none where one has no rows."""
+    found = []
+    for half in (0, 1):
+        own = []
+        for example in examples:
+            assert example.queries is not None  # of `_examples`
+            keep = ~is_blind(half, use, example.context, example.queries)
+            if keep.any():
+                seen = GeneFeatures(example.seen.estimates[:, keep], example.seen.features[:, keep])
+                own.append(Example(seen, example.truth[keep], example.context, example.queries[keep]))
+        if not own:
+            return ()
+        found.append(train_fusion(own, settings.seed, max(1, settings.fusion_steps // 2)))
+    return tuple(found)
 
 
 def _train_weights(
@@ -165,7 +199,9 @@ def _examples(
         scene, truth = episodes.draw(rng)
         seen = gene_features(bank, scene, weights, similarity, krige(bank, scene, weights, similarity))
         genes = _some_genes(bank, settings, rng)
-        examples.append(Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context))
+        examples.append(
+            Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context, scene.queries)
+        )
         say(f"{use}: fusion", number + 1, settings.episodes)
     return examples
 

@@ -1,0 +1,318 @@
+"""How far a prediction can be trusted: expected accuracy with an interval, a deviation for each gene, and why in words.
+
+Learned while an engine is fitted, on conditions of the user's own screen that are predicted without themselves
+(`trust_episodes`), from what can be told beforehand (`trust_features`), by a small model (`trust_model`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from state_rag.evidence.answering import Answered, answer_scene
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import NEW_CONTEXT
+from state_rag.evidence.fusion import correlations
+from state_rag.evidence.kriging import context_means
+from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.training import Progress, Settings, Trained, is_blind
+from state_rag.evidence.trust_episodes import calibration_scenes
+from state_rag.evidence.trust_features import SIGNS, TINY, Signs, signs_of
+from state_rag.evidence.trust_model import Calibration, TrustModel, learn
+
+FEWEST = 30
+"""Conditions below which nothing is calibrated."""
+
+FEWEST_CONTEXTS = 6
+"""Contexts below which what is learned is not said to hold for a new one: few do not tell how the next one differs."""
+
+SUPPORTS = 4000
+"""Supports of a calibration question, at most."""
+
+HIGH, FAIR = 0.6, 0.35
+"""Expected correlation from which a grade is `high`, and `fair`."""
+
+GRADES = ("high", "fair", "low", "none")
+"""Grades; `none` where nothing can be said: nothing is known, or nothing was calibrated for such a question."""
+
+BEYOND = 0.25
+"""Share of the calibration's range by which a prediction may be outside of it."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far each of Q predictions can be trusted.
+
+    Attributes
+    ----------
+    expected, low, high
+        float64 [Q]: Pearson correlation over genes that the prediction is expected to have with the truth, and both
+        ends of its 90 % interval; NaN where nothing was calibrated.
+    score
+        float64 [Q]: the higher, the more accurate; for ranking. Without calibration the logarithm of the size of the
+        predicted effect. Comparable among questions of one use.
+    std
+        float64 [Q, G]: standard deviation of each gene's error against a measured effect, noise of measuring included,
+        in the unit of the responses. Scaled so that the mean plus and minus 1.645 of it holds 90 % of the genes;
+        without calibration the kriging deviation, the same for all genes, of which that is not known.
+    grade
+        [Q]: one of `GRADES`.
+    reason
+        [Q]: why, in words.
+    calibrated
+        Whether all of it is calibrated; if not, `score` is all there is.
+    holds
+        Bool [Q]: whether calibration was made for such questions.
+    """
+
+    expected: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    score: np.ndarray
+    std: np.ndarray
+    grade: tuple[str, ...]
+    reason: tuple[str, ...]
+    calibrated: bool
+    holds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found for one use.
+
+    Attributes
+    ----------
+    conditions
+        How many could be asked about.
+    model
+        What they taught; None where they are fewer than `FEWEST`.
+    """
+
+    conditions: int
+    model: TrustModel | None
+
+
+def calibrate(
+    bank: Bank,
+    similarity: Similarity,
+    use: str,
+    learned: Trained,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Return what the responses' own conditions tell about predictions of a use.
+
+    Parameters
+    ----------
+    bank, similarity
+        Measured responses and the kernels of their perturbations.
+    use
+        One of `USES`.
+    learned
+        For this use; with `blind`, so that fusion answers for nothing that it learned from.
+    settings
+        How many conditions, and from which seed.
+    progress
+        Told about each scene.
+    """
+    found = calibration(bank, similarity, use, learned, settings, progress)
+    count = 0 if found is None else len(found.accuracy)
+    if found is None or count < FEWEST:
+        return Calibrated(count, None)
+    return Calibrated(count, learn(found, len(bank.contexts), use in NEW_CONTEXT))
+
+
+def calibration(
+    bank: Bank,
+    similarity: Similarity,
+    use: str,
+    learned: Trained,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Calibration | None:
+    """Return the calibration conditions of a use; None where there are none. Parameters as of `calibrate`."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in Calibration.__dataclass_fields__}
+    limit = min(settings.final_supports, SUPPORTS)
+    scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed))
+    for number, (scene, rows) in enumerate(scenes):
+        answered = answer_scene(bank, similarity, scene, learned, limit, with_genes=True)
+        answered = _without_own(answered, use, learned)
+        truth = bank.effects[rows]
+        prior = context_means(bank, answered.scene, learned.weights, bank.effects[answered.scene.supports])
+        mean = prior[scene.context].expand_as(truth)
+        one = {
+            "signs": signs_of(bank, answered, learned.weights).values,
+            "accuracy": correlations(answered.values, truth).numpy(),
+            "of_mean": correlations(mean, truth).detach().numpy(),
+            "predicted": answered.values.float().numpy(),
+            "truth": truth.float().numpy(),
+            "context": np.full(len(rows), scene.context),
+            "perturbation": scene.queries.numpy(),
+        }
+        for name, values in one.items():
+            parts[name].append(values)
+        if progress is not None:
+            progress(f"{use}: trust", number + 1, len(scenes))
+    if not parts["signs"]:
+        return None
+    return Calibration(**{name: np.concatenate(values) for name, values in parts.items()})
+
+
+def _without_own(answered: Answered, use: str, learned: Trained) -> Answered:
+    """Return the answers of fusions that have not learned from the queries."""
+    if not learned.blind or answered.seen is None:
+        return answered
+    values = answered.values.clone()
+    for half, fusion in enumerate(learned.blind):
+        mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
+        values[mask] = fusion(answered.seen).double()[mask]
+    return Answered(answered.scene, answered.answer, values, answered.seen)
+
+
+class Trusting:
+    """Fills in the trust of a prediction, question by question.
+
+    Parameters
+    ----------
+    calibrated
+        Use -> what calibration found.
+    scale
+        Unit of the bank, in the unit of the responses.
+    shape
+        Q and G.
+    """
+
+    def __init__(self, calibrated: Mapping[str, Calibrated], scale: float, shape: tuple[int, int]) -> None:
+        self._calibrated, self._scale = calibrated, scale
+        self._numbers = {name: np.full(shape[0], np.nan) for name in ("expected", "low", "high", "score")}
+        self._std = np.full(shape, np.nan)
+        self._grade, self._reason = ["none"] * shape[0], [""] * shape[0]
+        self._holds = np.zeros(shape[0], dtype=bool)
+        self._all = True
+
+    def known(
+        self, places: list[int], use: str, bank: Bank, answered: Answered, learned: Trained, variance: np.ndarray
+    ) -> None:
+        """Note the trust of queries that something is known of.
+
+        Parameters
+        ----------
+        places
+            Where they stand.
+        use
+            Of the question.
+        bank, answered, learned
+            How it was answered.
+        variance
+            [Q]: expected squared error, in the unit of the responses squared.
+        """
+        signs = signs_of(bank, answered, learned.weights)
+        model = self._model(use)
+        if model is None:
+            self._note(places, score=signs.values[:, 0])
+            self._std[places] = np.sqrt(variance)[:, None]
+            holds = np.zeros(len(places), dtype=bool)
+        else:
+            context = answered.scene.context if use not in NEW_CONTEXT else -1
+            expected, low, high = model.expect(signs.values, context)
+            self._note(places, expected, low, high, model.score(signs.values))
+            self._std[places] = self._scale * model.deviations(answered.values.numpy(), signs.values[:, 0], context)
+            holds = _within(model, signs.values) & (use not in NEW_CONTEXT or model.counts[1] >= FEWEST_CONTEXTS)
+        self._holds[places] = holds
+        for number, place in enumerate(places):
+            why = self._doubt(use, model, bool(holds[number]))
+            self._grade[place] = "none" if why else grade_of(self._numbers["expected"][place])
+            self._reason[place] = "; ".join(filter(None, [why, words(signs, number)]))
+
+    def unknown(self, places: list[int], use: str, prior: np.ndarray, context: int, variance: float) -> None:
+        """Note the trust of queries of which nothing is known, so that the mean effect [G] of the context answers."""
+        model = self._model(use)
+        if model is None:
+            self._note(places, score=np.full(len(places), np.log(TINY)))
+            self._std[places] = np.sqrt(variance)
+        else:
+            context = context if use not in NEW_CONTEXT else -1
+            values = np.repeat(prior[None] / self._scale, len(places), axis=0)
+            size = np.log(np.maximum(values.std(1), TINY))
+            numbers = np.repeat(model.prior[:, None], len(places), axis=1)
+            score = np.interp(numbers[0], np.maximum.accumulate(model.accuracies), model.scores)
+            self._note(places, numbers[0], numbers[1], numbers[2], score)
+            self._std[places] = self._scale * model.deviations(values, size, context)
+        for place in places:
+            why = self._doubt(use, model, True)
+            self._reason[place] = "; ".join(filter(None, [why, "nothing is known of it: context mean"]))
+
+    def trust(self) -> Trust:
+        """Return all that was noted."""
+        return Trust(
+            **self._numbers,
+            std=self._std,
+            grade=tuple(self._grade),
+            reason=tuple(self._reason),
+            calibrated=self._all,
+            holds=self._holds,
+        )
+
+    def _model(self, use: str) -> TrustModel | None:
+        found = self._calibrated.get(use)
+        model = None if found is None else found.model
+        self._all = self._all and model is not None
+        return model
+
+    def _note(
+        self,
+        places: list[int],
+        expected: np.ndarray | float = np.nan,
+        low: np.ndarray | float = np.nan,
+        high: np.ndarray | float = np.nan,
+        score: np.ndarray | float = np.nan,
+    ) -> None:
+        for name, values in zip(self._numbers, (expected, low, high, score), strict=True):
+            self._numbers[name][places] = values
+
+    def _doubt(self, use: str, model: TrustModel | None, holds: bool) -> str:
+        """Return why calibration says nothing about a prediction; empty where it does."""
+        if use not in self._calibrated:
+            return f"not calibrated: the engine was not trained for {use} questions"
+        if model is None:
+            count = self._calibrated[use].conditions
+            return f"not calibrated, ranks only: {count} measured conditions to judge by, {FEWEST} needed"
+        if holds:
+            return ""
+        if use in NEW_CONTEXT and model.counts[1] < FEWEST_CONTEXTS:
+            return f"calibration may not hold: {int(model.counts[1])} contexts judge what a new one will do"
+        return "calibration may not hold: unlike all conditions that it was made from"
+
+
+def _within(model: TrustModel, signs: np.ndarray) -> np.ndarray:
+    low, high = model.range
+    margin = BEYOND * (high - low)
+    size, told = SIGNS.index("size"), SIGNS.index("variance told")
+    within: np.ndarray = (signs[:, size] >= low[size] - margin[size]) & (signs[:, size] <= high[size] + margin[size])
+    return within & (signs[:, told] >= low[told] - margin[told])
+
+
+def grade_of(expected: float) -> str:
+    """Return the grade of an expected correlation.
+
+    Examples
+    --------
+    >>> grade_of(0.7), grade_of(0.4), grade_of(0.1)
+    ('high', 'fair', 'low')
+    """
+    return "high" if expected >= HIGH else "fair" if expected >= FAIR else "low"
+
+
+def words(signs: Signs, query: int) -> str:
+    """Return what speaks for a prediction, in words."""
+    elsewhere, agreeing, alike = (int(count[query]) for count in (signs.elsewhere, signs.agreeing, signs.alike))
+    others = "measured in no other context"
+    if elsewhere:
+        contexts, agree = ("context", "agrees") if elsewhere == 1 else ("contexts", "agree")
+        others = f"{agreeing} of {elsewhere} other {contexts} {agree}"
+    near = "no similar perturbation measured"
+    if alike:
+        near = f"{alike} similar perturbation{'s' if alike > 1 else ''} measured"
+    return f"{others}, {near}"

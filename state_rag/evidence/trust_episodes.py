@@ -1,0 +1,70 @@
+"""Questions that calibrate trust: measured conditions predicted without themselves, with all else at hand.
+
+Training hides 15 to 75 % of a context, so that accuracy in its episodes is not that of a prediction, which has all
+supports. Here a tenth is hidden at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import Episodes
+from state_rag.evidence.kriging import Scene
+
+FOLDS = 10
+"""Parts that a context's conditions are divided into; one is hidden at a time."""
+
+SCENES = 40
+"""Scenes at most: more contexts than four are each asked about fewer of their parts."""
+
+
+def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[tuple[Scene, Tensor]]:
+    """Yield scenes of a use, and the rows of their answers.
+
+    Parameters
+    ----------
+    bank
+        Measured responses.
+    use
+        One of `USES`.
+    limit
+        Conditions asked about in all, at most.
+    seed
+        Of the parts.
+    """
+    contexts = Episodes(bank, use).contexts
+    rng = np.random.default_rng(seed)
+    if len(contexts) > SCENES:
+        contexts = sorted(rng.permutation(contexts)[:SCENES].tolist())
+    part_of = torch.from_numpy(rng.permutation(len(bank.perturbations)))
+    for context in contexts:
+        rows = bank.rows_of(context)
+        if use in ("few-shot", "zero-shot"):
+            rows = rows[(bank.row[:, bank.perturbation[rows]] >= 0).sum(0) > 1]
+        rows = rows[torch.argsort(part_of[bank.perturbation[rows]])]
+        n_parts = 1 if use == "zero-shot" else min(FOLDS, len(rows))
+        asked_parts = min(n_parts, max(1, SCENES // len(contexts)))
+        each = max(1, limit // (len(contexts) * asked_parts))
+        for part in range(asked_parts):
+            hidden_rows = rows[part::n_parts]
+            scene = _scene(bank, use, context, hidden_rows, hidden_rows[:each])
+            if len(scene.supports):
+                yield scene, hidden_rows[:each]
+
+
+def _scene(bank: Bank, use: str, context: int, hidden_rows: Tensor, asked: Tensor) -> Scene:
+    keep = torch.ones(len(bank), dtype=torch.bool)
+    keep[hidden_rows] = False
+    hidden = None
+    if use in ("unseen", "both"):
+        hidden = torch.zeros(len(bank.perturbations), dtype=torch.bool)
+        hidden[bank.perturbation[hidden_rows]] = True
+        keep &= ~hidden[bank.perturbation]
+    if use in ("zero-shot", "both"):
+        keep[bank.context == context] = False
+    return Scene(context, bank.perturbation[asked], torch.nonzero(keep).flatten(), hidden)
