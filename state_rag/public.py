@@ -44,6 +44,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Settings": "state_rag.evidence.training:Settings",
         "Prediction": "state_rag.evidence.estimator:Prediction",
         "Explanation": "state_rag.evidence.explanation:Explanation",
+        "Trust": "state_rag.evidence.trust:Trust",
     },
     "state_rag.metrics": {
         "evaluate": "state_rag.evaluation.api:evaluate",

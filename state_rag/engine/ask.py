@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from state_rag import __version__
@@ -11,6 +12,7 @@ from state_rag.cells.answer import answer
 from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.trust_table import columns_of_cells, trust_table
 from state_rag.errors import StateRagError
 from state_rag.progress import track
 
@@ -30,7 +32,7 @@ def ask(
     progress: bool = False,
     record: dict[str, Any] | None = None,
 ) -> "anndata.AnnData":
-    """Return predicted cells.
+    """Return predicted cells, with how far each can be trusted in `obs` and the deviation of genes in the layer `std`.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def ask(
     rng = np.random.default_rng(seed)
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)
+    trust: list[pd.DataFrame] = []
+    std = np.zeros_like(predicted) if run.engine.calibrated else None
     for line in np.unique(lines).tolist():
         here = lines == line
         pool = control[lines[control] == line]
@@ -75,13 +79,23 @@ def ask(
         base = values[pool].mean(axis=0, dtype=np.float64)
         queries = [name for name in np.unique(labels[here]).tolist() if name != names.control]
         found = run.engine.predict(line, queries)
+        table = trust_table(found)
+        if table is not None:
+            trust.append(table)
         for number in track(range(len(queries)), f"predicting {line}", disable=not progress):
             rows = np.flatnonzero(here & (labels == queries[number]))
             drawn = drawn_from(pool, len(rows), rng)
             predicted[rows] = brought_to_mean(values[drawn], base + found.mean[number], expression=is_expression(key))
             sources[rows] = drawn
+            if std is not None and found.trust is not None:
+                std[rows] = found.trust.std[number]
     obs = asked.obs.copy()
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
     about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
     genes = run.identity.spaces[key].names
-    return answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)
+    if trust:
+        obs = obs.join(columns_of_cells(pd.concat(trust), lines, labels).set_axis(obs.index))
+    cells = answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)
+    if std is not None and cells.shape == std.shape:
+        cells.layers["std"] = std
+    return cells

@@ -40,6 +40,7 @@ def _add_fit(commands: Any) -> None:
 
 def run_fit(args: Namespace) -> None:
     """Fit the engine and write its run folder."""
+    from state_rag.engine.explained_words import calibration_words
     from state_rag.engine.fitting import fit
     from state_rag.evidence.training import Settings
 
@@ -62,6 +63,8 @@ def run_fit(args: Namespace) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
         how = "fusion" if learned.fusion is not None else learned.estimate
         print(f"{use:<10} by {how}{f' (correlation in held-back episodes: {scores})' if scores else ''}")
+    for use, found in run.engine.calibrated.items():
+        print(f"{use:<10} {calibration_words(found)}")
     print(f"run        {Path(args.output)}")
     if run.identity is not None:
         print(f"next: state tx predict --output-dir {args.output} --eval-genept-pert --predict-only")

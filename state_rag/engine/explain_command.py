@@ -40,7 +40,7 @@ def run_explain(args: Namespace) -> None:
     from state_rag.engine.explain import explain, measured_effect
     from state_rag.engine.explained_files import write_explanation
     from state_rag.engine.explained_parts import gene_places
-    from state_rag.engine.explained_words import LEGEND, facts, terminal_table
+    from state_rag.engine.explained_words import LEGEND, facts, terminal_table, trust_words
     from state_rag.files import writable_folder
     from state_rag.run_folders import find_run_folder
 
@@ -54,6 +54,9 @@ def run_explain(args: Namespace) -> None:
     console = make_console()
     for line in facts(found, measured):
         console.print(line, markup=False)
+    trust = run.engine.predict(args.context, [args.perturbation]).trust
+    if trust is not None:
+        console.print(trust_words(trust), markup=False)
     console.print(terminal_table(found, args.top))
     console.print(LEGEND, style="dim", markup=False)
     for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):

@@ -7,6 +7,7 @@ import numpy as np
 
 from state_rag.engine.explained_parts import driven, label, largest, reasons
 from state_rag.evidence.explanation import Explanation
+from state_rag.evidence.trust import FEWEST, Calibrated, Trust
 
 HEAD = ("made of", "weight", "why", "cells", "share", "genes it moves most")
 GENES_SHOWN = 3
@@ -103,6 +104,29 @@ def facts(found: Explanation, measured: np.ndarray | None = None) -> list[str]:
         r = float(np.corrcoef(prediction, measured)[0, 1])
         lines.append(f"It was measured too: correlation of predicted and measured effect over genes {r:.2f}.")
     return lines
+
+
+def trust_words(trust: Trust, query: int = 0) -> str:
+    """Return a sentence on how far a prediction can be trusted."""
+    reason = trust.reason[query]
+    if np.isnan(trust.expected[query]):
+        return f"How far to trust it is not known: {reason}."
+    low, high = trust.low[query], trust.high[query]
+    return (
+        f"Expected correlation with the truth over genes: {trust.expected[query]:.2f} (90 % interval {low:.2f} to "
+        f"{high:.2f}), trust {trust.grade[query]}: {reason}."
+    )
+
+
+def calibration_words(found: Calibrated) -> str:
+    """Return what was found about how far predictions of one use can be trusted."""
+    if found.model is None:
+        return f"trust: ranks only, since {found.conditions} measured conditions are too few ({FEWEST} needed)"
+    contexts = int(found.model.counts[1])
+    return (
+        f"trust: calibrated on {found.conditions} measured conditions of {contexts} context{'s' * (contexts > 1)}; the "
+        f"size of an error is {found.model.widths.mean():.2f} in correlation"
+    )
 
 
 def terminal_table(found: Explanation, top: int = 15) -> Any:

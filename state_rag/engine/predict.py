@@ -19,6 +19,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.held_out import HeldOutCells, held_out_cells
 from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
+from state_rag.engine.trust_table import TRUST, columns_of_cells, trust_table, write_trust
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.h5ad import open_h5ad
@@ -33,13 +34,14 @@ PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_in
 
 @dataclass
 class _Written:
-    """Labels of the rows that were written so far, moments of the real cells, and what predictions draw on."""
+    """Labels of the rows that were written so far, moments of the real cells, what predictions draw on, their trust."""
 
     perturbations: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
     moments: Moments = field(default_factory=dict)
     neighbours: dict[tuple[str, str], Sequence[tuple[str, float]]] = field(default_factory=dict)
+    trust: list[pd.DataFrame] = field(default_factory=list)
 
 
 def predict(
@@ -56,7 +58,8 @@ def predict(
 
     Each tested cell is predicted from a control of its own line, and batch where that has controls; a condition's
     controls are scaled gene by gene to the predicted mean (shifted, in spaces that are not expression). Controls are
-    predicted to be themselves.
+    predicted to be themselves. Predicted cells carry in `obs` how far their condition can be trusted, and in the layer
+    `std` the deviation of each gene's mean (0 for controls); `trust.csv` has a row a condition.
 
     Parameters
     ----------
@@ -103,11 +106,15 @@ def predict(
         places = [stack.enter_context(atomic_path(folder / name)) for name in (PREDICTED, REAL)]
         with h5py.File(places[0], "w") as predicted, h5py.File(places[1], "w") as real:
             matrices = [file.create_dataset("X", (total, width), np.float32) for file in (predicted, real)]
+            std = _std_layer(predicted, total, width) if run.engine.calibrated else None
             place = 0
             for group in groups:
-                for cells, truth in _predicted(run, group, key, names, seed, written, progress):
-                    matrices[0][place : place + len(cells)] = cells
-                    matrices[1][place : place + len(cells)] = truth
+                for cells, truth, deviation in _predicted(run, group, key, names, seed, written, progress):
+                    rows = slice(place, place + len(cells))
+                    matrices[0][rows] = cells
+                    matrices[1][rows] = truth
+                    if std is not None and deviation is not None:
+                        std[rows] = np.broadcast_to(deviation, cells.shape)
                     place += len(cells)
             obs = pd.DataFrame(
                 {
@@ -117,8 +124,15 @@ def predict(
                 },
                 index=[str(number) for number in range(total)],
             )
-            for file in (predicted, real):
-                _finish(file, obs, labels)
+            _finish(real, obs, labels)
+            if written.trust:
+                found = columns_of_cells(pd.concat(written.trust), written.lines, written.perturbations)
+                obs = obs.join(found.set_axis(obs.index))
+            _finish(predicted, obs, labels)
+    if written.trust:
+        write_trust(pd.concat(written.trust), folder)
+    else:
+        (folder / TRUST).unlink(missing_ok=True)
     write_retrieved(groups, written.neighbours, folder / RETRIEVED, written.moments, labels, columns.control)
     return folder
 
@@ -131,14 +145,17 @@ def _predicted(
     seed: int,
     written: _Written,
     progress: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield predicted and real cells, condition after condition, the controls last."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield predicted and real cells and the deviation of genes, condition after condition, the controls last."""
     expression = is_expression(key)
     perturbations = list(group.conditions)
     found = run.engine.predict(group.line, perturbations)
     written.neighbours |= {
         (group.line, name): drawn for name, drawn in zip(perturbations, found.neighbours, strict=True)
     }
+    table = trust_table(found)
+    if table is not None:
+        written.trust.append(table)
     with open_h5ad(group.path) as file:
         rows = AlignedRows(names).open(file, key)
         own = run.engine.responses.controls.get(group.line)
@@ -149,13 +166,13 @@ def _predicted(
             mean = base + found.mean[number]
             cells = brought_to_mean(controls, mean, expression=expression)
             both = _both(cells, rows.read(group.conditions[name]), expression)
-            yield both
+            yield *both, None if found.trust is None else found.trust.std[number]
             _note(written, group, name, group.conditions[name], both[1])
         for start in range(0, len(group.controls), 1000):
             part = group.controls[start : start + 1000]
             cells = rows.read(part)
             both = _both(cells, cells, expression)
-            yield both
+            yield *both, None
             _note(written, group, run.data["control_pert"], part, both[1])
 
 
@@ -179,4 +196,14 @@ def _finish(file: h5py.File, obs: pd.DataFrame, genes: list[str]) -> None:
     write_elem(file, "obs", obs)
     write_elem(file, "var", pd.DataFrame(index=pd.Index(genes, dtype=str)))
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
-        write_elem(file, name, {})
+        if name not in file:
+            write_elem(file, name, {})
+
+
+def _std_layer(file: h5py.File, cells: int, genes: int) -> h5py.Dataset:
+    """Return the layer `std`, zeros so far; compressed, since all cells of a condition have the same row."""
+    write_elem(file, "layers", {})
+    shape = min(cells, 64), genes
+    layer = file["layers"].create_dataset("std", (cells, genes), np.float32, chunks=shape, compression="gzip")
+    layer.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return layer

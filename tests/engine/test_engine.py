@@ -3,6 +3,7 @@ import shutil
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import state_rag as sr
@@ -16,6 +17,7 @@ from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.held_out import held_out_cells
 from state_rag.engine.predict import predict
+from state_rag.engine.trust_table import OF_CELLS, TRUST
 from state_rag.errors import StateRagError
 from tests.engine.runs import QUICK, SIZES
 
@@ -54,10 +56,39 @@ def test_a_run_comes_back_from_its_folder_as_it_was(run, screen):
     assert (run / "split.toml").is_file()
 
 
+def test_predicted_cells_carry_how_far_to_trust_them(run, predicted):
+    found, real = predicted
+    engine = read_run(run).engine
+    assert set(found.obs.columns) - set(real.obs.columns) == set(OF_CELLS)
+    assert "std" not in real.layers
+    control = (found.obs["gene"] == "non-targeting").to_numpy()
+    assert found.obs["expected_pearson"][control].isna().all()
+    assert (found.layers["std"][control] == 0).all()
+    names = sorted(set(found.obs["gene"][~control]))
+    trust = engine.predict("hepg2", names).trust
+    for number, name in enumerate(names):
+        chosen = (found.obs["gene"] == name).to_numpy()
+        assert set(found.obs["trust_reason"][chosen]) == {trust.reason[number]}
+        np.testing.assert_array_equal(
+            found.obs["expected_pearson"][chosen], np.full(chosen.sum(), trust.expected[number])
+        )
+        np.testing.assert_allclose(
+            found.layers["std"][chosen], np.tile(trust.std[number], (chosen.sum(), 1)), rtol=1e-6
+        )
+
+
+def test_a_table_of_trust_has_a_row_a_condition(run, split, tmp_path):
+    folder = predict(read_run(run), split, tmp_path, progress=False)
+    table = pd.read_csv(folder / TRUST)
+    assert not table.duplicated(["context", "perturbation"]).any()
+    assert set(table["context"]) == {"hepg2"}
+    assert {"use", "trust_score", "calibration_holds", *OF_CELLS} <= set(table.columns)
+
+
 def test_predicted_cells_are_controls_of_the_line_and_batch_scaled_to_the_predicted_mean(run, predicted, screen):
     cells, (found, real) = ad.read_h5ad(screen.h5ad), predicted
     engine = read_run(run).engine
-    assert found.obs.equals(real.obs)
+    assert found.obs[real.obs.columns].equals(real.obs)
     assert found.var_names.tolist() == cells.var_names[cells.var["highly_variable"]].tolist()
     for name in sorted(set(found.obs["gene"]) - {"non-targeting"}):
         chosen = (found.obs["gene"] == name).to_numpy()

@@ -1,0 +1,74 @@
+"""How far predictions can be trusted, as tables: a row a condition, and columns of predicted cells."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.files import atomic_path
+
+TRUST = "trust.csv"
+"""File in a prediction's folder."""
+
+OF_CELLS = ("expected_pearson", "expected_pearson_low", "expected_pearson_high", "trust_grade", "trust_reason")
+"""Columns that predicted cells get in `obs`."""
+
+Labels = Sequence[str] | np.ndarray
+
+_WORDS = ("trust_grade", "trust_reason")
+
+
+def trust_table(found: Prediction) -> pd.DataFrame | None:
+    """Return a row for each predicted perturbation; None where the engine knows nothing of trust.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `context`, `perturbation`, `use`; `expected_pearson` with `expected_pearson_low` and `_high`, NaN where nothing
+        was calibrated; `trust_score`, by which predictions of one use can be ranked; `trust_grade`, `trust_reason`;
+        `calibration_holds`; `std`, the root mean square over genes of the deviation of each.
+    """
+    trust = found.trust
+    if trust is None:
+        return None
+    return pd.DataFrame(
+        {
+            "context": found.context,
+            "perturbation": list(found.perturbations),
+            "use": list(found.uses),
+            "expected_pearson": trust.expected,
+            "expected_pearson_low": trust.low,
+            "expected_pearson_high": trust.high,
+            "trust_score": trust.score,
+            "trust_grade": list(trust.grade),
+            "trust_reason": list(trust.reason),
+            "calibration_holds": trust.holds,
+            "std": np.sqrt(np.square(trust.std).mean(1)),
+        }
+    )
+
+
+def trust_of(engine: Evidence, conditions: Mapping[str, Sequence[str]]) -> pd.DataFrame | None:
+    """Return the table of perturbations by context; None where the engine knows nothing of trust."""
+    tables = [trust_table(engine.predict(context, names)) for context, names in conditions.items() if names]
+    known = [table for table in tables if table is not None]
+    return pd.concat(known, ignore_index=True) if known else None
+
+
+def columns_of_cells(table: pd.DataFrame, contexts: Labels, perturbations: Labels) -> pd.DataFrame:
+    """Return `OF_CELLS` for each cell; NaN and nothing in words for those without a row, such as controls."""
+    rows = table.drop_duplicates(["context", "perturbation"]).set_index(["context", "perturbation"])[list(OF_CELLS)]
+    labels = pd.MultiIndex.from_arrays([np.asarray(contexts, dtype=str), np.asarray(perturbations, dtype=str)])
+    found = rows.reindex(labels).reset_index(drop=True)
+    for name in _WORDS:
+        found[name] = pd.Categorical(found[name].fillna(""))
+    return found
+
+
+def write_trust(table: pd.DataFrame, folder: Path) -> Path:
+    """Write the table into a prediction's folder, and return its path."""
+    with atomic_path(folder / TRUST) as temporary:
+        table.drop_duplicates(["context", "perturbation"]).to_csv(temporary, index=False)
+    return folder / TRUST
