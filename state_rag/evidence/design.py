@@ -17,6 +17,7 @@ the similarity seen from *other* contexts is not counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ MOST_SUPPORTS = 2000
 """Measured conditions that are counted in; of more, those with the highest covariance with a candidate or target."""
 HELPED = 5
 """Targets that are named for each choice."""
+DRAWS = 5
+"""Random choices that a design is compared with."""
 TIE = 1e-5
 """Relative difference up to which two gains are the same; of such candidates the first is chosen."""
 BLOCK = 512
@@ -59,6 +62,8 @@ class Design:
         float64 [B].
     remaining
         float64 [B + 1]: that sum, before the first and after each.
+    random
+        float64 [B + 1]: the same sum where random candidates are measured instead, mean of `DRAWS` choices.
     helps
         [B]: the targets whose variance each reduces most, with the reduction, largest first.
     replicate
@@ -75,6 +80,7 @@ class Design:
     gain: np.ndarray
     cost: np.ndarray
     remaining: np.ndarray
+    random: np.ndarray
     helps: tuple[tuple[tuple[Condition, float], ...], ...]
     replicate: np.ndarray
     targets: int
@@ -85,6 +91,11 @@ class Design:
     def explained(self) -> np.ndarray:
         """Return float64 [B]: share of the targets' variance that the first, first two, ... take away."""
         return 1 - self.remaining[1:] / max(self.remaining[0], 1e-300)
+
+    @property
+    def explained_by_random(self) -> np.ndarray:
+        """Return float64 [B]: the same share for as many random candidates."""
+        return 1 - self.random[1:] / max(self.random[0], 1e-300)
 
 
 def design(
@@ -194,6 +205,7 @@ def design(
             "without an embedding and a response elsewhere. Give other targets."
         )
     cost = np.array([priced.get(bank.perturbations[p], 1.0) for _, p in chosen_from])
+    by_chance = np.mean([_by_chance(models, noise, budget, rng) for _ in range(DRAWS)], axis=0)
     places, gains, helped = greedy(models, noise, budget, cost)
     unit = weights.calibration * bank.scale**2
     gain = np.array(gains) * unit
@@ -207,6 +219,7 @@ def design(
         gain,
         cost[places],
         first - np.concatenate([[0.0], np.cumsum(gain)]),
+        first - np.concatenate([[0.0], np.cumsum(by_chance) * unit]),
         helps,
         np.array([measured(*chosen_from[place]) for place in places], dtype=bool),
         n_targets,
@@ -275,6 +288,15 @@ class Posterior:
         left = (prior - target.double().square().sum(0)).clamp_min(0)
         self.first = float(left @ self.importance.double())
         self._updates: list[Tensor] = []
+
+    def of(self, places: Tensor) -> Posterior:
+        """Return the same for some of the candidates alone; what is measured there is not measured here."""
+        found = copy(self)
+        found._candidate = self._candidate[0][places], self._candidate[1][places]
+        found._seen, found.covariance = self._seen[:, places], self.covariance[:, places]
+        found.variance = self.variance[places]
+        found._updates = [update[places] for update in self._updates]
+        return found
 
     def _covariance(self, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
         """Return K of conditions, each (contexts, perturbations); float32 [A, B], made block by block."""
@@ -349,6 +371,15 @@ def greedy(
         gains.append(sum(float(by.sum()) for _, by in told))
         helped.append([pair for pair in each[:HELPED] if pair[1] > 0])
     return places, gains, helped
+
+
+def _by_chance(models: Sequence[Posterior], noise: Tensor, budget: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the gains [B] of random candidates, one after another."""
+    places = torch.from_numpy(rng.permutation(len(noise))[:budget].copy())
+    few = [model.of(places) for model in models]
+    return np.array(
+        [sum(float(model.measure(n, float(noise[p])).sum()) for model in few) for n, p in enumerate(places)]
+    )
 
 
 def _noise(bank: Bank, weights: KernelWeights, candidates: Sequence[tuple[int, int]]) -> Tensor:

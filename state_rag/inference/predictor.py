@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -287,6 +287,96 @@ class Predictor:
         from state_rag.engine.explain import explain
 
         return explain(self._evidence, perturbation, context, new_context=new_context)
+
+    def design(
+        self,
+        context: Sequence[str] | str,
+        budget: int,
+        *,
+        candidates: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        costs: Mapping[str, float] | None = None,
+        replicates: bool = False,
+        aim: str = "accuracy",
+        threshold: float | None = None,
+        signature: Mapping[str, float] | None = None,
+        new_context: bool = False,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return which perturbations to measure next.
+
+        Only for runs of `state-rag evidence fit` and of `state tx train rag=evidence`; what `state-rag design` does.
+
+        Parameters
+        ----------
+        context
+            Cell line to measure in, or several.
+        budget
+            How many to choose.
+        candidates, targets
+            To choose from, and to predict; by default all that the run knows and that were not measured there.
+        exclude
+            Not to choose.
+        costs
+            Perturbation -> cost, 1 where it has none; the gain for each unit of cost decides.
+        replicates
+            Also offer what was measured already.
+        aim
+            `accuracy`: predict the targets better; `hits`: find effects above a threshold.
+        threshold, signature
+            Of hits: what a hit exceeds, and gene -> weight (by default the size of the effect counts).
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+        seed
+            Of the sample of targets, where there are very many, and of random choices beside the design.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a chosen condition, best first: `rank`, `perturbation`, `context`, and
+
+            - for accuracy `gain`, `variance_explained` (of the targets, by it and those before it),
+              `variance_explained_random` (by as many random ones), `cost`, `replicate`, `helps` (targets, with their
+              share of the gain);
+            - for hits `probability`, `expected_hits`, `effect`, `deviation`.
+
+        Raises
+        ------
+        StateRagError
+            If the run predicts without evidence, it does not know the context, or there is nothing to choose from.
+        """
+        from state_rag.planning.design import AIMS, design_run, design_table, hits_run
+
+        contexts = [context] if isinstance(context, str) else list(context)
+        if aim not in AIMS:
+            raise StateRagError(f"design: unknown aim {aim!r}; choose of {', '.join(AIMS)}.")
+        if aim == "hits":
+            found = hits_run(
+                self._evidence,
+                contexts,
+                budget,
+                candidates=candidates,
+                exclude=exclude,
+                threshold=threshold,
+                signature=signature,
+                new_context=new_context,
+            )
+            return design_table(found)
+        return design_table(
+            design_run(
+                self._evidence,
+                contexts,
+                budget,
+                candidates=candidates,
+                targets=targets,
+                exclude=exclude,
+                costs=costs,
+                replicates=replicates,
+                new_context=new_context,
+                seed=seed,
+            )
+        )
 
     def _arguments(self, names: Names, seed: int, quiet: bool) -> Namespace:
         """Return the arguments of `state tx infer`, with its own defaults where nothing was asked."""

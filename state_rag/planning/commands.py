@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = ("design_command",)
 """Modules of this room with `add_commands(subparsers)`."""
 
 

@@ -1,0 +1,179 @@
+"""Which experiments to do next, asked of a run: names are checked, and the control is never one."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from state_rag.engine.explain import contexts_of
+from state_rag.engine.folder import EvidenceRun
+from state_rag.errors import StateRagError
+from state_rag.evidence.design import Design, design
+from state_rag.evidence.design_replay import FEWEST, Replay, replay
+from state_rag.evidence.hits import Hits, hits
+from state_rag.names import listing, suggest
+
+AIMS = ("accuracy", "hits")
+
+
+def design_run(
+    run: EvidenceRun,
+    contexts: Sequence[str],
+    budget: int,
+    *,
+    candidates: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    costs: Mapping[str, float] | None = None,
+    replicates: bool = False,
+    new_context: bool = False,
+    seed: int = 0,
+) -> Design:
+    """Return the conditions whose measurement makes the predictions of the targets most certain.
+
+    Parameters
+    ----------
+    run
+        An evidence run.
+    contexts
+        Cell lines to measure in, one or more.
+    budget, candidates, targets, exclude, costs, replicates, seed
+        As for `state_rag.evidence.design.design`; the control is neither candidate nor target.
+    new_context
+        Take contexts that the run does not know for new ones, of which nothing was measured.
+
+    Raises
+    ------
+    StateRagError
+        If the run does not know a context, or nothing is left to choose from or to predict.
+    """
+    _check(run, contexts, new_context)
+    control = run.data.get("control_pert")
+    known = run.engine.bank.perturbations
+    return design(
+        run.engine,
+        contexts,
+        budget,
+        candidates=[name for name in (known if candidates is None else candidates) if name != control],
+        targets=[name for name in (known if targets is None else targets) if name != control],
+        exclude=exclude,
+        costs=costs,
+        replicates=replicates,
+        seed=seed,
+    )
+
+
+def hits_run(
+    run: EvidenceRun,
+    contexts: Sequence[str],
+    budget: int,
+    *,
+    candidates: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    threshold: float | None = None,
+    signature: Mapping[str, float] | None = None,
+    new_context: bool = False,
+) -> Hits:
+    """Return the conditions that most likely exceed a wanted effect, as `state_rag.evidence.hits.hits` does.
+
+    Raises
+    ------
+    StateRagError
+        As `design_run` does.
+    """
+    _check(run, contexts, new_context)
+    control = run.data.get("control_pert")
+    offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
+    return hits(
+        run.engine,
+        contexts,
+        budget,
+        candidates=offered,
+        exclude=exclude,
+        threshold=threshold,
+        signature=signature,
+    )
+
+
+def replay_run(
+    run: EvidenceRun,
+    contexts: Sequence[str],
+    *,
+    splits: int = 12,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Return what a design would have been worth in a context that was measured.
+
+    That is the first of the contexts with enough measured conditions, or else the context with the most. The run's
+    numbers were trained with all of its conditions; this helps all ways to choose alike.
+
+    Raises
+    ------
+    StateRagError
+        If no context has enough measured conditions.
+    """
+    bank = run.engine.bank
+    count = {name: len(bank.rows_of(number)) for number, name in enumerate(bank.contexts)}
+    enough = [name for name in contexts if count.get(name, 0) >= 2 * FEWEST]
+    most = max(count, key=lambda name: count[name])
+    chosen = enough[0] if enough else most
+    return replay(
+        bank,
+        run.engine.similarity,
+        run.engine._learned("few-shot"),
+        bank.number_of_context(chosen),
+        splits=splits,
+        limit=run.engine.settings.final_supports,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def design_table(found: Design | Hits) -> pd.DataFrame:
+    """Return a row a chosen condition, best first.
+
+    Of a design: `rank`, `perturbation`, `context`, `gain` (by how much it reduces the sum of the targets' variances),
+    `variance_explained` (share that it and those before it take away), `variance_explained_random` (that of as many
+    random ones), `cost`, `replicate`, `helps` (targets, with the share of the gain of each). Of hits: `rank`,
+    `perturbation`, `context`, `probability`, `expected_hits`, `effect`, `deviation`.
+    """
+    rows: dict[str, object] = {
+        "rank": range(1, len(found.conditions) + 1),
+        "perturbation": [name for _, name in found.conditions],
+        "context": [context for context, _ in found.conditions],
+    }
+    if isinstance(found, Hits):
+        rows |= {"probability": found.probability, "expected_hits": found.expected}
+        return pd.DataFrame(rows | {"effect": found.effect, "deviation": found.deviation})
+    several = len({context for context, _ in found.conditions}) > 1
+    helps = []
+    for best, gain in zip(found.helps, found.gain.tolist(), strict=True):
+        named = [
+            (f"{context}:{name}" if several else name, value / max(gain, 1e-300)) for (context, name), value in best
+        ]
+        helps.append("|".join(f"{name}({share:.2f})" for name, share in named))
+    rows |= {"gain": found.gain, "variance_explained": found.explained}
+    rows |= {"variance_explained_random": found.explained_by_random, "cost": found.cost}
+    return pd.DataFrame(rows | {"replicate": found.replicate, "helps": helps})
+
+
+def replay_table(found: Replay) -> pd.DataFrame:
+    """Return a row a way to choose and budget: `pearson` with its 95 % interval, and `p` of designed against it."""
+    rows = []
+    for method, values in found.scores.items():
+        (low, high), p = found.interval(method), found.p_value(method)
+        for column, budget in enumerate(found.budgets):
+            mean = values[:, column].mean()
+            rows.append((found.context, method, budget, mean, low[column], high[column], p[column]))
+    return pd.DataFrame(rows, columns=["context", "chosen", "experiments", "pearson", "low", "high", "p"])
+
+
+def _check(run: EvidenceRun, contexts: Sequence[str], new_context: bool) -> None:
+    known = contexts_of(run)
+    unknown = [name for name in contexts if name not in known]
+    if unknown and not new_context:
+        raise StateRagError(
+            f"context {unknown[0]!r} is neither among those that the run was fitted on nor among those that it tests "
+            f"({listing(known)}){suggest(unknown, known)}. If nothing was measured in it, say so with --new-context "
+            "(new_context=True)."
+        )

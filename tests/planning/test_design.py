@@ -1,0 +1,124 @@
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import state_rag as sr
+from state_rag.cli import main
+from state_rag.engine.folder import read_run
+from state_rag.errors import StateRagError
+from state_rag.planning.design import design_run, design_table, hits_run
+from state_rag.planning.design_files import plate_table, read_numbers
+from tests.engine.runs import make_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"))[2]
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return read_run(folder)
+
+
+def measured(run, context):
+    return {name for line, name in run.engine.responses.conditions if line == context}
+
+
+def test_candidates_are_what_is_unmeasured_in_the_context_without_the_control(run):
+    found = design_run(run, ["hepg2"], 100)
+    chosen = {name for _, name in found.conditions}
+    assert chosen == set(run.engine.bank.perturbations) - measured(run, "hepg2") - {"non-targeting"}
+    assert found.exhausted
+    assert found.targets == len(chosen)
+
+
+def test_an_unknown_context_is_refused_with_close_spellings_and_a_new_one_is_taken(run):
+    with pytest.raises(StateRagError, match="'hepg22' is neither.*hepg22 -> hepg2.*--new-context"):
+        design_run(run, ["hepg22"], 2)
+    assert design_run(run, ["liver"], 2, new_context=True).conditions[0][0] == "liver"
+
+
+def test_the_likeliest_hits_come_first(run):
+    found = hits_run(run, ["hepg2"], 5, threshold=0.0)
+    assert (found.probability[:-1] >= found.probability[1:]).all()
+    assert found.expected[-1] == pytest.approx(found.probability.sum())
+    gene = run.engine.responses.genes[3]
+    up, down = (hits_run(run, ["hepg2"], 50, threshold=0.0, signature={gene: sign}) for sign in (1.0, -1.0))
+    assert up.conditions[0] == down.conditions[-1]
+    named = dict(zip(up.conditions, up.effect, strict=True))
+    place = up.conditions[0]
+    assert named[place] == pytest.approx(run.engine.predict("hepg2", [place[1]]).mean[0, 3])
+    with pytest.raises(StateRagError, match="none of the 1 genes"):
+        hits_run(run, ["hepg2"], 5, signature={"no gene": 1.0})
+    assert not {name for _, name in found.conditions} & measured(run, "hepg2")
+
+
+def test_a_row_a_well_and_a_plate_a_batch():
+    names = [("a", f"P{n}") for n in range(100)]
+    table = plate_table(names, 94, controls=2)
+    assert table["well"].iloc[0] == "A01"
+    assert table["well"].iloc[12] == "B01"
+    first = table[table["batch"] == 1]
+    assert first["well"].iloc[-1] == "H12"
+    assert first["perturbation"].tolist()[-2:] == ["control", "control"]
+    assert (table.groupby("batch").size() == [96, 8]).all()
+    assert plate_table(names, 100)["well"].iloc[24] == "B01"
+    assert not table.duplicated(["batch", "well"]).any()
+    with pytest.raises(StateRagError, match="96 or 384 wells"):
+        plate_table(names, 384, controls=1)
+
+
+def test_tables_of_costs_say_what_is_wrong_with_them(tmp_path):
+    path = tmp_path / "cost.csv"
+    path.write_text("gene,cost\nA,1\n")
+    with pytest.raises(StateRagError, match="columns perturbation,cost; found gene, cost"):
+        read_numbers(path, "--cost", "perturbation", "cost")
+    path.write_text("perturbation,cost\nA,cheap\n")
+    with pytest.raises(StateRagError, match="the cost of A is 'cheap'"):
+        read_numbers(path, "--cost", "perturbation", "cost")
+    path.write_text("perturbation,cost\nA,1\nA,2\n")
+    with pytest.raises(StateRagError, match="A stands twice"):
+        read_numbers(path, "--cost", "perturbation", "cost")
+
+
+def test_the_command_writes_table_curve_plates_and_replay(folder, run, tmp_path):
+    names = design_table(design_run(run, ["hepg2"], 3))["perturbation"].tolist()
+    (tmp_path / "done.txt").write_text(f"{names[0]}\n\n")
+    (tmp_path / "cost.csv").write_text(f"perturbation,cost\n{names[1]},1000\n")
+    words = ["design", folder, "--context", "hepg2", "--budget", "3", "--exclude", tmp_path / "done.txt"]
+    words += ["--cost", tmp_path / "cost.csv", "--evaluate", "--splits", "3", "-o", tmp_path / "out", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    result = subprocess.run(
+        [sys.executable, "-m", "state_rag.cli", *map(str, words)], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert "beat random" in result.stdout or "better than random" in result.stdout
+    table = pd.read_csv(tmp_path / "out" / "design.csv")
+    assert len(table) == 3
+    assert not {names[0], names[1]} & set(table["perturbation"])
+    assert table["variance_explained"].is_monotonic_increasing
+    assert pd.read_csv(tmp_path / "out" / "plate.csv")["well"].tolist() == ["A01", "A02", "A03"]
+    assert list(pd.read_csv(tmp_path / "out" / "curve.csv")) == ["experiments", "designed", "random"]
+    replayed = pd.read_csv(tmp_path / "out" / "replay.csv")
+    assert set(replayed["chosen"]) == {"designed", "random", "most different", "largest elsewhere"}
+    for name in ("design.png", "replay.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+
+
+def test_options_of_the_other_aim_are_refused(folder, tmp_path, capsys):
+    assert main(["design", str(folder), "--context", "hepg2", "--budget", "2", "--threshold", "1"]) == 1
+    assert "add --aim hits" in capsys.readouterr().err
+    main(["design", str(folder), "--context", "hepg2", "--budget", "2", "--aim", "hits", "-o", str(tmp_path / "hits")])
+    assert "Expected hits" in capsys.readouterr().out
+
+
+def test_a_predictor_gives_the_same_table(folder, run):
+    table = sr.load(folder).design("hepg2", 3)
+    pd.testing.assert_frame_equal(table, design_table(design_run(run, ["hepg2"], 3)))
+    assert "probability" in sr.load(folder).design(["hepg2"], 3, aim="hits")
+    with pytest.raises(StateRagError, match="unknown aim 'luck'"):
+        sr.load(folder).design("hepg2", 3, aim="luck")
