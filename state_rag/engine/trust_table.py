@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem, write_elem
 
+from state_rag.effects.conditions import Columns
 from state_rag.evidence.estimator import Evidence, Prediction
 from state_rag.files import atomic_path
 
+PREDICTED = "adata_pred.h5ad"
 TRUST = "trust.csv"
 """File in a prediction's folder."""
 
@@ -65,6 +69,42 @@ def columns_of_cells(table: pd.DataFrame, contexts: Labels, perturbations: Label
     for name in _WORDS:
         found[name] = pd.Categorical(found[name].fillna(""))
     return found
+
+
+def add_trust(engine: Evidence, folder: Path, columns: Columns) -> bool:
+    """Add `OF_CELLS` to predicted cells that somebody else wrote, and `trust.csv`; tell whether there is any.
+
+    The trust is that of the mean, to which an anchored network's cells are brought; there is no layer `std`, which
+    would be as large as the cells.
+
+    Parameters
+    ----------
+    engine
+        That the cells are anchored on.
+    folder
+        Of the predictions.
+    columns
+        Names in `obs`.
+    """
+    path = folder / PREDICTED
+    if not engine.calibrated or not path.is_file():
+        return False
+    with h5py.File(path, "r") as file:
+        obs = read_elem(file["obs"])
+    contexts, names = (obs[column].astype(str) for column in (columns.cell_line, columns.perturbation))
+    asked = pd.DataFrame({"context": contexts, "name": names})[names != columns.control].drop_duplicates()
+    table = trust_of(engine, {line: group["name"].tolist() for line, group in asked.groupby("context")})
+    if table is None:
+        return False
+    found = columns_of_cells(table, contexts.to_numpy(), names.to_numpy()).set_axis(obs.index)
+    obs = obs.drop(columns=[name for name in OF_CELLS if name in obs]).join(found)
+    with h5py.File(path, "r+") as file:
+        # beside the old one first, so that a full disk leaves that
+        write_elem(file, "obs.new", obs)
+        del file["obs"]
+        file.move("obs.new", "obs")
+    write_trust(table, folder)
+    return True
 
 
 def write_trust(table: pd.DataFrame, folder: Path) -> Path:

@@ -24,6 +24,7 @@ from state_rag.evaluation.real_side import MADE_UP
 from state_rag.evaluation.results import SUMMARY
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
 from state_rag.evaluation.save import check_per_gene, save_evaluation
+from state_rag.evaluation.trust_calibration import write_calibration
 from state_rag.evaluation.up_to_date import (
     BASELINES_LEFT_OUT,
     NOT_ASKED,
@@ -206,6 +207,8 @@ class Request:
         (self.folder / SUMMARY).unlink(missing_ok=True)
         for stale in (self.folder / "plots").glob(f"{PICTURE}.*"):
             stale.unlink()
+        model = evaluation.table[evaluation.table["predictor"] == MODEL]
+        write_calibration(run.predictions, model, self.folder, picture=self.picture)
         save_evaluation(evaluation, self.folder, columns, metadata=metadata, per_gene=self.per_gene)
         if self.picture:
             _draw(evaluation, run.name, self.folder / "plots")

@@ -127,12 +127,25 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
                 ) from error
             raise
     save_missing(results, missing)
+    if found.settings.anchors:
+        _add_trust(found, results)
     logger.info("Results: %s", results)
     if info is not None:
         logger.info("What was retrieved for each cell: %s", info.path)
     if args.eval_genept_pert and not args.no_gge:
         _evaluate(args, found, results, keep)
     return outcome
+
+
+def _add_trust(found: Run, results: Path) -> None:
+    """Say in the predicted cells how far the mean that they are anchored on can be trusted."""
+    from state_rag.effects.conditions import Columns
+    from state_rag.engine.evidence_of import evidence_of
+    from state_rag.engine.trust_table import add_trust
+
+    data = found.data
+    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
+    add_trust(evidence_of(found.folder).engine, results, columns)
 
 
 def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None) -> None:

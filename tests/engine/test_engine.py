@@ -17,7 +17,7 @@ from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.held_out import held_out_cells
 from state_rag.engine.predict import predict
-from state_rag.engine.trust_table import OF_CELLS, TRUST
+from state_rag.engine.trust_table import OF_CELLS, TRUST, add_trust
 from state_rag.errors import StateRagError
 from tests.engine.runs import QUICK, SIZES
 
@@ -75,6 +75,20 @@ def test_predicted_cells_carry_how_far_to_trust_them(run, predicted):
         np.testing.assert_allclose(
             found.layers["std"][chosen], np.tile(trust.std[number], (chosen.sum(), 1)), rtol=1e-6
         )
+
+
+def test_cells_of_an_anchored_network_get_the_columns_too(run, predicted, tmp_path):
+    found, _ = predicted
+    bare = found.copy()
+    bare.obs = bare.obs.drop(columns=list(OF_CELLS))
+    bare.write_h5ad(tmp_path / "adata_pred.h5ad")
+    columns = Columns("gene", "cell_line", "non-targeting")
+    assert add_trust(read_run(run).engine, tmp_path, columns)
+    again = ad.read_h5ad(tmp_path / "adata_pred.h5ad")
+    for name in ("expected_pearson", "trust_reason"):
+        assert again.obs[name].astype(object).equals(found.obs[name].astype(object))
+    assert np.array_equal(again.X, found.X)
+    assert (tmp_path / TRUST).is_file()
 
 
 def test_a_table_of_trust_has_a_row_a_condition(run, split, tmp_path):
