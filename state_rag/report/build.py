@@ -20,6 +20,7 @@ from state_rag.report.evidence import show_evidence
 from state_rag.report.page import Report
 from state_rag.report.retrieval import Analysed, show_retrieval, show_switched_off
 from state_rag.report.tables import head, legend, marks, number
+from state_rag.report.trust import show_trust
 
 logger = logging.getLogger(__name__)
 CURVES = ("train_loss", "val_loss", "train/gumbel_active_ratio")
@@ -91,6 +92,7 @@ def build_report(
     if not chosen:
         report.heading("Chosen conditions")
         report.note(why_none(comparison.values[comparison.reference]))
+    show_trust(report, runs)
     show_evidence(report, runs, comparison.values, perturbations)
     _curves(report, {name: run for name, (run, _) in runs.items()})
     show_retrieval(report, retrieval)

@@ -34,6 +34,10 @@ def test_both_predict_the_same_means_for_the_same_real_cells(runs):
     assert predicted[0].keys() == predicted[1].keys()
     for name, mean in predicted[0].items():
         assert np.allclose(mean, predicted[1][name], atol=2e-3), name
+    for folder in folders:
+        cells = ad.read_h5ad(folder / "adata_pred.h5ad")
+        assert cells.obs["expected_pearson"].notna().any()
+        assert (folder / "trust.csv").is_file()
     compared = run(["compare", "engine", "runs/anchored", "--metrics", "pearson_delta"], runs, via=OURS)
     assert "same pert., other lines" in compared.stdout
 
