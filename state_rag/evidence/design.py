@@ -64,6 +64,8 @@ class Design:
         float64 [B + 1]: that sum, before the first and after each.
     random
         float64 [B + 1]: the same sum where random candidates are measured instead, mean of `DRAWS` choices.
+    prior
+        The same sum were nothing measured anywhere.
     helps
         [B]: the targets whose variance each reduces most, with the reduction, largest first.
     replicate
@@ -81,6 +83,7 @@ class Design:
     cost: np.ndarray
     remaining: np.ndarray
     random: np.ndarray
+    prior: float
     helps: tuple[tuple[tuple[Condition, float], ...], ...]
     replicate: np.ndarray
     targets: int
@@ -220,6 +223,7 @@ def design(
         cost[places],
         first - np.concatenate([[0.0], np.cumsum(gain)]),
         first - np.concatenate([[0.0], np.cumsum(by_chance) * unit]),
+        sum(model.prior for model in models) * unit,
         helps,
         np.array([measured(*chosen_from[place]) for place in places], dtype=bool),
         n_targets,
@@ -250,6 +254,8 @@ class Posterior:
     ----------
     first
         Sum of the targets' variances, by importance.
+    prior
+        The same without any support.
     """
 
     def __init__(
@@ -287,6 +293,7 @@ class Posterior:
         self.covariance = self._covariance(here, self._candidate).sub_(target.T @ self._seen)
         left = (prior - target.double().square().sum(0)).clamp_min(0)
         self.first = float(left @ self.importance.double())
+        self.prior = prior * float(self.importance.double().sum())
         self._updates: list[Tensor] = []
 
     def of(self, places: Tensor) -> Posterior:

@@ -7,11 +7,12 @@ chosen. Their measured responses, with those of the other contexts, predict the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy.stats import ttest_rel
+from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from state_rag.errors import StateRagError
@@ -46,6 +47,9 @@ class Replay:
         B numbers of experiments.
     scores
         Method -> float64 [splits, B]: mean Pearson over the predicted half of predicted and measured effect.
+    variance
+        Method -> float64 [splits, B]: mean variance of the predicted half, as a share of what it is before anything is
+        measured anywhere.
     explained
         float64 [splits, B]: share of the predicted half's variance that the design takes away.
     """
@@ -54,6 +58,7 @@ class Replay:
     budgets: tuple[int, ...]
     scores: dict[str, np.ndarray]
     explained: np.ndarray
+    variance: dict[str, np.ndarray] = field(default_factory=dict)
 
     def gain(self, rival: str = RANDOM) -> np.ndarray:
         """Return by how much designed is ahead, mean over splits, float64 [B]."""
@@ -69,6 +74,18 @@ class Replay:
         found = np.ones(len(self.budgets))
         if len(ours) > 1 and not same.all():
             found[~same] = ttest_rel(ours[:, ~same], theirs[:, ~same]).pvalue
+        return found
+
+    def expected(self, variance: np.ndarray) -> np.ndarray:
+        """Return the Pearson correlation [N] that a mean variance [N], as in `variance`, went with, by all methods.
+
+        A falling step function (isotonic regression), and NaN beyond the variances that were seen: what so many
+        experiments bring was then never replayed.
+        """
+        seen = np.concatenate([values.ravel() for values in self.variance.values()])
+        score = np.concatenate([self.scores[method].ravel() for method in self.variance])
+        model = IsotonicRegression(increasing=False, out_of_bounds="nan")
+        found: np.ndarray = model.fit(seen, score).predict(np.asarray(variance, dtype=float))
         return found
 
     def interval(self, method: str) -> np.ndarray:
@@ -136,6 +153,8 @@ def replay(
     if not budgets:
         raise StateRagError("replay: each budget is more than there is to choose from; give smaller ones.")
     scores = {method: np.zeros((len(halves), len(budgets))) for method in methods}
+    variance = {method: np.zeros((len(halves), len(budgets))) for method in methods}
+    prior = float(learned.weights.prior_variance())
     explained = np.zeros((len(halves), len(budgets)))
     elsewhere = bank.elsewhere(context)
     for number, (test, pool) in enumerate(halves):
@@ -144,11 +163,12 @@ def replay(
         supports = torch.cat([elsewhere, bank.row[context, torch.from_numpy(pool[first])]])
         left = np.delete(pool, first)
 
-        def score(chosen: np.ndarray, test: np.ndarray = test, supports: Tensor = supports) -> float:
+        def score(chosen: np.ndarray, test: np.ndarray = test, supports: Tensor = supports) -> tuple[float, float]:
             rows = torch.cat([supports, bank.row[context, torch.from_numpy(chosen)]]).sort().values
             asked = torch.from_numpy(test)
-            predicted = answer_scene(bank, similarity, Scene(context, asked, rows), learned, limit).values
-            return float(_pearson(predicted, bank.effects[bank.row[context, asked]]).mean())
+            found = answer_scene(bank, similarity, Scene(context, asked, rows), learned, limit)
+            right = _pearson(found.values, bank.effects[bank.row[context, asked]])
+            return float(right.mean()), float(found.answer.variance.mean()) / prior
 
         for method in methods:
             orders = []
@@ -173,10 +193,11 @@ def replay(
             else:
                 orders = [left[np.argsort(-_size_elsewhere(bank, left, context), kind="stable")]]
             for column, budget in enumerate(budgets):
-                scores[method][number, column] = np.mean([score(order[:budget]) for order in orders])
+                told = np.mean([score(order[:budget]) for order in orders], axis=0)
+                scores[method][number, column], variance[method][number, column] = told
         if progress is not None:
             progress(number + 1, len(halves))
-    return Replay(bank.contexts[context], budgets, scores, explained)
+    return Replay(bank.contexts[context], budgets, scores, explained, variance)
 
 
 def medoids(distance: np.ndarray, count: int) -> list[int]:

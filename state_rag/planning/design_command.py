@@ -61,6 +61,7 @@ def run_design(args: Namespace) -> None:
     from state_rag.console import make_console
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.errors import StateRagError
+    from state_rag.evidence.hits import Hits
     from state_rag.files import writable_folder
     from state_rag.planning.design import design_run, hits_run
     from state_rag.planning.design_files import plate_table, read_names, read_numbers, write_design, write_replay
@@ -108,11 +109,13 @@ def run_design(args: Namespace) -> None:
     console.print(_table(found))
     for line in _facts(found):
         console.print(line, markup=False)
-    written = write_design(found, output, args.batch_size, args.controls)
-    if args.evaluate:
-        replayed = _replayed(args, run)
+    replayed = _replayed(args, run) if args.evaluate else None
+    written = write_design(found, output, args.batch_size, args.controls, replayed)
+    if replayed is not None:
         console.print(_replay_table(replayed))
         console.print(verdict(replayed), markup=False)
+        if not isinstance(found, Hits):
+            console.print(_expected(found, replayed), markup=False)
         written += write_replay(replayed, output)
     for path in written:
         console.print(f"Written: {path}", markup=False, soft_wrap=True)
@@ -130,6 +133,17 @@ def verdict(found: "Replay") -> str:
         return f"In {found.context} designed experiments were NOT clearly better than random ones at any budget."
     told = f"with {', '.join(better)} experiments, with other numbers NOT clearly"
     return f"In {found.context} designed experiments beat random ones {told} (paired over splits, p < .05)."
+
+
+def _expected(found: "Design", replayed: "Replay") -> str:
+    """Return in words what accuracy the variances went with in the replay."""
+    ours, theirs = (replayed.expected(sums[-1:] / found.prior)[0] for sums in (found.remaining, found.random))
+    if not (ours == ours and theirs == theirs):
+        return "What accuracy to expect of this design cannot be told: the replay saw no such variances."
+    return (
+        f"Expected accuracy (Pearson, by what the replay saw in {replayed.context}): {ours:.2f} after "
+        f"{len(found.conditions)} experiments, {theirs:.2f} after as many random ones."
+    )
 
 
 def _replayed(args: Namespace, run: Any) -> "Replay":

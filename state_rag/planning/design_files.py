@@ -93,8 +93,13 @@ def plate_table(names: Sequence[tuple[str, str]], batch_size: int, controls: int
     return pd.DataFrame(rows, columns=["batch", "well", "perturbation", "context"])
 
 
-def write_design(found: Design | Hits, folder: Path, batch_size: int = 96, controls: int = 0) -> list[Path]:
-    """Write the table, the plates and the curve of a design, and return what was written."""
+def write_design(
+    found: Design | Hits, folder: Path, batch_size: int = 96, controls: int = 0, replayed: Replay | None = None
+) -> list[Path]:
+    """Write the table, the plates and the curve of a design, and return what was written.
+
+    With a replay the curve has the accuracy too that the variance went with there, NaN where it was not replayed.
+    """
     table = design_table(found)
     plates = plate_table(found.conditions, batch_size, controls).merge(
         table[["perturbation", "context", *(["cost"] if "cost" in table else [])]],
@@ -109,6 +114,9 @@ def write_design(found: Design | Hits, folder: Path, batch_size: int = 96, contr
         curves = {"designed": found.explained, "random": found.explained_by_random}
         quantity = "variance explained"
     curve = pd.DataFrame({"experiments": experiments, **{f"{name}": values for name, values in curves.items()}})
+    if replayed is not None and isinstance(found, Design):
+        curve["expected_pearson_designed"] = replayed.expected(found.remaining[1:] / found.prior)
+        curve["expected_pearson_random"] = replayed.expected(found.random[1:] / found.prior)
     written.append(_write(curve, folder / "curve.csv"))
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     experiment_curves(experiments, curves, quantity, ax=figure.subplots())

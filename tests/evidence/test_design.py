@@ -40,11 +40,13 @@ def few(count=6):
 def covariance(engine, weights, context, rows, columns):
     """Return K by a plain loop over conditions (context, perturbation), by number."""
     found = np.zeros((len(rows), len(columns)))
-    shared, own, same = weights.shared.exp(), weights.own.exp(), float(weights.same.exp())
+    every = torch.arange(len(engine.bank.perturbations))
+    kernels = engine.similarity.stack(every, every, context).double().numpy()
+    shared, own = (np.tensordot(part.exp().numpy(), kernels, 1) for part in (weights.shared, weights.own))
+    same = float(weights.same.exp())
     for i, (c, p) in enumerate(rows):
         for j, (d, q) in enumerate(columns):
-            stack = engine.similarity.stack(torch.tensor([p]), torch.tensor([q]), context)[:, 0, 0].double()
-            found[i, j] = float(shared @ stack) + (c == d) * float(own @ stack) + (p == q) * same
+            found[i, j] = shared[p, q] + (c == d) * own[p, q] + (p == q) * same
     return found
 
 
@@ -232,6 +234,9 @@ def test_a_replay_scores_each_way_to_choose_on_the_same_halves():
     for method in METHODS:
         assert np.allclose(found.scores[method][:, 2], found.scores[DESIGNED][:, 2])
     assert found.scores[DESIGNED][:, 0].mean() > 0
+    wanted = found.expected(np.array([found.variance[RANDOM].min(), found.variance[RANDOM].max(), 99.0]))
+    assert wanted[0] >= wanted[1]
+    assert np.isnan(wanted[2])
     assert (found.interval(RANDOM)[0] <= found.interval(RANDOM)[1]).all()
     with pytest.raises(StateRagError, match="unknown way"):
         replay(engine.bank, engine.similarity, engine.trained["few-shot"], 0, methods=["guess"])
