@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from state_rag.evidence.bank import Bank
+from state_rag.evidence.conjugate import Parts, conjugate_solve
 from state_rag.evidence.similarity import Similarity
 
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean, and tenfold again until a factor exists."""
+
+FEW_QUERIES, MANY_SUPPORTS = 4, 1500
+"""Up to so many queries of more than so many supports are solved by conjugate gradients, without a factor."""
 
 
 class KernelWeights(nn.Module):
@@ -138,10 +142,8 @@ def context_means(bank: Bank, scene: Scene, weights: KernelWeights, values: Tens
     """
     n_contexts = len(bank.contexts)
     context = bank.context[scene.supports]
-    count = torch.zeros(n_contexts, dtype=values.dtype).index_add(
-        0, context, torch.ones_like(context, dtype=values.dtype)
-    )
-    total = torch.zeros(n_contexts, values.shape[1], dtype=values.dtype).index_add(0, context, values)
+    member = (torch.arange(n_contexts)[:, None] == context[None]).to(values.dtype)
+    count, total = member.sum(1), member @ values
     mean = total / count.clamp_min(1)[:, None]
     there = (count > 0).to(values.dtype)
     sum_of_means, n_there = mean.sum(0), there.sum()
@@ -192,14 +194,18 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
     distinct, place = torch.unique(torch.cat([support, query]), return_inverse=True)
     at, asked = place[: len(support)], place[len(support) :]
     shared, own = weights.parts(similarity.stack(distinct, distinct, scene.context, scene.hidden))
-    same = weights.same.exp()
-    # in place, since with all supports each of these matrices is hundreds of megabytes
-    among = pick(own, at, at).mul_(context[:, None] == context[None])
-    among.add_(pick(shared, at, at)).add_(same * (support[:, None] == support[None]))
-    among.diagonal().add_(weights.noise_of(bank.scarcity[scene.supports]))
+    same, noise = weights.same.exp(), weights.noise_of(bank.scarcity[scene.supports])
     here = (context == scene.context)[:, None]
     cross = pick(shared, at, asked) + pick(own, at, asked) * here + same * (support[:, None] == query[None])
-    weight = solve(among, cross)
+    weight = None
+    if len(query) <= FEW_QUERIES and len(support) > MANY_SUPPORTS and not cross.requires_grad:
+        weight = conjugate_solve(Parts(shared, own, same, noise, at, context), cross)
+    if weight is None:
+        # in place, since with all supports each of these matrices is hundreds of megabytes
+        among = pick(own, at, at).mul_(context[:, None] == context[None])
+        among.add_(pick(shared, at, at)).add_(same * (support[:, None] == support[None]))
+        among.diagonal().add_(noise)
+        weight = solve(among, cross)
     variance = weights.prior_variance() - (weight * cross).sum(0)
     return Answer(weight, cross, variance.clamp_min(0))
 
@@ -231,5 +237,7 @@ def pick(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def apply(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
     """Return the prediction [Q, G] for values [S, G] of the supports: prior mean plus weighted deviations from it."""
     means = context_means(bank, scene, weights, values)
-    deviations = values - means[bank.context[scene.supports]]
-    return means[scene.context] + answer.weight.T.to(values.dtype) @ deviations
+    weight = answer.weight.T.to(values.dtype)
+    # the deviations are never made: they would be as large as the values, once for each function of them
+    by_context = weight.new_zeros(len(weight), len(means)).index_add_(1, bank.context[scene.supports], weight)
+    return means[scene.context] + weight @ values - by_context @ means
