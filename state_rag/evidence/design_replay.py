@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy.stats import ttest_rel
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from state_rag.errors import StateRagError
@@ -84,6 +83,8 @@ class Replay:
         """
         seen = np.concatenate([values.ravel() for values in self.variance.values()])
         score = np.concatenate([self.scores[method].ravel() for method in self.variance])
+        from sklearn.isotonic import IsotonicRegression  # brings pandas with it
+
         model = IsotonicRegression(increasing=False, out_of_bounds="nan")
         found: np.ndarray = model.fit(seen, score).predict(np.asarray(variance, dtype=float))
         return found

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from state_rag.errors import StateRagError
@@ -278,6 +277,8 @@ def fit_caller(engine: Evidence, use: str, learned: Trained, changed: Tensor, se
         network = _taught(scaled[half == side], truth[half == side], seed + side)
         scores[half != side] = network(scaled[half != side])[:, 0]
         arrays |= {f"{side}.{name}": value for name, value in network.state_dict().items()}
+    from sklearn.isotonic import IsotonicRegression  # brings pandas with it
+
     isotonic = IsotonicRegression(y_min=0, y_max=1).fit(scores.numpy(), truth.numpy())
     arrays["isotonic_x"] = torch.from_numpy(np.asarray(isotonic.X_thresholds_, dtype=np.float32))
     arrays["isotonic_y"] = torch.from_numpy(np.asarray(isotonic.y_thresholds_, dtype=np.float32))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import t as student
-from sklearn.isotonic import IsotonicRegression
 
 RIDGE = 0.1
 """Strength of the ridge, as a share of the conditions."""
@@ -228,6 +227,8 @@ def _apply(ridge: tuple[np.ndarray, np.ndarray, np.ndarray], signs: np.ndarray) 
 
 def _curve(score: np.ndarray, accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the knots of a curve that never falls: isotonic, then means between quantiles, so that it has no steps."""
+    from sklearn.isotonic import IsotonicRegression  # brings pandas with it
+
     rising = IsotonicRegression(out_of_bounds="clip").fit(score, accuracy).predict(score)
     order = np.argsort(score, kind="stable")
     parts = [part for part in np.array_split(order, min(KNOTS, max(2, len(order) // 8))) if len(part)]
