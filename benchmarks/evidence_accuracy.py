@@ -82,10 +82,10 @@ def main() -> None:
             write(options.output, rows)
 
 
-def parse() -> argparse.Namespace:
-    """Return the options of the command line."""
+def parse(about_it: str = __doc__) -> argparse.Namespace:
+    """Return the options of the command line; `about_it` is the program's docstring."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=about_it.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--data", nargs="+", default=["replogle", "tahoe", "simulate"], choices=HELD_OUT)
     parser.add_argument("--mode", nargs="+", default=["few-shot"], choices=MODES)
@@ -191,14 +191,14 @@ def simulated(context: str, mode: str, seed: int) -> Case:
 def methods(case: Case, options: argparse.Namespace) -> dict[str, np.ndarray]:
     """Return the predictions [T, G] of all methods, the engine last."""
     found = naive(case)
-    engine = Evidence(Settings(seed=options.training_seed))
+    engine = Evidence(Settings(seed=options.training_seed, calibrating=0))
     engine.fit(case.responses, case.embeddings, uses=[case.mode])
-    predicted = engine.predict(case.context, case.test).mean
+    predicted = engine.predict(case.context, case.test, trust=False).mean
     trained = engine.trained.get(case.mode)
     if trained is not None:
         # the same weights without the correction gene by gene
         engine.trained = {case.mode: Trained(trained.weights, estimate=KRIGING)}
-        found["co-kriging"] = engine.predict(case.context, case.test).mean
+        found["co-kriging"] = engine.predict(case.context, case.test, trust=False).mean
     return {**found, ENGINE: predicted}
 
 

@@ -12,14 +12,13 @@ deviations of the predicted one, of all and by quintile of the size of the predi
 predicted size of the gene's effect; share of predictions that calibration is said to hold for, and their coverage.
 """
 
-import argparse
 import csv
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_accuracy import HELD_OUT, MODES, Case, about, cases, correlations
+from evidence_accuracy import Case, about, cases, correlations, parse
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -33,29 +32,13 @@ QUINTILES = 5
 
 def main() -> None:
     """Judge every case and print the table."""
-    options = parse()
+    options = parse(__doc__)
     rows: list[dict[str, Any]] = []
     for case in cases(options):
         rows.append(judged(case, options.training_seed))
         Console().print(table(rows[-1]))
         if options.output:
             write(options.output, rows)
-
-
-def parse() -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", nargs="+", default=["replogle", "tahoe", "simulate"], choices=HELD_OUT)
-    parser.add_argument("--mode", nargs="+", default=["few-shot"], choices=MODES)
-    parser.add_argument("--held-out", nargs="+", help="contexts; default: K562 and RPE1, SNU-1, hepg2")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: 7; for simulate 0 1 2")
-    parser.add_argument("--training-seed", type=int, default=0, help="of the engine")
-    parser.add_argument("--protocol", type=Path, default=Path("../shared/evidence_protocol.py"))
-    parser.add_argument("--gene-sets", nargs="+", type=Path, default=[], help="GMT files, each a source for replogle")
-    parser.add_argument("-o", "--output", type=Path, help="CSV file for the table")
-    return parser.parse_args()
 
 
 def judged(case: Case, seed: int) -> dict[str, Any]:

@@ -71,7 +71,11 @@ class Anchor:
             control = self.engine.responses.controls.get(context)
             if control is None:
                 return None
-            effect = 0.0 if perturbation == self.control else self.engine.predict(context, [perturbation]).mean[0]
+            effect = (
+                0.0
+                if perturbation == self.control
+                else self.engine.predict(context, [perturbation], trust=False).mean[0]
+            )
             self._means[key] = torch.from_numpy(np.asarray(control + effect, dtype=np.float32))
         return self._means[key]
 
@@ -110,8 +114,11 @@ class Anchor:
         own = controls.detach().float().mean(0).cpu()
         if own.shape[0] != self.width or name == self.control:
             return own
-        effect = self.engine.predict(context, [name]).mean[0]
-        return own + torch.from_numpy(effect.astype(np.float32))
+        return own + torch.from_numpy(self._effect(context, name).astype(np.float32))
+
+    def _effect(self, context: str, name: str) -> np.ndarray:
+        """Return the predicted effect [G]."""
+        return self.engine.predict(context, [name], trust=False).mean[0]
 
 
 def brought_to_mean(cells: Tensor, wanted: Tensor) -> Tensor:

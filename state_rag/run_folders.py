@@ -11,6 +11,8 @@ CONFIG = "config.yaml"
 """The file that makes a folder a run's."""
 SPLIT = "split.toml"
 """The split that a run was trained on, with absolute locations of the data."""
+TRUST = "trust.csv"
+"""In a folder of predictions: how far each condition's can be trusted."""
 
 
 def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:

@@ -36,13 +36,7 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
         If the run does not know the context, or knows nothing of the perturbation, so that its prediction is the
         context's mean effect.
     """
-    known = contexts_of(run)
-    if context not in known and not new_context:
-        raise StateRagError(
-            f"context {context!r} is neither among those that the run was fitted on nor among those that it tests "
-            f"({listing(known)}){suggest([context], known)}. If nothing was measured in it, say so with --new-context "
-            "(new_context=True)."
-        )
+    check_contexts(run, [context], new_context=new_context)
     control = run.data.get("control_pert")
     if control is not None and perturbation == control:
         raise StateRagError(f"{perturbation} is the control: it is predicted to have no effect.")
@@ -54,6 +48,24 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
             f"show{suggest([perturbation], bank.perturbations)}"
         )
     return run.engine.explain(context, perturbation)
+
+
+def check_contexts(run: EvidenceRun, contexts: Sequence[str], *, new_context: bool) -> None:
+    """Refuse contexts that a run does not know, unless they are said to be new.
+
+    Raises
+    ------
+    StateRagError
+        With the first of them.
+    """
+    known = contexts_of(run)
+    unknown = [name for name in contexts if name not in known]
+    if unknown and not new_context:
+        raise StateRagError(
+            f"context {unknown[0]!r} is neither among those that the run was fitted on nor among those that it tests "
+            f"({listing(known)}){suggest(unknown, known)}. If nothing was measured in it, say so with --new-context "
+            "(new_context=True)."
+        )
 
 
 def contexts_of(run: EvidenceRun) -> list[str]:

@@ -54,9 +54,8 @@ def run_explain(args: Namespace) -> None:
     console = make_console()
     for line in facts(found, measured):
         console.print(line, markup=False)
-    trust = run.engine.predict(args.context, [args.perturbation]).trust
-    if trust is not None:
-        console.print(trust_words(trust), markup=False)
+    if found.trust is not None:
+        console.print(trust_words(found.trust), markup=False)
     console.print(terminal_table(found, args.top))
     console.print(LEGEND, style="dim", markup=False)
     for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):

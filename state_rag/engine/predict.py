@@ -19,11 +19,12 @@ from state_rag.effects.conditions import Columns
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.held_out import HeldOutCells, held_out_cells
 from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
-from state_rag.engine.trust_table import TRUST, columns_of_cells, trust_table, write_trust
+from state_rag.engine.trust_table import columns_of_cells, trust_table, write_trust
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.h5ad import open_h5ad
 from state_rag.progress import track
+from state_rag.run_folders import TRUST
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ from anndata.io import read_elem, write_elem
 from state_rag.effects.conditions import Columns
 from state_rag.evidence.estimator import Evidence, Prediction
 from state_rag.files import atomic_path
+from state_rag.run_folders import TRUST
 
 PREDICTED = "adata_pred.h5ad"
-TRUST = "trust.csv"
-"""File in a prediction's folder."""
 
 OF_CELLS = ("expected_pearson", "expected_pearson_low", "expected_pearson_high", "trust_grade", "trust_reason")
 """Columns that predicted cells get in `obs`."""

@@ -8,11 +8,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from state_rag.files import atomic_path, damage_told
+from state_rag.run_folders import TRUST
 
 logger = logging.getLogger(__name__)
-TRUST = "trust.csv"
-"""File beside predictions, a row a condition."""
-
 CALIBRATION, CONDITIONS = "trust_calibration.csv", "trust_conditions.csv"
 """What is written beside the results; also the picture `plots/trust`."""
 

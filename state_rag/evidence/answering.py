@@ -10,7 +10,7 @@ from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, Scene, apply, krige, nearest
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.training import KRIGING, Trained
+from state_rag.evidence.training import KRIGING, Trained, is_blind
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,14 @@ def answer_scene(
     else:
         values = seen.estimates[ESTIMATES.index(learned.estimate)]
     return Answered(scene, answer, values.double(), seen)
+
+
+def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
+    """Return the answers of fusions that have not learned from the queries, where there are such (`Trained.blind`)."""
+    if not learned.blind or answered.seen is None:
+        return answered
+    values = answered.values.clone()
+    for half, fusion in enumerate(learned.blind):
+        mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
+        values[mask] = fusion(answered.seen).double()[mask]
+    return Answered(answered.scene, answered.answer, values, answered.seen)

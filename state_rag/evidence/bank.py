@@ -72,6 +72,10 @@ class Bank:
         """Return the rows measured in a context, ascending; none for -1."""
         return torch.nonzero(self.context == context).flatten()
 
+    def measured(self, context: int, perturbation: int) -> bool:
+        """Tell whether a condition was measured; not for numbers below 0."""
+        return context >= 0 and perturbation >= 0 and int(self.row[context, perturbation]) >= 0
+
     def elsewhere(self, context: int) -> Tensor:
         """Return the rows measured in other contexts than this, ascending; all for -1."""
         return torch.nonzero(self.context != context).flatten()

@@ -169,27 +169,24 @@ def design(
         unknown.update((names[place], None) for place in range(len(names)) if place not in good)
         return [found[place] for place in sorted(good)]
 
-    def measured(context: int, perturbation: int) -> bool:
-        return context >= 0 and int(bank.row[context, perturbation]) >= 0
-
     chosen_from = [
         (number[name], p)
         for name in contexts
         for p in known([n for n in offered if n not in banned], number[name])
-        if replicates or not measured(number[name], p)
+        if replicates or not bank.measured(number[name], p)
     ]
     if not chosen_from:
         raise StateRagError(
             f"design: no candidate is left: of {len(offered)} each is excluded, measured in {', '.join(contexts)} "
             "already or without an embedding and a response elsewhere. Give other candidates, or allow replicates."
         )
-    weights = engine._learned("few-shot")
+    weights = engine.learned_for("few-shot")
     names_of = {value: key for key, value in number.items()}
     rng = np.random.default_rng(seed)
     noise = _noise(bank, weights.weights, chosen_from)
     models, n_targets = [], 0
     for name in contexts:
-        asked = [p for p in known(wanted, number[name]) if not measured(number[name], p)]
+        asked = [p for p in known(wanted, number[name]) if not bank.measured(number[name], p)]
         n_targets += len(asked)
         if not asked:
             continue
@@ -225,7 +222,7 @@ def design(
         first - np.concatenate([[0.0], np.cumsum(by_chance) * unit]),
         sum(model.prior for model in models) * unit,
         helps,
-        np.array([measured(*chosen_from[place]) for place in places], dtype=bool),
+        np.array([bank.measured(*chosen_from[place]) for place in places], dtype=bool),
         n_targets,
         tuple(unknown),
         len(places) < budget,

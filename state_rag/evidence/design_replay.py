@@ -18,6 +18,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.answering import answer_scene
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.design import Posterior, greedy
+from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import Scene
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import Trained
@@ -81,10 +82,10 @@ class Replay:
         A falling step function (isotonic regression), and NaN beyond the variances that were seen: what so many
         experiments bring was then never replayed.
         """
-        seen = np.concatenate([values.ravel() for values in self.variance.values()])
-        score = np.concatenate([self.scores[method].ravel() for method in self.variance])
         from sklearn.isotonic import IsotonicRegression  # brings pandas with it
 
+        seen = np.concatenate([values.ravel() for values in self.variance.values()])
+        score = np.concatenate([self.scores[method].ravel() for method in self.variance])
         model = IsotonicRegression(increasing=False, out_of_bounds="nan")
         found: np.ndarray = model.fit(seen, score).predict(np.asarray(variance, dtype=float))
         return found
@@ -168,7 +169,7 @@ def replay(
             rows = torch.cat([supports, bank.row[context, torch.from_numpy(chosen)]]).sort().values
             asked = torch.from_numpy(test)
             found = answer_scene(bank, similarity, Scene(context, asked, rows), learned, limit)
-            right = _pearson(found.values, bank.effects[bank.row[context, asked]])
+            right = correlations(found.values, bank.effects[bank.row[context, asked]])
             return float(right.mean()), float(found.answer.variance.mean()) / prior
 
         for method in methods:
@@ -244,9 +245,3 @@ def _size_elsewhere(bank: Bank, perturbations: np.ndarray, context: int) -> np.n
     row[context] = -1
     there = row >= 0
     return ((size[row.clamp_min(0)] * there).sum(0) / there.sum(0).clamp_min(1)).numpy()
-
-
-def _pearson(predicted: Tensor, truth: Tensor) -> Tensor:
-    a, b = (side.double() - side.double().mean(1, keepdim=True) for side in (predicted, truth))
-    size = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return (a * b).sum(1) / size.clamp_min(1e-12)

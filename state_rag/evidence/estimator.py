@@ -179,7 +179,7 @@ class Evidence:
         number = self.bank.number_of_context(str(context))
         trusting = Trusting(self.calibrated, self.bank.scale, mean.shape) if trust and self.calibrated else None
         for question in ask(self.bank, self.similarity, number, names):
-            learned = self._learned(question.use)
+            learned = self.learned_for(question.use)
             places = list(question.places)
             if question.known:
                 answered = self._answer(question.scene, learned, with_genes=trusting is not None)
@@ -225,13 +225,17 @@ class Evidence:
         self._check_fitted()
         number = self.bank.number_of_context(str(context))
         (question,) = ask(self.bank, self.similarity, number, [str(perturbation)])
-        learned = self._learned(question.use)
+        learned = self.learned_for(question.use)
         if not question.known:
             raise StateRagError(
                 f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
                 "its prediction is the context's mean effect; give embeddings that know it."
             )
-        answered = self._answer(question.scene, learned)
+        trusting = Trusting(self.calibrated, self.bank.scale, (1, len(self.responses.genes)))
+        answered = self._answer(question.scene, learned, with_genes=bool(self.calibrated))
+        if self.calibrated:
+            variance = self._variance(answered.answer.variance, learned)
+            trusting.known([0], question.use, self.bank, answered, learned, variance)
         return explain_answer(
             self.bank,
             self.similarity,
@@ -242,6 +246,7 @@ class Evidence:
             genes=self.responses.genes,
             cells=self.responses.cells,
             predicted=self._mean(answered)[0],
+            trust=trusting.trust() if self.calibrated else None,
         )
 
     def to_state(self) -> dict[str, Any]:
@@ -269,7 +274,7 @@ class Evidence:
         if not hasattr(self, "bank"):
             raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
 
-    def _learned(self, use: str) -> Trained:
+    def learned_for(self, use: str) -> Trained:
         """Return what was learned for a use, or else for the most informed one; untaught numbers where there is none.
 
         A fusion is right only for the use it was trained for.

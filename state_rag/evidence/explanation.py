@@ -10,6 +10,7 @@ import torch
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.trust import Trust
 
 SAME = "same perturbation elsewhere"
 """Why a condition contributes that is of the perturbation asked about."""
@@ -43,6 +44,8 @@ class Explanation:
         [G]: what fusion adds, gene by gene.
     priors
         Context -> [G]: its prior, for each context of `conditions`.
+    trust
+        How far the prediction can be trusted; None where the engine knows nothing of it.
     """
 
     context: str
@@ -57,6 +60,7 @@ class Explanation:
     cells: np.ndarray
     correction: np.ndarray
     priors: dict[str, np.ndarray]
+    trust: Trust | None = None
 
     @property
     def prediction(self) -> np.ndarray:
@@ -101,6 +105,7 @@ def explain_answer(
     genes: tuple[str, ...],
     cells: np.ndarray | None,
     predicted: np.ndarray,
+    trust: Trust | None = None,
 ) -> Explanation:
     """Take the answer to a scene of one query apart.
 
@@ -117,6 +122,8 @@ def explain_answer(
     predicted
         [G]: the prediction, in the unit of the responses; what the prior and the conditions do not add up to is the
         correction.
+    trust
+        Of the prediction, where it is known.
     """
     values = bank.effects[scene.supports]
     context = bank.context[scene.supports]
@@ -142,6 +149,7 @@ def explain_answer(
         np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],
         predicted - (prior + weight @ deviations),
         {bank.contexts[number]: (means[number] * bank.scale).numpy() for number in set(context.tolist())},
+        trust,
     )
 
 

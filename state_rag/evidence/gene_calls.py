@@ -18,12 +18,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.answering import Answered, answer_scene
+from state_rag.evidence.answering import Answered, answer_scene, blind_answer
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
 from state_rag.evidence.kriging import apply
 from state_rag.evidence.questions import ask
-from state_rag.evidence.training import Trained, is_blind
+from state_rag.evidence.training import Trained
 from state_rag.evidence.trust_episodes import calibration_scenes
 
 if TYPE_CHECKING:
@@ -252,13 +252,15 @@ def fit_caller(engine: Evidence, use: str, learned: Trained, changed: Tensor, se
     seed
         Of all choices.
     """
+    from sklearn.isotonic import IsotonicRegression  # brings pandas with it
+
     rng = np.random.default_rng(seed)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     bank = engine.bank
     for scene, rows in calibration_scenes(bank, use, engine.settings.calibrating, seed):
         limit = min(engine.settings.final_supports, SUPPORTS)
         answered = answer_scene(bank, engine.similarity, scene, learned, limit, with_genes=True)
-        answered = _blind(answered, use, learned)
+        answered = blind_answer(answered, use, learned)
         genes = torch.from_numpy(np.sort(rng.permutation(changed.shape[1])[:GENES]))
         features = _features(bank, answered, learned, changed)[:, genes]
         truth = (changed[rows][:, genes] != 0).float()
@@ -277,8 +279,6 @@ def fit_caller(engine: Evidence, use: str, learned: Trained, changed: Tensor, se
         network = _taught(scaled[half == side], truth[half == side], seed + side)
         scores[half != side] = network(scaled[half != side])[:, 0]
         arrays |= {f"{side}.{name}": value for name, value in network.state_dict().items()}
-    from sklearn.isotonic import IsotonicRegression  # brings pandas with it
-
     isotonic = IsotonicRegression(y_min=0, y_max=1).fit(scores.numpy(), truth.numpy())
     arrays["isotonic_x"] = torch.from_numpy(np.asarray(isotonic.X_thresholds_, dtype=np.float32))
     arrays["isotonic_y"] = torch.from_numpy(np.asarray(isotonic.y_thresholds_, dtype=np.float32))
@@ -314,17 +314,6 @@ def _features(bank: Bank, answered: Answered, learned: Trained, changed: Tensor)
         donors @ signs,
     ]
     return torch.cat([seen.estimates, seen.features, torch.stack(own)]).permute(1, 2, 0)
-
-
-def _blind(answered: Answered, use: str, learned: Trained) -> Answered:
-    """Return the answers of fusions that have not learned from the queries."""
-    if not learned.blind or answered.seen is None:
-        return answered
-    values = answered.values.clone()
-    for half, fusion in enumerate(learned.blind):
-        mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
-        values[mask] = fusion(answered.seen).double()[mask]
-    return Answered(answered.scene, answered.answer, values, answered.seen)
 
 
 def _network(seed: int) -> nn.Sequential:

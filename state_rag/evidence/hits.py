@@ -13,7 +13,6 @@ import numpy as np
 from scipy.special import ndtr
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
 
 STRONG = 0.9
@@ -103,7 +102,7 @@ def hits(
     offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
     for context in dict.fromkeys(map(str, contexts)):
         number = bank.number_of_context(context)
-        names = [name for name in offered if name not in banned and not _measured(bank, number, name)]
+        names = [name for name in offered if name not in banned and not bank.measured(number, bank.number_of(name))]
         if not names:
             continue
         found = engine.predict(context, names, trust=False)
@@ -136,8 +135,3 @@ def _weights(genes: Sequence[str], signature: Mapping[str, float]) -> np.ndarray
             "weight other than 0; give gene names as the run has them."
         )
     return weight / np.abs(weight).sum()
-
-
-def _measured(bank: Bank, context: int, name: str) -> bool:
-    number = bank.number_of(name)
-    return context >= 0 and number >= 0 and int(bank.row[context, number]) >= 0

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from state_rag.evidence.answering import Answered, answer_scene
+from state_rag.evidence.answering import Answered, answer_scene, blind_answer
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import context_means
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.training import Progress, Settings, Trained, is_blind
+from state_rag.evidence.training import Progress, Settings, Trained
 from state_rag.evidence.trust_episodes import calibration_scenes
 from state_rag.evidence.trust_features import SIGNS, TINY, Signs, signs_of
 from state_rag.evidence.trust_model import Calibration, TrustModel, learn
@@ -138,7 +138,7 @@ def calibration(
     scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed))
     for number, (scene, rows) in enumerate(scenes):
         answered = answer_scene(bank, similarity, scene, learned, limit, with_genes=True)
-        answered = _without_own(answered, use, learned)
+        answered = blind_answer(answered, use, learned)
         truth = bank.effects[rows]
         prior = context_means(bank, answered.scene, learned.weights, bank.effects[answered.scene.supports])
         mean = prior[scene.context].expand_as(truth)
@@ -158,17 +158,6 @@ def calibration(
     if not parts["signs"]:
         return None
     return Calibration(**{name: np.concatenate(values) for name, values in parts.items()})
-
-
-def _without_own(answered: Answered, use: str, learned: Trained) -> Answered:
-    """Return the answers of fusions that have not learned from the queries."""
-    if not learned.blind or answered.seen is None:
-        return answered
-    values = answered.values.clone()
-    for half, fusion in enumerate(learned.blind):
-        mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
-        values[mask] = fusion(answered.seen).double()[mask]
-    return Answered(answered.scene, answered.answer, values, answered.seen)
 
 
 class Trusting:

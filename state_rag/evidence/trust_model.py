@@ -159,7 +159,7 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         Whether questions are about contexts that nothing was measured in.
     """
     groups = _groups(seen, new_context)
-    expected, score = np.zeros(len(groups)), np.zeros(len(groups))
+    expected = np.zeros(len(groups))
     for group in np.unique(groups):
         out = groups == group
         train = ~out if (~out).any() else out

@@ -1,1 +1,1 @@
-"""Which perturbation gives a wanted effect, and which experiment to do next: search and design on a fitted run."""
+"""Which experiment to do next: design on a fitted run."""

@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from state_rag.engine.explain import contexts_of
+from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
-from state_rag.errors import StateRagError
 from state_rag.evidence.design import Design, design
 from state_rag.evidence.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.hits import Hits, hits
-from state_rag.names import listing, suggest
 
 AIMS = ("accuracy", "hits")
 
@@ -46,7 +44,7 @@ def design_run(
     StateRagError
         If the run does not know a context, or nothing is left to choose from or to predict.
     """
-    _check(run, contexts, new_context)
+    check_contexts(run, contexts, new_context=new_context)
     control = run.data.get("control_pert")
     known = run.engine.bank.perturbations
     return design(
@@ -80,7 +78,7 @@ def hits_run(
     StateRagError
         As `design_run` does.
     """
-    _check(run, contexts, new_context)
+    check_contexts(run, contexts, new_context=new_context)
     control = run.data.get("control_pert")
     offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
     return hits(
@@ -120,7 +118,7 @@ def replay_run(
     return replay(
         bank,
         run.engine.similarity,
-        run.engine._learned("few-shot"),
+        run.engine.learned_for("few-shot"),
         bank.number_of_context(chosen),
         splits=splits,
         limit=run.engine.settings.final_supports,
@@ -166,14 +164,3 @@ def replay_table(found: Replay) -> pd.DataFrame:
             mean = values[:, column].mean()
             rows.append((found.context, method, budget, mean, low[column], high[column], p[column]))
     return pd.DataFrame(rows, columns=["context", "chosen", "experiments", "pearson", "low", "high", "p"])
-
-
-def _check(run: EvidenceRun, contexts: Sequence[str], new_context: bool) -> None:
-    known = contexts_of(run)
-    unknown = [name for name in contexts if name not in known]
-    if unknown and not new_context:
-        raise StateRagError(
-            f"context {unknown[0]!r} is neither among those that the run was fitted on nor among those that it tests "
-            f"({listing(known)}){suggest(unknown, known)}. If nothing was measured in it, say so with --new-context "
-            "(new_context=True)."
-        )

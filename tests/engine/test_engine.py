@@ -17,8 +17,9 @@ from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.held_out import held_out_cells
 from state_rag.engine.predict import predict
-from state_rag.engine.trust_table import OF_CELLS, TRUST, add_trust
+from state_rag.engine.trust_table import OF_CELLS, add_trust
 from state_rag.errors import StateRagError
+from state_rag.run_folders import TRUST
 from tests.engine.runs import QUICK, SIZES
 
 NAMES = Names("gene", "cell_line", "non-targeting", "gem_group")

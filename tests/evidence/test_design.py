@@ -134,7 +134,7 @@ def test_weighted_targets_are_served_first():
 def test_a_replicate_is_worth_what_more_cells_are_worth():
     measured = (("a", 0), ("b", 0), ("b", 3))
     engine = fitted(measured=measured, cells=[10.0, 10.0, 10.0])
-    weights = engine._learned("few-shot").weights
+    weights = engine.learned_for("few-shot").weights
     found = design(engine, ["a"], 1, candidates=["P0"], replicates=True)
     assert found.replicate.tolist() == [True]
     rows = list(zip(engine.bank.context.tolist(), engine.bank.perturbation.tolist(), strict=True))
@@ -142,7 +142,7 @@ def test_a_replicate_is_worth_what_more_cells_are_worth():
     before = weights.noise_of(engine.bank.scarcity).tolist()
     half = torch.tensor([0.5, 1.0, 1.0], dtype=torch.float64)
     after = weights.noise_of(half).tolist()
-    unit = engine._learned("few-shot").calibration * engine.bank.scale**2
+    unit = engine.learned_for("few-shot").calibration * engine.bank.scale**2
     wanted = left_over(engine, weights, 0, rows, before, targets) - left_over(engine, weights, 0, rows, after, targets)
     assert found.gain[0] == pytest.approx(wanted * unit, rel=1e-3)
 
@@ -253,4 +253,4 @@ def test_a_paired_test_tells_a_gain_from_none():
 def test_a_context_with_too_few_conditions_is_not_replayed():
     engine = fitted()
     with pytest.raises(StateRagError, match="can be replayed with 8 or more"):
-        replay(engine.bank, engine.similarity, engine._learned("few-shot"), 0)
+        replay(engine.bank, engine.similarity, engine.learned_for("few-shot"), 0)
