@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 CALIBRATION, CONDITIONS = "trust_calibration.csv", "trust_conditions.csv"
 """What is written beside the results; also the picture `plots/trust`."""
 
+READ = ["context", "perturbation", "expected_pearson", "expected_pearson_low", "expected_pearson_high"]
+READ += ["trust_score", "trust_grade", "calibration_holds"]
+"""Columns of it that are used."""
+
 BINS = 5
 OBSERVED = "pearson_delta"
 
@@ -24,11 +28,7 @@ def read_trust(predictions: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     with damage_told(path, "Predict again."):
-        table = pd.read_csv(path, dtype={"context": str, "perturbation": str}, keep_default_na=True)
-        return table[
-            ["context", "perturbation", "expected_pearson", "expected_pearson_low", "expected_pearson_high"]
-            + ["trust_score", "trust_grade", "calibration_holds"]
-        ]
+        return pd.read_csv(path, usecols=READ, dtype={"context": str, "perturbation": str})
 
 
 def judged(trust: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from state_rag.plot.style import axes_or_current, stroke
 
@@ -38,6 +39,7 @@ def experiment_curves(
         if intervals and name in intervals:
             ax.fill_between(experiments, *intervals[name], color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="experiments", ylabel=quantity)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return ax
