@@ -17,6 +17,7 @@ def add_commands(subparsers: Any) -> None:
     )
     commands = evidence.add_subparsers(dest="evidence_command", required=True, metavar="COMMAND")
     _add_fit(commands)
+    _add_add(commands)
 
 
 def _add_fit(commands: Any) -> None:
@@ -68,3 +69,32 @@ def run_fit(args: Namespace) -> None:
     print(f"run        {Path(args.output)}")
     if run.identity is not None:
         print(f"next: state tx predict --output-dir {args.output} --eval-genept-pert --predict-only")
+
+
+def _add_add(commands: Any) -> None:
+    parser: ArgumentParser = commands.add_parser(
+        "add",
+        help="give a fitted run new measurements; nothing is trained again",
+        description="Reads new cells (with their controls) or effects, checks genes, scale and what the run's split "
+        "holds out, and writes a run that knows them. What was learned stays, so that it takes seconds.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`")
+    parser.add_argument("source", metavar="NEW.h5ad", help="cells, or effects with a row a condition")
+    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="run folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evidence run at that place")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(run=run_add)
+
+
+def run_add(args: Namespace) -> None:
+    """Add the measurements and write the run folder."""
+    from state_rag.engine.adding import add_to_folder, told
+    from state_rag.engine.evidence_of import evidence_of
+    from state_rag.run_folders import find_run_folder
+
+    run = evidence_of(find_run_folder(args.run_folder))
+    found = add_to_folder(run, args.source, args.output, overwrite=args.overwrite, progress=not args.quiet)
+    print(f"added      {told(found.merged)}")
+    for context, (count, before, after) in found.expected.items():
+        print(f"expected   {context}: {after:.2f} instead of {before:.2f} (mean Pearson of {count} unmeasured)")
+    print(f"run        {Path(args.output)}")

@@ -7,7 +7,7 @@ residuals divided by their local size (Lei et al. 2018, section 5.2), their two 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,18 @@ class TrustModel:
         """
         scale = self.gene_scale[context]
         return scale * _factors_of(self.factors, self.size_edges, self.gene_edges, predicted, sizes, scale)
+
+    def with_contexts(self, n_contexts: int) -> TrustModel:
+        """Return the model for more contexts, the further ones numbered last; of these it knows what holds for all."""
+        more = n_contexts - len(self.offsets)
+        if more <= 0:
+            return self
+        return replace(
+            self,
+            offsets=np.append(self.offsets, np.zeros(more)),
+            stretch=np.append(self.stretch, np.ones(more)),
+            gene_scale=np.concatenate([self.gene_scale, np.repeat(self.gene_scale[-1:], more, axis=0)]),
+        )
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

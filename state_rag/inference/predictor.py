@@ -9,7 +9,7 @@ import io
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -377,6 +377,33 @@ class Predictor:
                 seed=seed,
             )
         )
+
+    def add(self, source: str | os.PathLike[str], *, progress: bool = False) -> "Predictor":
+        """Return a predictor that also knows new measurements; nothing is trained again, and nothing is written.
+
+        Only for runs of `state-rag evidence fit`; what `state-rag evidence add` does, which writes the run too.
+
+        Parameters
+        ----------
+        source
+            h5ad file: cells with their controls and the columns that the run was fitted by, or a table of effects with
+            a row a condition (`obs` with `perturbation` and `context`).
+        progress
+            Whether to show progress bars.
+
+        Raises
+        ------
+        StateRagError
+            If the run is a network's, or the file is of another scale, lacks genes, controls or columns, or holds what
+            the run's split tests.
+        """
+        from state_rag.engine.adding import add
+
+        if not is_evidence_run(self.run.config):
+            raise StateRagError(f"{self.run.folder}: a network keeps what it was trained with; fit an evidence run.")
+        found = replace(self)
+        found.__dict__["_evidence"] = add(self._evidence, source, progress=progress).run
+        return found
 
     def _arguments(self, names: Names, seed: int, quiet: bool) -> Namespace:
         """Return the arguments of `state tx infer`, with its own defaults where nothing was asked."""

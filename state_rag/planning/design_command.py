@@ -34,6 +34,9 @@ def add_commands(subparsers: Any) -> None:
         "--targets", type=Path, metavar="FILE", help="perturbations to predict, one a line (default: all unmeasured)"
     )
     parser.add_argument("--cost", type=Path, metavar="CSV", help="columns perturbation,cost (default: 1 each)")
+    parser.add_argument(
+        "--add", type=Path, metavar="NEW.h5ad", help="count in new measurements, as `state-rag evidence add` does"
+    )
     parser.add_argument("--replicates", action="store_true", help="also offer what was measured already")
     parser.add_argument("--new-context", action="store_true", help="a context is new: nothing was measured in it")
     parser.add_argument(
@@ -59,6 +62,7 @@ def add_commands(subparsers: Any) -> None:
 def run_design(args: Namespace) -> None:
     """Choose, print and write."""
     from state_rag.console import make_console
+    from state_rag.engine.adding import add
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.errors import StateRagError
     from state_rag.evidence.hits import Hits
@@ -79,6 +83,8 @@ def run_design(args: Namespace) -> None:
     costs = read_numbers(args.cost, "--cost", "perturbation", "cost") if args.cost else None
     signature = read_numbers(args.signature, "--signature", "gene", "weight") if args.signature else None
     run = evidence_of(folder)
+    if args.add:
+        run = add(run, args.add, progress=not args.quiet).run
     found: Design | Hits
     if args.aim == "hits":
         found = hits_run(

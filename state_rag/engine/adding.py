@@ -1,0 +1,231 @@
+"""Give a fitted run new measurements: cells or effects, checked against what the run was fitted on."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from state_rag.contract.feature_names import HVG, FileMatrices
+from state_rag.contract.space import fit, read_space
+from state_rag.effects.sources import read as read_effects
+from state_rag.engine.bank import responses_in
+from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
+from state_rag.errors import StateRagError
+from state_rag.evidence.adding import Merged, with_responses
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.responses import Responses
+from state_rag.files import existing_file
+from state_rag.h5ad import open_h5ad, read_column
+from state_rag.names import listing
+
+logger = logging.getLogger(__name__)
+
+ASKED = 300
+"""Unmeasured perturbations of a context whose expected accuracy is compared, at most."""
+
+UNLIKE = 3.0
+"""Effects that are by so much larger or smaller than the run's are probably of another unit."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A run with new measurements.
+
+    Attributes
+    ----------
+    run
+        The run.
+    merged
+        What is new in it.
+    expected
+        Context -> unmeasured perturbations asked about, and the mean of their expected accuracy before and after; of
+        contexts with new measurements, where that is calibrated.
+    """
+
+    run: EvidenceRun
+    merged: Merged
+    expected: Mapping[str, tuple[int, float, float]]
+
+
+def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = True) -> Added:
+    """Return a run that also knows new measurements. Nothing is trained again, and nothing is written.
+
+    Parameters
+    ----------
+    run
+        A fitted run; it stays as it is.
+    source
+        h5ad file: cells, with controls of each context and the columns that the run was fitted by; or a table of
+        effects with a row a condition (`obs` with `perturbation` and `context`), in the run's unit.
+    progress
+        Whether to show progress bars.
+
+    Raises
+    ------
+    StateRagError
+        If the file is of another scale or lacks genes, controls or columns, or holds what the run's split tests.
+    """
+    path = existing_file(Path(source), "new measurements", (".h5ad",))
+    new = _measured(run, path, progress)
+    _refuse_held_out(run, new, path)
+    engine, merged = with_responses(run.engine, new)
+    config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
+    found = EvidenceRun(engine, config, run.identity)
+    return Added(found, merged, _expected(run.engine, engine, new.context_names, run.data.get("control_pert")))
+
+
+def add_to_folder(
+    run: EvidenceRun,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Added:
+    """Do what `add` does, and write the run folder.
+
+    Raises
+    ------
+    StateRagError
+        As `add`, and if the run is a network's, or there is something at `output`.
+    """
+    if not is_evidence_run(run.config):
+        raise StateRagError(
+            "new measurements can be written into runs of `state-rag evidence fit` only: a network keeps what it was "
+            "trained with. `state-rag design RUN --add FILE` counts them in without writing."
+        )
+    found = add(run, source, progress=progress)
+    output = Path(output)
+    config = {**found.run.config, "name": output.name, "output_dir": str(output.resolve().parent)}
+    write_run(output, EvidenceRun(found.run.engine, config, found.run.identity), overwrite=overwrite)
+    return found
+
+
+def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
+    """Read the responses in a file of cells or of effects."""
+    matrix = None
+    with open_h5ad(path) as file:
+        there = set(file["obs"]) - {"_index"}
+        if run.identity is None:
+            wanted = {"perturbation", "context"}
+        else:
+            wanted = {str(run.data["pert_col"]), str(run.data["cell_type_key"])}
+            is_effects = "uns/state_rag/kind" in file or not wanted <= there and {"perturbation", "context"} <= there
+            if not is_effects and (missing := sorted(wanted - there)):
+                raise StateRagError(
+                    f"{path}: obs has no column {missing[0]!r}, by which the run was fitted (it has "
+                    f"{listing(sorted(there))}). Name the columns alike, or give a table of effects, with obs columns "
+                    "`perturbation` and `context`."
+                )
+            matrix = None if is_effects else _checked_matrix(run, file, path)
+    if matrix is None:
+        return _effects(run, path)
+    data = run.data
+    found = read_effects(
+        path,
+        perturbation=data["pert_col"],
+        context=data["cell_type_key"],
+        control=data["control_pert"],
+        matrix=matrix,
+        progress=progress,
+    )
+    if left_out := [str(one) for one in found.uns["state_rag"].get("left_out", [])]:
+        logger.warning("%s: left out: %s.", path, listing(left_out))
+    assert run.identity is not None
+    if run.identity.spaces[run.key].names is None:  # columns are known by place alone, and are as many
+        found.var_names = list(run.engine.responses.genes)
+    return responses_in(found)
+
+
+def _effects(run: EvidenceRun, path: Path) -> Responses:
+    import anndata
+
+    new = responses_in(anndata.read_h5ad(path))
+    sizes = [float(np.sqrt(np.mean(np.square(one.effects)))) for one in (run.engine.responses, new)]
+    if min(sizes) > 0 and max(sizes) > UNLIKE * min(sizes):
+        logger.warning(
+            "%s: its effects are %.2g times the size of those that the run was fitted on. Are they of the same unit?",
+            path,
+            sizes[1] / sizes[0],
+        )
+    return new
+
+
+def _checked_matrix(run: EvidenceRun, file: Any, path: Path) -> str:
+    """Return which matrix of a file of cells to read, its genes and scale being the run's."""
+    assert run.identity is not None
+    known, matrices, key = run.identity.spaces[run.key], FileMatrices(file), run.key
+    if matrices.rows(key) is None and key == HVG and known.names is not None:
+        key = "X"
+    if matrices.rows(key) is None:
+        raise StateRagError(f"{path}: there is no {known.title}, which the run was fitted on.")
+    names, number = read_column(file, run.data["pert_col"], "data.kwargs.pert_col")
+    lines, line = read_column(file, run.data["cell_type_key"], "data.kwargs.cell_type_key")
+    is_control = names[number] == run.data["control_pert"]
+    bare = [name for place, name in enumerate(lines.tolist()) if not (is_control & (line == place)).any()]
+    if bare:
+        raise StateRagError(
+            f"{path}: no control cells ({run.data['control_pert']!r} in {run.data['pert_col']!r}) in {listing(bare)}. "
+            "An effect is the difference to controls of the same experiment; add their cells."
+        )
+    found = fit(known, read_space(matrices, key, np.flatnonzero(is_control)))
+    for text in found.warnings:
+        logger.warning("%s: %s", path, text)
+    if found.errors:
+        raise StateRagError(f"{path}: {' '.join(found.errors)}")
+    return key
+
+
+def _refuse_held_out(run: EvidenceRun, new: Responses, path: Path) -> None:
+    """Refuse what the run's split tests or validates: the run could not be judged by it any more."""
+    held_out = [condition for condition in new.conditions if _is_held_out(run, *condition)]
+    if held_out:
+        shown = listing([f"{name} in {line}" for line, name in held_out])
+        raise StateRagError(
+            f"{path}: {len(held_out)} of {len(new)} conditions are for validation or test in the run's split "
+            f"({shown}). A run that knows them cannot be evaluated on them: leave them out, or fit on a split that "
+            "does not hold them out."
+        )
+
+
+def _is_held_out(run: EvidenceRun, line: str, perturbation: str) -> bool:
+    if run.identity is None or run.identity.split is None:
+        return False
+    split = run.identity.split
+    for key, part in split.get("zeroshot", {}).items():
+        if key.partition(".")[2] == line and part != "train":
+            return True
+    return any(
+        perturbation in parts.get(part, ())
+        for key, parts in split.get("fewshot", {}).items()
+        for part in ("val", "test")
+        if key.partition(".")[2] == line
+    )
+
+
+def _expected(
+    before: Evidence, after: Evidence, contexts: Iterable[str], control: str | None
+) -> dict[str, tuple[int, float, float]]:
+    found = {}
+    bank = after.bank
+    for context in contexts:
+        number = bank.number_of_context(context)
+        names = [n for n in bank.perturbations if n != control and not bank.measured(number, bank.number_of(n))]
+        names = names[:: max(1, len(names) // ASKED)][:ASKED]
+        trusts = [engine.predict(context, names).trust for engine in (before, after)] if names else []
+        means = [float(trust.expected.mean()) for trust in trusts if trust is not None]
+        if len(means) == 2 and np.isfinite(means).all():
+            found[context] = (len(names), means[0], means[1])
+    return found
+
+
+def told(merged: Merged) -> str:
+    """Return in words what is new."""
+    count = Counter(line for line, _ in merged.added)
+    added = ", ".join(f"{number} in {line}" for line, number in count.items()) or "none"
+    return f"{added}; averaged with what was measured before: {len(merged.averaged)}"

@@ -1,0 +1,151 @@
+"""New measurements for a fitted engine: it knows them at once, with all numbers that it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from state_rag.errors import StateRagError
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.similarity import Similarity, Source
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Responses of which some are new.
+
+    Attributes
+    ----------
+    responses
+        Known rows first and in their order, then new ones.
+    added, averaged
+        (context, perturbation) of new conditions, and of those that were measured before and count together now.
+    """
+
+    responses: Responses
+    added: tuple[tuple[str, str], ...]
+    averaged: tuple[tuple[str, str], ...]
+
+
+def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
+    """Return an engine that also knows new responses, and what became of them; the given one stays as it is.
+
+    Nothing is trained: similarity weights, fusion and calibration are those that were learned without the new
+    responses, so that it takes seconds. Where these have changed what is known by much, a fit from the start is better.
+
+    Parameters
+    ----------
+    engine
+        A fitted one.
+    new
+        With the same genes; their order may differ, and further ones are left out. A condition that the engine knows
+        already is averaged, by cell counts. A context that it knows keeps its control mean.
+
+    Raises
+    ------
+    StateRagError
+        If nothing was fitted, genes are missing, or only one side knows cell counts.
+
+    Examples
+    --------
+    >>> from state_rag.evidence.training import Settings
+    >>> quick = Settings(steps=2, episodes=4, judging=2, fusion_steps=2)
+    >>> names = ("P1", "P2", "P3", "P4")
+    >>> labels = ["a"] * 4 + ["b"] * 4
+    >>> rng = np.random.default_rng(0)
+    >>> engine = Evidence(quick).fit(Responses(rng.normal(size=(8, 5)), labels, names * 2))
+    >>> engine, merged = with_responses(engine, Responses(rng.normal(size=(1, 5)), ["b"], ["P5"]))
+    >>> merged.added, len(engine.responses)
+    ((('b', 'P5'),), 9)
+    """
+    if not hasattr(engine, "bank"):
+        raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+    merged = merge(engine.responses, new)
+    found = Evidence(engine.settings)
+    found.responses = merged.responses
+    embedded = engine.similarity.sources[0].names if engine.similarity.sources else ()
+    found.bank = Bank(merged.responses, embedded)
+    sources = [_widened(source, found.bank.perturbations) for source in engine.similarity.sources]
+    found.similarity = Similarity(found.bank, sources, engine.settings.powers)
+    found.trained = dict(engine.trained)
+    found.calibrated = {
+        use: one if one.model is None else replace(one, model=one.model.with_contexts(len(found.bank.contexts)))
+        for use, one in engine.calibrated.items()
+    }
+    return found, merged
+
+
+def merge(known: Responses, new: Responses) -> Merged:
+    """Return known and new responses as one.
+
+    Parameters
+    ----------
+    known, new
+        As for `with_responses`.
+
+    Raises
+    ------
+    StateRagError
+        If genes are missing, or only one side knows cell counts.
+    """
+    if (known.cells is None) != (new.cells is None):
+        has, lacks = ("new", "known") if known.cells is None else ("known", "new")
+        raise StateRagError(
+            f"evidence: the {has} responses say how many cells are behind each, the {lacks} ones do not, so they "
+            "cannot be weighed against each other; give cell counts for both or for neither."
+        )
+    columns = _columns(known.genes, new.genes)
+    place = {condition: row for row, condition in enumerate(known.conditions)}
+    fresh = [row for row, condition in enumerate(new.conditions) if condition not in place]
+    again = [(place[condition], row) for row, condition in enumerate(new.conditions) if condition in place]
+    there, here = (np.array([pair[side] for pair in again], dtype=np.int64) for side in (0, 1))
+    effects = np.concatenate([known.effects, new.effects[fresh][:, columns]]).astype(np.float64)
+    cells = None
+    share = np.full(len(again), 0.5)
+    if known.cells is not None and new.cells is not None:
+        cells = np.concatenate([known.cells, new.cells[fresh]])
+        share = new.cells[here] / (known.cells[there] + new.cells[here])
+        cells[there] += new.cells[here]
+    effects[there] += share[:, None] * (new.effects[here][:, columns] - effects[there])
+    return Merged(
+        Responses(
+            effects,
+            [*known.contexts, *(new.contexts[row] for row in fresh)],
+            [*known.perturbations, *(new.perturbations[row] for row in fresh)],
+            known.genes,
+            cells=cells,
+            controls=_controls(known, new, columns),
+        ),
+        tuple(new.conditions[row] for row in fresh),
+        tuple(new.conditions[row] for _, row in again),
+    )
+
+
+def _columns(known: Sequence[str], new: Sequence[str]) -> np.ndarray:
+    at = {gene: number for number, gene in enumerate(new)}
+    missing = [gene for gene in known if gene not in at]
+    if missing:
+        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise StateRagError(
+            f"evidence: {len(missing)} of the {len(known)} genes that the engine was fitted on are missing among those "
+            f"of the new responses ({shown}); give the same genes, in any order."
+        )
+    return np.array([at[gene] for gene in known], dtype=np.int64)
+
+
+def _controls(known: Responses, new: Responses, columns: np.ndarray) -> Mapping[str, np.ndarray]:
+    fresh = {name: mean[columns] for name, mean in new.controls.items() if name not in known.context_names}
+    return {**fresh, **known.controls}
+
+
+def _widened(source: Source, perturbations: Sequence[str]) -> Source:
+    """Return a source that also knows which perturbations it does not know."""
+    row = {name: number for number, name in enumerate(source.names)}
+    vectors = source.vectors.new_zeros(len(perturbations), source.vectors.shape[1])
+    known = [number for number, name in enumerate(perturbations) if name in row]
+    vectors[known] = source.vectors[[row[perturbations[number]] for number in known]]
+    return Source(source.name, tuple(perturbations), vectors)

@@ -1,0 +1,119 @@
+import anndata as ad
+import numpy as np
+import pytest
+
+import state_rag as sr
+from state_rag.cli import main
+from state_rag.engine.adding import add, add_to_folder
+from state_rag.engine.fitting import fit
+from state_rag.engine.folder import read_run
+from state_rag.errors import StateRagError
+from tests.engine.runs import QUICK, make_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def new_cells(screen, names, folder, line="hepg2", label="liver", genes=None):
+    """Write cells of some perturbations and controls of a line under another name of it; return the file."""
+    cells = ad.read_h5ad(screen.h5ad)
+    keep = (cells.obs["cell_line"] == line) & cells.obs["gene"].isin([*names, "non-targeting"])
+    cells = cells[keep.to_numpy()].copy()
+    cells.obs["cell_line"] = label
+    if genes is not None:
+        cells = cells[:, genes].copy()
+    path = folder / f"new_{label}.h5ad"
+    cells.write_h5ad(path)
+    return path
+
+
+def test_new_cells_become_effects_of_their_own_controls(made, tmp_path):
+    screen, _, folder = made
+    run = read_run(folder)
+    names = list(run.engine.responses.perturbation_names[:3])
+    found = add(run, new_cells(screen, names, tmp_path), progress=False)
+    assert {name for _, name in found.merged.added} == set(names)
+    cells = ad.read_h5ad(tmp_path / "new_liver.h5ad")
+    values = cells.obsm["X_hvg"]
+    is_it, control = ((cells.obs["gene"] == name).to_numpy() for name in (names[0], "non-targeting"))
+    row = found.run.engine.responses.conditions.index(("liver", names[0]))
+    wanted = values[is_it].mean(0) - values[control].mean(0)
+    np.testing.assert_allclose(found.run.engine.responses.effects[row], wanted, atol=1e-5)
+    assert found.run.engine.predict("liver", ["unheard of"]).context == "liver"
+
+
+def test_what_the_split_tests_is_refused(made, tmp_path):
+    screen, _, folder = made
+    run = read_run(folder)
+    name = run.identity.split["fewshot"]["screen.hepg2"]["test"][0]
+    with pytest.raises(StateRagError, match=f"validation or test in the run's split .{name} in hepg2"):
+        add(run, new_cells(screen, [name], tmp_path, label="hepg2"), progress=False)
+
+
+def test_cells_without_controls_are_refused(made, tmp_path):
+    screen, _, folder = made
+    path = new_cells(screen, ["GENE1"], tmp_path)
+    cells = ad.read_h5ad(screen.h5ad)
+    cells = cells[(cells.obs["cell_line"] == "k562") & (cells.obs["gene"] != "non-targeting")].copy()
+    cells.write_h5ad(path)
+    with pytest.raises(StateRagError, match="no control cells .*'non-targeting' in 'gene'.* in k562"):
+        add(read_run(folder), path, progress=False)
+
+
+def test_counts_for_a_run_of_log_values_are_refused(made, tmp_path):
+    screen, _, folder = made
+    run = read_run(folder)
+    path = new_cells(screen, list(run.engine.responses.perturbation_names[:2]), tmp_path)
+    cells = ad.read_h5ad(path)
+    cells.obsm["X_hvg"] = np.round(np.expm1(cells.obsm["X_hvg"]))
+    cells.write_h5ad(path)
+    with pytest.raises(StateRagError, match="counts"):
+        add(run, path, progress=False)
+
+
+def test_without_the_runs_columns_the_error_names_them(made, tmp_path):
+    screen, _, folder = made
+    path = new_cells(screen, ["GENE1"], tmp_path)
+    cells = ad.read_h5ad(path)
+    cells.obs = cells.obs.rename(columns={"gene": "target"})
+    cells.write_h5ad(path)
+    with pytest.raises(StateRagError, match="no column 'gene', by which the run was fitted"):
+        add(read_run(folder), path, progress=False)
+
+
+def test_a_run_of_effects_takes_effects(made, tmp_path):
+    screen, _, _ = made
+    effects = sr.effects.from_anndata(ad.read_h5ad(screen.h5ad), matrix="obsm/X_hvg")
+    new = (effects.obs["context"] == "hepg2").to_numpy() & (np.arange(len(effects)) % 2 == 0)
+    sr.effects.write(effects[~new].copy(), tmp_path / "known.h5ad")
+    sr.effects.write(effects[new].copy(), tmp_path / "later.h5ad")
+    run = fit(tmp_path / "known.h5ad", tmp_path / "run", settings=QUICK, progress=False)
+    found = add(run, tmp_path / "later.h5ad", progress=False)
+    assert len(found.merged.added) == new.sum()
+    np.testing.assert_allclose(found.run.engine.responses.effects[len(run.engine.responses) :], effects.X[new], 1e-5)
+
+
+def test_the_command_writes_a_run_that_every_command_takes(made, tmp_path, capsys):
+    screen, _, folder = made
+    names = list(read_run(folder).engine.responses.perturbation_names[:3])
+    path = new_cells(screen, names, tmp_path)
+    main(["evidence", "add", str(folder), str(path), "-o", str(tmp_path / "more"), "--quiet"])
+    printed = capsys.readouterr().out
+    assert "added      3 in liver; averaged with what was measured before: 0" in printed
+    again = read_run(tmp_path / "more")
+    assert again.config["added"] == [str(path)]
+    assert again.config["name"] == "more"
+    assert len(again.engine.responses) == len(read_run(folder).engine.responses) + 3
+    with pytest.raises(StateRagError, match="holds an evidence run already"):
+        add_to_folder(again, path, tmp_path / "more", progress=False)
+
+
+def test_new_measurements_are_counted_in_and_not_written(made, tmp_path):
+    screen, _, folder = made
+    run = sr.load(folder)
+    names = list(read_run(folder).engine.responses.perturbation_names[:3])
+    more = run.add(new_cells(screen, names, tmp_path))
+    assert not set(more.design("liver", 20)["perturbation"]) & set(names)
+    assert set(names) <= set(run.design("liver", 20, new_context=True)["perturbation"])
