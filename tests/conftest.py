@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -20,6 +21,8 @@ for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
     os.environ.setdefault(name, value)
 for name in ("STATE_RAG_DISABLE", "STATE_RAG_GENEPT", "STATE_RAG_TRACEBACK"):
     os.environ.pop(name, None)
+# Workers and the commands that tests run share the fits of one session.
+os.environ.setdefault("STATE_RAG_CACHE", tempfile.mkdtemp(prefix="state-rag-tests-"))
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +96,18 @@ def plain_pair(build_once, project) -> dict[str, Path]:
 
     folder = build_once("plain", make)
     return {kind: folder / kind / "runs" / "plain" for kind in ("with", "without")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_evidence_row() -> Iterator[None]:
+    """Fit the evidence engine's row in this process in a second instead of half a minute."""
+    from state_rag.evaluation import evidence_row
+    from state_rag.evidence.training import Settings
+
+    quick = Settings(steps=8, episodes=6, judging=2, fusion_steps=10, calibrating=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence_row, "SETTINGS", quick)
+        yield
 
 
 @pytest.fixture

@@ -50,6 +50,13 @@ class Split:
             return all(perturbation not in self.fewshot[key].get(part, ()) for part in ("val", "test"))
         return dataset in self.training
 
+    def tests(self, dataset: str, cell_line: str, perturbation: str) -> bool:
+        """Return whether perturbed cells of this kind are test cells."""
+        key = (dataset, cell_line)
+        if key in self.zeroshot:
+            return self.zeroshot[key] == "test"
+        return perturbation in self.fewshot.get(key, {}).get("test", ())
+
 
 def read_split(path: str | os.PathLike[str]) -> Split:
     """Read a split TOML, with the parser that upstream uses, and check its form; the data are not opened.

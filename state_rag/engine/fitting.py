@@ -97,14 +97,14 @@ def fit(
         }
         summary, identity = _checked(source, data)
         responses = _responses(identity, data, progress)
-        asked, uses = summary.perturbations, uses_of(summary, str(data["control_pert"]))
+        asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
     else:
         data, identity, uses = {}, None, None
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
     tables, found = _embeddings(embeddings, asked)
     engine = Evidence(settings)
-    with _Bar(progress) as bar:
+    with FitBar(progress) as bar:
         engine.fit(responses, tables, uses=None if every_use else uses, progress=bar.tell)
     config = {
         "name": output.name,
@@ -154,15 +154,23 @@ def fit_to_split(
     responses = _responses(identity, data, progress)
     tables, _ = _embeddings(embeddings, summary.perturbations)
     engine = Evidence(seed=seed)
-    with _Bar(progress) as bar:
-        uses = list(dict.fromkeys([*(uses_of(summary, data["control_pert"]) or ()), "few-shot"]))
+    with FitBar(progress) as bar:
+        uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))
         return engine.fit(responses, tables, uses=uses, progress=bar.tell)
 
 
-def uses_of(summary: SplitSummary, control: str) -> list[str] | None:
-    """Return the uses (`evidence.episodes.USES`) that a split's test asks; None for all, where it asks nothing."""
+def uses_of(conditions: Mapping[tuple[str, str, str], int], control: str) -> list[str] | None:
+    """Return the uses (`evidence.episodes.USES`) that a split's test asks; None for all, where it asks nothing.
+
+    Parameters
+    ----------
+    conditions
+        (part, cell line, perturbation), as in `SplitSummary.conditions`.
+    control
+        Label of control cells.
+    """
     names = dict(zip(QUESTIONS, USES, strict=True))
-    return [names[question.name] for question in questions(summary.conditions, control)] or None
+    return [names[question.name] for question in questions(conditions, control)] or None
 
 
 def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Identity]:
@@ -223,14 +231,14 @@ def _embeddings(
     return {"text": (found.names, found.vectors)}, str(Path(path).resolve())
 
 
-class _Bar:
+class FitBar:
     """One progress bar, over all that an engine does while it is fitted."""
 
     def __init__(self, shown: bool):
         self._bar = tqdm(desc="fitting", disable=not shown, unit="step", leave=False)
         self._what = ""
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "FitBar":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 """The cells that a split tests, and for each a control cell to predict it from."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,16 +90,33 @@ def held_out_cells(
                     for name in np.unique(labels).tolist()
                     if name != columns.control
                     and (keep is None or name in keep)
-                    and _part(split, dataset, line, name, train)
+                    and (split.trains_on if train else split.tests)(dataset, line, name)
                 }
                 if found and len(controls):
                     yield HeldOutCells(path, line, found, controls, batches, batch_names)
 
 
-def _part(split: Split, dataset: str, line: str, name: str, train: bool) -> bool:
-    if train:
-        return split.trains_on(dataset, line, name)
-    key = (dataset, line)
-    if key in split.zeroshot:
-        return split.zeroshot[key] == "test"
-    return name in split.fewshot.get(key, {}).get("test", ())
+def conditions_of(split: Split, columns: Columns) -> dict[tuple[str, str, str], int]:
+    """Return what a split's files hold, from their labels alone: (part, cell line, perturbation) -> number of cells.
+
+    The part is `train`, `test`, or empty for what is neither; controls are not among them.
+
+    Raises
+    ------
+    StateRagError
+        If a data file or column is missing.
+    """
+    found: Counter[tuple[str, str, str]] = Counter()
+    for dataset, place in split.datasets.items():
+        for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
+            with open_h5ad(path) as file:
+                lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
+                names, name_of = read_column(file, columns.perturbation, "data.kwargs.pert_col")
+            labelled = (line_of >= 0) & (name_of >= 0)
+            table = np.bincount(line_of[labelled] * len(names) + name_of[labelled], minlength=len(lines) * len(names))
+            for number in np.flatnonzero(table).tolist():
+                line, name = str(lines[number // len(names)]), str(names[number % len(names)])
+                if name != columns.control:
+                    trained, tested = (part(dataset, line, name) for part in (split.trains_on, split.tests))
+                    found["train" if trained else "test" if tested else "", line, name] += int(table[number])
+    return dict(found)

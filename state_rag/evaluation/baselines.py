@@ -6,7 +6,7 @@ control cells of the cell line moved by it.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,13 +16,17 @@ from state_rag.evaluation.ridge import RidgeModel, fit_ridge
 from state_rag.metrics.row_blocks import row_blocks
 
 MIN_RIDGE_CONDITIONS = 10
-NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE = NAMES = (
+NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE = NAIVE = (
     "no effect",
     "mean effect",
     "same pert., other lines",
     "embedding ridge",
 )
-"""What baselines are called."""
+"""What naive baselines are called."""
+EVIDENCE = "evidence, controls scaled"
+"""What the evidence engine is called beside them; `evidence_row` makes it."""
+NAMES = (*NAIVE, EVIDENCE)
+"""Names that no run may have."""
 
 
 class Baseline(Protocol):
@@ -37,6 +41,47 @@ class Baseline(Protocol):
         ...
 
 
+@runtime_checkable
+class Scaling(Baseline, Protocol):
+    """A predictor whose cells are controls scaled to its mean, rather than all moved by one effect."""
+
+    def limited(self, mean: np.ndarray) -> np.ndarray:
+        """Return a predicted profile `[G]` as cells can have it: expression is not below zero."""
+        ...
+
+    def scaled(self, cells: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Return cells `[n, G]` with a wanted mean `[G]`."""
+        ...
+
+
+def profile_of(baseline: Baseline, condition: Condition, control: np.ndarray) -> np.ndarray:
+    """Return the profile `[G]` that a baseline predicts for a condition, from the control mean `[G]`."""
+    moved = control + baseline.effect(condition.perturbation, condition.cell_line)
+    return baseline.limited(moved) if isinstance(baseline, Scaling) else moved
+
+
+def cells_of(
+    baseline: Baseline, condition: Condition, cells: np.ndarray, control: np.ndarray, lowest: float
+) -> np.ndarray:
+    """Return control cells as a baseline's prediction of a condition.
+
+    Parameters
+    ----------
+    baseline, condition
+        Whose prediction of what.
+    cells
+        `[n, G]`: controls to start from.
+    control
+        `[G]`: mean of all controls.
+    lowest
+        Values below are set to it, as upstream does with predictions.
+    """
+    if isinstance(baseline, Scaling):
+        return baseline.scaled(cells, profile_of(baseline, condition, control))
+    effect = baseline.effect(condition.perturbation, condition.cell_line).astype(np.float32)
+    return np.clip(cells + effect, lowest, None)
+
+
 @dataclass(frozen=True)
 class MovedControl:
     """Profiles that a baseline predicts for some conditions of one cell line, made as they are asked for."""
@@ -49,9 +94,7 @@ class MovedControl:
         return len(self.conditions)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return self.control + np.stack(
-            [self.baseline.effect(c.perturbation, c.cell_line) for c in self.conditions[rows]]
-        )
+        return np.stack([profile_of(self.baseline, condition, self.control) for condition in self.conditions[rows]])
 
 
 class NoEffect:

@@ -18,7 +18,7 @@ from state_rag.effects.conditions import Condition, Pair
 from state_rag.effects.line_profiles import LineProfiles, finite_mean, profile_columns
 from state_rag.effects.row_store import RowStore
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import Baseline, MovedControl
+from state_rag.evaluation.baselines import Baseline, MovedControl, cells_of
 from state_rag.evaluation.devices import GPU_ERRORS, choose_device
 from state_rag.evaluation.settings import Settings
 from state_rag.metrics.clouds import one_thread, pad
@@ -180,7 +180,7 @@ class _Run:
             if control_cells is None or min(len(real), len(predicted)) < 2:
                 continue
             clouds = {"": self._thin(real), MODEL: self._thin(predicted)}
-            clouds.update(self._baseline_cells(condition, control_cells, len(clouds[MODEL])))
+            clouds.update(self._baseline_cells(condition, control_cells, control.mean, len(clouds[MODEL])))
             for name in self._names():
                 inputs = RawCells(clouds[""], clouds[name], control_cells, space, pair.features)
                 distances[name][number, len(self.on_cells) :] = [metric.compute(inputs) for metric in self.on_raw]
@@ -246,20 +246,17 @@ class _Run:
         self.count("clouds_thinned")
         return cells[choose_cells([content_keys(cells, self.settings.seed)], self.settings.max_cells)]
 
-    def _baseline_cells(self, condition: Condition, control_cells: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    def _baseline_cells(
+        self, condition: Condition, control_cells: np.ndarray, control: np.ndarray, count: int
+    ) -> dict[str, np.ndarray]:
         """Return real control cells moved by each baseline's effect and clipped as upstream clips predictions.
 
-        All baselines move the same cells, so they differ in their effects only.
+        All baselines start from the same cells, so they differ in their effects only (and in whether they scale).
         """
         rng = condition_generator(self.settings.seed, condition.cell_line, condition.perturbation)
         chosen = control_cells[rng.choice(len(control_cells), count, replace=count > len(control_cells))]
         low = min(0.0, float(control_cells.min()))
-        return {
-            name: np.clip(
-                chosen + baseline.effect(condition.perturbation, condition.cell_line).astype(np.float32), low, None
-            )
-            for name, baseline in self.baselines.items()
-        }
+        return {name: cells_of(one, condition, chosen, control, low) for name, one in self.baselines.items()}
 
     def _nan_counts(self, rows: pd.DataFrame) -> dict[str, int]:
         counts = {metric.name: int(rows[metric.name].isna().sum()) for metric in self.metrics}

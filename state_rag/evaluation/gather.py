@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import NAMES, NO_EFFECT
+from state_rag.evaluation.baselines import EVIDENCE, NAMES, NO_EFFECT
 from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
+from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.results import definitions, load_summary, load_tables
 from state_rag.evaluation.run_evaluation import MIXED, NOT_APPLICABLE, Request
@@ -79,7 +81,9 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
     if args.output is not None:
         writable_folder(args.output, "-o")
     done = {name: (run, folder) for name, (run, folder, _) in zip(names, evaluated(args, runs), strict=True)}
-    own = {name: predictors(name, folder, args.no_baselines) for name, (_, folder) in done.items()}
+    engines = [name for name, (run, _) in done.items() if is_evidence_run(run.config)]
+    without = args.no_baselines, args.evidence is False or bool(engines)
+    own = {name: predictors(name, folder, *without) for name, (_, folder) in done.items()}
     conditions = {name: set(own[name][name][KEY].itertuples(index=False, name=None)) for name in names}
     apart = {name: found for name, found in done.items() if not conditions[name] & conditions[reference]}
     if apart and not set_apart:
@@ -92,13 +96,13 @@ def gather(args: argparse.Namespace, *, set_apart: bool = False) -> Gathered:
     covered = {name: conditions[name] for name in compared}
     with on_same_footing(compared, covered, **_to_do_again(args)) as folders:
         again = {name: folder for name, folder in folders.items() if folder != done[name][1]}
-        own.update({name: predictors(name, folder, args.no_baselines) for name, folder in again.items()})
+        own.update({name: predictors(name, folder, *without) for name, folder in again.items()})
         tables = {key: table for key, table in own[reference].items() if key != reference}
         tables.update({name: own[name][name] for name in compared})
         comparison = compare(tables, reference, shown_metrics(args), definitions(list(folders.values())))
         comparison.left_out |= {name: len(covered[name]) - comparison.n_conditions for name in again}
         told = [f"{SAME_FOOTING.capitalize()}." % comparison.n_conditions] if again else []
-        told += remarks(folders[reference])
+        told += remarks(folders[reference], engines)
         told += [line for name, folder in folders.items() for line in _oddities(name, folder)]
     return Gathered(compared, tables, comparison, told, apart, conditions)
 
@@ -110,6 +114,7 @@ def _to_do_again(args: argparse.Namespace) -> dict[str, Any]:
         "toml": args.toml,
         "embeddings": args.embeddings,
         "with_baselines": False if args.no_baselines else None,
+        "with_evidence": args.evidence,
         "progress": not args.quiet,
     }
 
@@ -149,6 +154,7 @@ def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> li
             embeddings=args.embeddings,
             otherwise=of_other_runs(runs, run),
             with_baselines=not args.no_baselines,
+            with_evidence=args.evidence,
             per_gene=tuple(args.per_gene),
             force=args.force,
             progress=not args.quiet,
@@ -189,13 +195,21 @@ def shown_metrics(args: argparse.Namespace) -> list[str] | None:
     return [metric.name for metric in _metrics(args)]
 
 
-def predictors(name: str, folder: Path, no_baselines: bool = False) -> dict[str, pd.DataFrame]:
-    """Return the tables of the baselines (or only the one that needs no training data) and, last, of the run."""
+def predictors(
+    name: str, folder: Path, no_baselines: bool = False, no_evidence: bool = False
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of the baselines (or only the one that needs no training data) and, last, of the run.
+
+    The evidence engine's is among the baselines, unless it is not wanted.
+    """
     model, baselines, _ = load_tables(folder)
     grouped = {str(key): table for key, table in baselines.groupby("predictor", sort=False)}
     if name in grouped:
         raise StateRagError(f"'{name}' is what a baseline is called; name the run otherwise with --names")
-    return {**{key: table for key, table in grouped.items() if key == NO_EFFECT or not no_baselines}, name: model}
+    wanted = {key: table for key, table in grouped.items() if key == NO_EFFECT or not no_baselines}
+    if no_evidence:
+        wanted.pop(EVIDENCE, None)
+    return {**wanted, name: model}
 
 
 def notes(folder: Path) -> Mapping[str, Any]:
@@ -204,11 +218,25 @@ def notes(folder: Path) -> Mapping[str, Any]:
     return found
 
 
-def remarks(folder: Path) -> list[str]:
-    """Return lines on baselines that are missing or did not know an answer, and on a PCA of another size."""
+def remarks(folder: Path, engines: Sequence[str] = ()) -> list[str]:
+    """Return lines on baselines that are missing or did not know an answer, and on a PCA of another size.
+
+    Parameters
+    ----------
+    folder
+        An evaluation.
+    engines
+        Names of evidence runs beside it, which stand for the engine's row.
+    """
     found = notes(folder)
     why = found.get(BASELINES_LEFT_OUT)
     lines = [f"Baselines left out: {str(why).rstrip('.')}."] if why else []
+    if engines:
+        lines.append(f"The evidence engine alone: {', '.join(engines)}.")
+    elif fitted := found.get(FITTED):
+        lines.append(f"{EVIDENCE}: the evidence engine, {fitted}.")
+    elif why := found.get(LEFT_OUT):
+        lines.append(f"No row of the evidence engine: {str(why).rstrip('.')}.")
     if mixed := found.get(MIXED):
         lines.append(f"Conditions ask different questions: {mixed}.")
     if asked_in_vain := found.get(NOT_APPLICABLE):

@@ -26,6 +26,12 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     """Add what to compute, and how; a finished evaluation that has it all is taken as it is."""
     parser.add_argument("--no-baselines", action="store_true", help="do not read the training data")
     parser.add_argument(
+        "--evidence",
+        action=argparse.BooleanOptionalAction,
+        help="fit the evidence engine on the training data, once for all runs with the same, for a row of its own "
+        "(default: unless the screen is very large)",
+    )
+    parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="only these metrics (default: all); `state-rag metrics` lists them"
     )
     parser.add_argument("--gge-metrics", nargs="+", default=[], help="metrics of GGE to add, such as pearson mmd:pca")

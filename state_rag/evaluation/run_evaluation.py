@@ -16,10 +16,21 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
+from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import MEAN_EFFECT, OTHER_LINES, naive_baselines
+from state_rag.evaluation.baselines import EVIDENCE, MEAN_EFFECT, OTHER_LINES, Baseline, naive_baselines
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
+from state_rag.evaluation.evidence_row import (
+    FITTED,
+    LEFT_OUT,
+    OWN,
+    EvidenceRow,
+    evidence_row,
+    nothing_to_tell,
+    why_too_large,
+)
+from state_rag.evaluation.evidence_row import NOT_ASKED as NO_EVIDENCE
 from state_rag.evaluation.real_side import MADE_UP
 from state_rag.evaluation.results import SUMMARY
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
@@ -88,6 +99,9 @@ class Request:
         See there: the embeddings of a run that stands beside this one.
     with_baselines
         Whether to read the training data for the baselines that need it.
+    with_evidence
+        Whether to fit the evidence engine on them for a row of its own; None: unless it needs much memory
+        (`evidence_row.MOST_VALUES`). A run of the engine has none beside it.
     keep
         Perturbations to evaluate; None for all, or for those of the finished evaluation where `force` is off.
     conditions
@@ -109,6 +123,7 @@ class Request:
     embeddings: str | Path | Mapping[str, np.ndarray] | None = None
     otherwise: Path | None = None
     with_baselines: bool = True
+    with_evidence: bool | None = None
     keep: set[str] | None = None
     conditions: Collection[tuple[str, str]] | None = None
     per_gene: tuple[str, ...] = ("mse",)
@@ -136,6 +151,7 @@ class Request:
             self.with_baselines,
             self.run.split_path(self.toml),
             self.embeddings if isinstance(self.embeddings, Mapping) else self._source,
+            self.with_evidence,
         )
         return self.force or not wanted.is_in(self.folder)
 
@@ -176,7 +192,8 @@ class Request:
             keep=self.keep,
             conditions=self.conditions,
         )
-        baselines, remarks = naive_baselines(None, len(pair.features)), {BASELINES_LEFT_OUT: NOT_ASKED}
+        baselines: dict[str, Baseline] = naive_baselines(None, len(pair.features))
+        remarks: dict[str, Any] = {BASELINES_LEFT_OUT: NOT_ASKED}
         metadata = dict(self._made_from)
         if self.with_baselines:
             split = run.split_path(self.toml)
@@ -199,6 +216,10 @@ class Request:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
             if training is not None:
                 remarks |= _mixed(training, asked, columns.control)
+            if split is not None and training is not None and training.n_conditions:
+                row, told = self._evidence(training, split, pair.features, asked, vectors)
+                baselines |= {} if row is None else {EVIDENCE: row}
+                remarks |= told
         evaluation = evaluate_pair(
             pair, baselines=baselines, metrics=self.metrics, settings=self.settings, progress=self.progress
         )
@@ -254,6 +275,44 @@ class Request:
                 f"{self.folder}: the evaluation there has baselines that a new one would lack ({why.rstrip('.')}). "
                 "Name a split whose data can be read with --toml, or do without them (--no-baselines)"
             )
+
+    def _evidence(
+        self,
+        training: MeanEffects,
+        split: Path,
+        features: list[str],
+        asked: Sequence[Condition],
+        vectors: Mapping[str, np.ndarray] | None,
+    ) -> tuple[EvidenceRow | None, dict[str, Any]]:
+        """Return the evidence engine's row, and a note on what it was fitted on or why there is none."""
+        if why := self._no_evidence(training, len(features)) or nothing_to_tell(training, asked, vectors):
+            return None, {LEFT_OUT: why}
+        try:
+            row, told = evidence_row(
+                training,
+                split,
+                self._columns,
+                self.run.source_matrix,
+                features,
+                asked,
+                vectors,
+                "those given" if self._source is None else str(self._source),
+                progress=self.progress,
+            )
+        except StateRagError as error:
+            if self.with_evidence:
+                raise
+            logger.warning("There is no row of the evidence engine: %s", error)
+            return None, {LEFT_OUT: str(error).splitlines()[0]}
+        return row, {FITTED: told}
+
+    def _no_evidence(self, training: MeanEffects, genes: int) -> str:
+        """Return why no row of the evidence engine is made; empty where it is."""
+        if is_evidence_run(self.run.config):
+            return OWN
+        if self.with_evidence is False:
+            return NO_EVIDENCE
+        return "" if self.with_evidence else why_too_large(training, genes)
 
     def _training(self, features: list[str]) -> tuple[MeanEffects | None, dict[str, Any]]:
         """Return the effects in the training data, and remarks; None where the data cannot be read."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from state_rag.effects.conditions import Columns
 from state_rag.evaluation.evaluate import Settings
+from state_rag.evaluation.evidence_row import FITTED
 from state_rag.evaluation.run_evaluation import READ_FROM, evaluate_run
 from state_rag.evaluation.runs import Run
 from state_rag.evaluation.up_to_date import (
@@ -101,6 +102,7 @@ def _as_stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "toml": read_from.get("split"),
         "embeddings": read_from.get("embeddings"),
         "with_baselines": left_out != NOT_ASKED,
+        "with_evidence": FITTED in metadata["notes"],
     }
 
 

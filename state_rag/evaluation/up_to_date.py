@@ -9,7 +9,7 @@ from typing import Any
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
-from state_rag.evaluation import baselines
+from state_rag.evaluation import baselines, evidence_row
 from state_rag.evaluation.results import SUMMARY
 from state_rag.files import sample_digest
 
@@ -37,6 +37,8 @@ class Wanted:
         have changed.
     embeddings
         File or vectors at hand: likewise.
+    evidence
+        Whether the row of the evidence engine must be there; None: as far as it is made without being asked for.
     """
 
     made_from: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Wanted:
     baselines: bool
     split: Path | None
     embeddings: Path | Mapping | None
+    evidence: bool | None = None
 
     def is_in(self, folder: Path) -> bool:
         """Return whether a folder holds a finished evaluation of this kind."""
@@ -63,9 +66,18 @@ class Wanted:
         tried = metadata.get(TRIED_WITH, {})
         if left_out.startswith(TRAINED):
             return training_state(self.split) not in (None, tried.get("training"))
-        if left_out.startswith(RIDGE):
-            return self.embeddings is not None and embeddings_state(self.embeddings) != tried.get("embeddings")
-        return False
+        if left_out.startswith(RIDGE) and self.embeddings is not None:
+            return embeddings_state(self.embeddings) != tried.get("embeddings") or self._evidence_can_be_told(metadata)
+        return self._evidence_can_be_told(metadata)
+
+    def _evidence_can_be_told(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether the row of the evidence engine is missing and could be made."""
+        if self.evidence is False or evidence_row.FITTED in metadata["notes"]:
+            return False
+        why = str(metadata["notes"].get(evidence_row.LEFT_OUT, evidence_row.NOT_ASKED))
+        if why == evidence_row.NOT_ASKED:
+            return training_state(self.split) is not None
+        return bool(self.evidence) and why != evidence_row.OWN
 
 
 def metadata_in(folder: Path) -> dict[str, Any]:

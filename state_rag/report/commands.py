@@ -93,7 +93,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     console = make_console()
     for run, folder, is_new in evaluated(args):
         name = f"{run.name} (run)" if run.name in NAMES else run.name
-        tables = predictors(name, folder, args.no_baselines)
+        tables = predictors(name, folder, args.no_baselines, args.evidence is False)
         comparison = compare(tables, name, shown_metrics(args), definitions([folder]))
         console.print(*terminal_tables(comparison, console.width), sep="\n")
         console.print(legend(comparison), style="dim", markup=False)

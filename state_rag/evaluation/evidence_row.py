@@ -1,0 +1,176 @@
+"""The evidence engine as a row beside the naive baselines: fitted on a run's training cells, real controls scaled.
+
+It is what `state-rag evidence fit` with its defaults, `state tx predict` and `state-rag evaluate` give on the same
+split and embeddings, but for which controls are drawn. A fit takes up to some minutes and is shared by all runs whose
+training data and embeddings are the same (`engine.kept`).
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from state_rag.cells.anchored import brought_to_mean
+from state_rag.contract.feature_names import is_expression
+from state_rag.datasets.split_toml import read_split
+from state_rag.effects.conditions import Columns, Condition
+from state_rag.effects.mean_effects import MeanEffects
+from state_rag.effects.row_store import RowStore
+from state_rag.engine.bank import responses_of
+from state_rag.engine.fitting import uses_of
+from state_rag.engine.held_out import conditions_of
+from state_rag.engine.kept import kept_fit
+from state_rag.engine.predict import LARGEST
+from state_rag.evaluation.baselines import EVIDENCE
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.training import Settings
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = replace(Settings(), calibrating=0)
+"""Those of `state-rag evidence fit`; how far to trust predictions is not asked here, and changes none."""
+
+MOST_VALUES = 2**27
+"""Training conditions times genes, above which the row is made only when it is asked for: 1 GiB at once in memory."""
+
+TOGETHER = 2**21
+"""Conditions times genes that are predicted at once."""
+
+FITTED, LEFT_OUT = "evidence_row", "evidence_row_left_out"
+"""Notes: what the engine was fitted on, or why there is no such row."""
+NOT_ASKED = "not asked for"
+OWN = "the run is the evidence engine itself"
+TOO_LARGE = "a large screen"
+"""How reasons to leave it out begin."""
+
+
+class EvidenceRow:
+    """A fitted engine's predictions of conditions, as a predictor that `evaluate_pair` takes.
+
+    Parameters
+    ----------
+    engine
+        Fitted on the training responses.
+    conditions
+        All that will be asked.
+    expression
+        Whether the columns are genes, which are scaled and stay between 0 and 14; others are shifted.
+    """
+
+    def __init__(self, engine: Evidence, conditions: Iterable[Condition], expression: bool) -> None:
+        lines: dict[str, list[str]] = {}
+        for one in conditions:
+            lines.setdefault(one.cell_line, []).append(one.perturbation)
+        genes = len(engine.responses.genes)
+        self.expression = expression
+        self._row: dict[tuple[str, str], int] = {}
+        self._known: set[tuple[str, str]] = set()
+        self._effects = RowStore(sum(map(len, lines.values())), genes, np.float64)
+        several = max(1, TOGETHER // genes)
+        for line, names in lines.items():
+            for start in range(0, len(names), several):
+                found = engine.predict(line, names[start : start + several], trust=False)
+                for name, effect, nothing in zip(found.perturbations, found.mean, found.nothing_known, strict=True):
+                    self._row[name, line] = row = len(self._row)
+                    self._effects[row] = effect
+                    if not nothing:
+                        self._known.add((name, line))
+
+    def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
+        """Return the predicted effect `[G]`."""
+        return self._effects[self._row[perturbation, cell_line]]
+
+    def knows(self, perturbation: str, cell_line: str) -> bool:
+        """Return whether anything is known of the perturbation; else the answer is the mean effect of the line."""
+        return (perturbation, cell_line) in self._known
+
+    def limited(self, mean: np.ndarray) -> np.ndarray:
+        """Return a profile `[G]` as cells can have it."""
+        return np.clip(mean, 0, LARGEST) if self.expression else mean
+
+    def scaled(self, cells: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Return cells `[n, G]` with a wanted mean `[G]`: scaled gene by gene, or shifted where they are no genes."""
+        found = brought_to_mean(cells, mean, expression=self.expression)
+        return np.clip(found, 0, LARGEST) if self.expression else found
+
+
+def evidence_row(
+    training: MeanEffects,
+    split: Path,
+    columns: Columns,
+    matrix: str,
+    features: Sequence[str],
+    asked: Sequence[Condition],
+    vectors: Mapping[str, np.ndarray] | None,
+    source: str,
+    *,
+    progress: bool = True,
+) -> tuple[EvidenceRow, str]:
+    """Fit the engine on what a split trains on, or take the kept fit, and predict conditions.
+
+    Parameters
+    ----------
+    training
+        Effects of the training conditions, with totals of cells; nothing else of the data is looked at.
+    split
+        The split, for the labels that its files hold and which kinds of question it tests.
+    columns
+        Names in `obs`.
+    matrix
+        Where the values lie in the data files: `X` or `obsm/NAME`.
+    features
+        Names of the G columns.
+    asked
+        Conditions to predict.
+    vectors
+        Perturbation to embedding; None for none.
+    source
+        What these are called.
+    progress
+        Whether to show a progress bar while it is fitted.
+
+    Returns
+    -------
+    tuple
+        The row, and what it was fitted on, in words.
+
+    Raises
+    ------
+    StateRagError
+        If the engine cannot be fitted.
+    """
+    responses = responses_of(training, features, columns.control)
+    conditions = conditions_of(read_split(split), columns)
+    labels = {name for _, _, name in conditions}
+    known = [name for name in vectors or {} if name in labels]
+    tables = {"text": (known, np.stack([vectors[name] for name in known]))} if vectors and known else {}
+    engine = kept_fit(responses, tables, uses_of(conditions, columns.control), SETTINGS, progress=progress)
+    row = EvidenceRow(engine, asked, is_expression(matrix))
+    embedded = f"embeddings of {len(known)} of {len(labels)} perturbations ({source})" if tables else "no embeddings"
+    return row, f"fitted on {len(responses)} training conditions and {embedded}"
+
+
+def nothing_to_tell(training: MeanEffects, asked: Iterable[Condition], vectors: Mapping[str, np.ndarray] | None) -> str:
+    """Return why the engine could only repeat the mean effect; empty where it knows any of the conditions."""
+    lines: dict[str, set[str]] = {}
+    for line, effects in training.effects.items():
+        for name in effects:
+            lines.setdefault(name, set()).add(line)
+    embedded = vectors or {}
+    for one in asked:
+        if one.perturbation in embedded or lines.get(one.perturbation, set()) - {one.cell_line}:
+            return ""
+    return "no tested perturbation has an embedding, or training cells in another cell line"
+
+
+def why_too_large(training: MeanEffects, genes: int) -> str:
+    """Return why the row is made only when it is asked for; empty where it is made anyway."""
+    if training.n_conditions * genes <= MOST_VALUES:
+        return ""
+    size = 8 * training.n_conditions * genes / 2**30
+    return (
+        f"{TOO_LARGE}: {training.n_conditions:,} training conditions x {genes:,} genes take several times "
+        f"{size:.1f} GiB of memory; --evidence makes the row ({EVIDENCE}) all the same"
+    )
