@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.errors import StateRagError
 from state_rag.evidence.responses import Responses
@@ -19,7 +20,7 @@ def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Re
     Parameters
     ----------
     effects
-        With totals of cells.
+        With totals of cells; which genes each condition changes is told where these have squares.
     names
         Of the genes.
     control
@@ -46,14 +47,16 @@ def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Re
         names,
         cells=[totals.cells[key] for key in keys],
         controls={line: totals.mean((line, control)) for line in sorted(effects.effects)},
+        changes=changes_of(effects, control),
     )
 
 
 def responses_in(effects: "anndata.AnnData") -> Responses:
     """Return the responses in a table of effects: a row a condition, `obs` with `perturbation` and `context`.
 
-    `obs["n_cells"]` and `varm["control_mean"]` are used where they are there, as `sr.effects.read` writes them. `X` may
-    be any score of genes (mean differences, log fold changes, signed significance).
+    `obs["n_cells"]` and `varm["control_mean"]` are used where they are there, as `sr.effects.read` writes them; where
+    deviations of cells are there too, so is which genes changed. `X` may be any score of genes (mean differences, log
+    fold changes, signed significance).
 
     Raises
     ------
@@ -75,4 +78,5 @@ def responses_in(effects: "anndata.AnnData") -> Responses:
         effects.var_names.astype(str).tolist(),
         cells=effects.obs["n_cells"].to_numpy() if "n_cells" in effects.obs else None,
         controls=None if means is None else {str(line): means[line].to_numpy() for line in means},
+        changes=changes_in(effects),
     )

@@ -200,7 +200,7 @@ def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> R
     space = identity.spaces[spaces_used(data["embed_key"], data["output_space"])[-1]]
     columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
     effects = training_effects(
-        read_split(source), columns, space.key, space.width, names=space.names, progress=progress
+        read_split(source), columns, space.key, space.width, names=space.names, squares=True, progress=progress
     )
     for line, why in effects.lines_left_out.items():
         logger.warning("%s is left out: %s.", line, why)

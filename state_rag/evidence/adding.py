@@ -10,7 +10,7 @@ import numpy as np
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.responses import Responses
+from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Similarity, Source
 
 
@@ -76,6 +76,7 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
         use: one if one.model is None else replace(one, model=one.model.with_contexts(len(found.bank.contexts)))
         for use, one in engine.calibrated.items()
     }
+    found.callers = dict(engine.callers)
     return found, merged
 
 
@@ -119,6 +120,7 @@ def merge(known: Responses, new: Responses) -> Merged:
             known.genes,
             cells=cells,
             controls=_controls(known, new, columns),
+            changes=None if known.changes is None else np.concatenate([known.changes, _changes(new, fresh, columns)]),
         ),
         tuple(new.conditions[row] for row in fresh),
         tuple(new.conditions[row] for _, row in again),
@@ -135,6 +137,14 @@ def _columns(known: Sequence[str], new: Sequence[str]) -> np.ndarray:
             f"of the new responses ({shown}); give the same genes, in any order."
         )
     return np.array([at[gene] for gene in known], dtype=np.int64)
+
+
+def _changes(new: Responses, fresh: Sequence[int], columns: np.ndarray) -> np.ndarray:
+    """Return what changed in new conditions; a condition that was known already keeps what was known of it."""
+    if new.changes is None:
+        return np.full((len(fresh), len(columns)), UNTOLD, dtype=np.int8)
+    found: np.ndarray = new.changes[fresh][:, columns]
+    return found
 
 
 def _controls(known: Responses, new: Responses, columns: np.ndarray) -> Mapping[str, np.ndarray]:

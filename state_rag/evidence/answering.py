@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
-from state_rag.evidence.kriging import Answer, Scene, apply, krige, nearest
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
+from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import KRIGING, Trained, is_blind
 
@@ -77,3 +79,23 @@ def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
         mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
         values[mask] = fusion(answered.seen).double()[mask]
     return Answered(answered.scene, answered.answer, values, answered.seen)
+
+
+def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, changes: Tensor) -> Tensor:
+    """Return the chance [Q, G] that a gene changes: whether it did in each support, kriged with the answer's weights.
+
+    It may be below 0 or above 1, as kriging of any indicator may. A support that does not tell counts like the mean of
+    those that do.
+
+    Parameters
+    ----------
+    bank, answered, weights
+        The answer, and numbers of the covariance.
+    changes
+        int8 [N, G], as `Responses.changes`.
+    """
+    known = changes[answered.scene.supports]
+    told, changed = known != UNTOLD, ((known == 1) | (known == -1)).float()
+    if not told.all():
+        changed = torch.where(told, changed, changed.sum(0) / told.sum(0).clamp_min(1))
+    return apply(answered.answer, bank, answered.scene, weights, changed)

@@ -15,13 +15,15 @@ from state_rag.evidence.answering import Answered, answer_scene
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
+from state_rag.evidence.gene_caller import GeneCaller
+from state_rag.evidence.gene_calls import Calling, GeneCalls, fit_caller
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import Progress, Settings, Trained, train
-from state_rag.evidence.trust import Calibrated, Trust, Trusting, calibrate
+from state_rag.evidence.trust import Calibrated, Trust, Trusting, calibrate, calibration
 
 NEIGHBOURS = 32
 """Perturbations that a prediction names at most."""
@@ -53,6 +55,9 @@ class Prediction:
     trust
         How far each can be trusted; None where it was not asked for, or the engine knows nothing of it, as one that
         was fitted before there was such a thing.
+    calls
+        Which genes each changes; None where trust was not asked for, the responses do not say which genes changed, or
+        too few did to learn it.
     """
 
     context: str
@@ -64,6 +69,7 @@ class Prediction:
     sources: tuple[tuple[str, ...], ...]
     neighbours: tuple[tuple[tuple[str, float], ...], ...]
     trust: Trust | None = None
+    calls: GeneCalls | None = None
 
     @property
     def nothing_known(self) -> np.ndarray:
@@ -90,6 +96,8 @@ class Evidence:
         Use -> what was learned for it. A use that the responses allow no episodes of borrows from another.
     calibrated
         Use -> what tells how far its predictions can be trusted; empty where that was not learned.
+    callers
+        Use -> what tells which genes change; without those that it was not learned for.
 
     Examples
     --------
@@ -106,6 +114,7 @@ class Evidence:
         self.settings = chosen if seed is None else replace(chosen, seed=seed)
         self.trained: dict[str, Trained] = {}
         self.calibrated: dict[str, Calibrated] = {}
+        self.callers: dict[str, GeneCaller] = {}
 
     def fit(
         self,
@@ -144,13 +153,13 @@ class Evidence:
         self.similarity = Similarity(self.bank, sources, self.settings.powers)
         # without embeddings a perturbation that was measured nowhere is like no other: there is nothing to learn
         useful = USES if tables else USES[:2]
-        self.trained, self.calibrated = {}, {}
+        self.trained, self.calibrated, self.callers = {}, {}, {}
         for use in uses or useful:
             found = train(self.bank, self.similarity, use, self.settings, progress)
             if found is not None:
                 self.trained[use] = found
         for use, learned in self.trained.items() if self.settings.calibrating else ():
-            self.calibrated[use] = calibrate(self.bank, self.similarity, use, learned, self.settings, progress)
+            self._calibrate(use, learned, progress)
         return self
 
     def predict(self, context: str, perturbations: Sequence[str], *, trust: bool = True) -> Prediction:
@@ -163,7 +172,8 @@ class Evidence:
         perturbations
             Q names. One that was measured in this context is predicted without its response there.
         trust
-            Whether to tell how far each can be trusted, which takes about as long as a correction gene by gene.
+            Whether to tell how far each can be trusted, which takes about as long as a correction gene by gene, and
+            which genes change.
 
         Raises
         ------
@@ -178,6 +188,7 @@ class Evidence:
         neighbours: list[tuple[tuple[str, float], ...]] = [()] * len(names)
         number = self.bank.number_of_context(str(context))
         trusting = Trusting(self.calibrated, self.bank.scale, mean.shape) if trust and self.calibrated else None
+        calling = self._calling(mean.shape) if trusting is not None else None
         for question in ask(self.bank, self.similarity, number, names):
             learned = self.learned_for(question.use)
             places = list(question.places)
@@ -188,7 +199,9 @@ class Evidence:
                 for place, heaviest in zip(places, self._neighbours(answered.scene, answered.answer), strict=True):
                     neighbours[place] = heaviest
                 if trusting is not None:
-                    trusting.known(places, question.use, self.bank, answered, learned, variance[places])
+                    expected = trusting.known(places, question.use, self.bank, answered, learned, variance[places])
+                    if calling is not None:
+                        calling.known(places, question.use, self.bank, answered, learned.weights, expected)
             else:
                 mean[places] = self._prior(question.scene, learned)
                 variance[places] = self._variance(learned.weights.prior_variance(), learned)
@@ -207,6 +220,7 @@ class Evidence:
             sources,
             tuple(neighbours),
             None if trusting is None else trusting.trust(),
+            None if calling is None else calling.calls(),
         )
 
     def explain(self, context: str, perturbation: str) -> Explanation:
@@ -231,11 +245,14 @@ class Evidence:
                 f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
                 "its prediction is the context's mean effect; give embeddings that know it."
             )
-        trusting = Trusting(self.calibrated, self.bank.scale, (1, len(self.responses.genes)))
+        shape = 1, len(self.responses.genes)
+        trusting, calling = Trusting(self.calibrated, self.bank.scale, shape), self._calling(shape)
         answered = self._answer(question.scene, learned, with_genes=bool(self.calibrated))
         if self.calibrated:
             variance = self._variance(answered.answer.variance, learned)
-            trusting.known([0], question.use, self.bank, answered, learned, variance)
+            expected = trusting.known([0], question.use, self.bank, answered, learned, variance)
+            if calling is not None:
+                calling.known([0], question.use, self.bank, answered, learned.weights, expected)
         return explain_answer(
             self.bank,
             self.similarity,
@@ -247,12 +264,13 @@ class Evidence:
             cells=self.responses.cells,
             predicted=self._mean(answered)[0],
             trust=trusting.trust() if self.calibrated else None,
+            calls=None if calling is None else calling.calls(),
         )
 
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
         self._check_fitted()
-        return pack(self.settings, self.responses, self.similarity.sources, self.trained, self.calibrated)
+        return pack(self.settings, self.responses, self.similarity.sources, self.trained, self.calibrated, self.callers)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Evidence:
@@ -263,12 +281,26 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained, calibrated = unpack(state)
+        settings, responses, sources, trained, calibrated, callers = unpack(state)
         engine = cls(settings)
         engine.responses, engine.bank = responses, Bank(responses, sources[0].names if sources else ())
         engine.similarity = Similarity(engine.bank, sources, settings.powers)
-        engine.trained, engine.calibrated = trained, calibrated
+        engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
         return engine
+
+    def _calibrate(self, use: str, learned: Trained, progress: Progress | None) -> None:
+        changes = self.responses.changes
+        told = None if changes is None else torch.from_numpy(changes)
+        seen = calibration(self.bank, self.similarity, use, learned, self.settings, told, progress)
+        found = self.calibrated[use] = calibrate(seen, len(self.bank.contexts), use)
+        if changes is not None:
+            caller = fit_caller(seen, found.model, self.bank, changes, use, self.settings.seed)
+            if caller is not None:
+                self.callers[use] = caller
+
+    def _calling(self, shape: tuple[int, int]) -> Calling | None:
+        changes = self.responses.changes
+        return Calling(self.callers, changes, shape) if changes is not None and self.callers else None
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "bank"):

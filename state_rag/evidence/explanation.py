@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
+from state_rag.evidence.gene_calls import GeneCalls
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust import Trust
@@ -46,6 +47,8 @@ class Explanation:
         Context -> [G]: its prior, for each context of `conditions`.
     trust
         How far the prediction can be trusted; None where the engine knows nothing of it.
+    calls
+        Which genes it changes; None where the engine knows nothing of it.
     """
 
     context: str
@@ -61,6 +64,7 @@ class Explanation:
     correction: np.ndarray
     priors: dict[str, np.ndarray]
     trust: Trust | None = None
+    calls: GeneCalls | None = None
 
     @property
     def prediction(self) -> np.ndarray:
@@ -106,6 +110,7 @@ def explain_answer(
     cells: np.ndarray | None,
     predicted: np.ndarray,
     trust: Trust | None = None,
+    calls: GeneCalls | None = None,
 ) -> Explanation:
     """Take the answer to a scene of one query apart.
 
@@ -122,8 +127,8 @@ def explain_answer(
     predicted
         [G]: the prediction, in the unit of the responses; what the prior and the conditions do not add up to is the
         correction.
-    trust
-        Of the prediction, where it is known.
+    trust, calls
+        Of the prediction, where they are known.
     """
     values = bank.effects[scene.supports]
     context = bank.context[scene.supports]
@@ -150,6 +155,7 @@ def explain_answer(
         predicted - (prior + weight @ deviations),
         {bank.contexts[number]: (means[number] * bank.scale).numpy() for number in set(context.tolist())},
         trust,
+        calls,
     )
 
 

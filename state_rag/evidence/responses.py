@@ -10,6 +10,9 @@ import numpy as np
 
 from state_rag.errors import StateRagError
 
+UNTOLD = 2
+"""Stands in `Responses.changes` where it cannot be told whether a gene changes."""
+
 
 class Responses:
     """Mean effects of conditions, each a perturbation in a context (cell line, donor, tissue).
@@ -31,11 +34,16 @@ class Responses:
         [N, G]: variance between the cells of a condition, not below 0.
     controls
         Context -> mean of its controls [G], for some or all contexts.
+    changes
+        [N, G]: 1 for a gene that a condition raises, -1 for one that it lowers, 0 for one that it does not change, NaN
+        (or `UNTOLD`) where that cannot be told; by whatever test.
 
     Attributes
     ----------
     effects
         float32 [N, G], rows in the order given, without those that were not measured; so are all other attributes.
+    changes
+        int8 [N, G], `UNTOLD` where it cannot be told; None where nothing is known of changes.
 
     Raises
     ------
@@ -60,6 +68,7 @@ class Responses:
         cells: Any = None,
         variance: Any = None,
         controls: Mapping[str, Any] | None = None,
+        changes: Any = None,
     ) -> None:
         values = _matrix(effects, "effects")
         _check_length(contexts, len(values), "contexts")
@@ -75,6 +84,7 @@ class Responses:
         self._check_rows()
         self.cells = None if cells is None else _cells(cells, measured)
         self.variance = None if variance is None else self._variance(variance, measured)
+        self.changes = None if changes is None else self._changes(changes, measured)
         self.context_names = tuple(dict.fromkeys(self.contexts))
         self.perturbation_names = tuple(dict.fromkeys(self.perturbations))
         self.controls = {str(name): self._control(name, mean) for name, mean in (controls or {}).items()}
@@ -136,6 +146,18 @@ class Responses:
         if (values < 0).any():
             raise StateRagError("responses: a variance is below 0; give variances of cells, not deviations from them.")
         return values
+
+    def _changes(self, changes: Any, measured: np.ndarray) -> np.ndarray:
+        values = np.asarray(changes)
+        if values.shape != (len(measured), len(self.genes)):
+            raise StateRagError(
+                f"responses: changes have shape {values.shape}, effects {(len(measured), len(self.genes))}; expected "
+                "one value for each."
+            )
+        told = np.where(np.isnan(values[measured]), UNTOLD, values[measured])
+        if not np.isin(told, (-1, 0, 1, UNTOLD)).all():
+            raise StateRagError("responses: changes are 1 (up), -1 (down), 0 (not changed) and NaN (cannot be told).")
+        return told.astype(np.int8)
 
     def _control(self, name: str, mean: Any) -> np.ndarray:
         values = np.asarray(mean, dtype=np.float64).ravel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.fusion import Fusion
+from state_rag.evidence.gene_caller import GeneCaller
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Source
@@ -29,12 +31,13 @@ def pack(
     sources: Sequence[Source],
     trained: Mapping[str, Trained],
     calibrated: Mapping[str, Calibrated],
+    callers: Mapping[str, GeneCaller] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
     Parameters
     ----------
-    settings, responses, sources, trained, calibrated
+    settings, responses, sources, trained, calibrated, callers
         All of which an engine consists.
     """
     tensors = {"responses.effects": torch.from_numpy(responses.effects)}
@@ -42,6 +45,8 @@ def pack(
         tensors["responses.cells"] = torch.from_numpy(responses.cells)
     if responses.variance is not None:
         tensors["responses.variance"] = torch.from_numpy(responses.variance)
+    if responses.changes is not None:
+        tensors["responses.changes"] = torch.from_numpy(responses.changes)
     for number, mean in enumerate(responses.controls.values()):
         tensors[f"controls.{number}"] = torch.from_numpy(mean)
     for number, source in enumerate(sources):
@@ -70,17 +75,20 @@ def pack(
         "source_names": list(sources[0].names) if sources else [],
         "trained": learned,
         "calibrated": {use: found.conditions for use, found in calibrated.items()},
+        "callers": list(callers),
     }
     for use, one in calibrated.items():
         for name, values in one.model.arrays.items() if one.model is not None else ():
             tensors[f"trust.{use}.{name}"] = torch.from_numpy(values)
+    for use, caller in callers.items():
+        tensors |= {f"calls.{use}.{name}": torch.from_numpy(values) for name, values in caller.arrays.items()}
     return {"settings": about, "tensors": {name: value.detach().clone() for name, value in tensors.items()}}
 
 
 def unpack(
     state: Mapping[str, Any],
-) -> tuple[Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated]]:
-    """Return what `pack` was given; nothing calibrated for a state from before there was such a thing.
+) -> tuple[Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated], dict[str, GeneCaller]]:
+    """Return what `pack` was given; nothing calibrated or called for a state from before there was such a thing.
 
     Raises
     ------
@@ -99,7 +107,8 @@ def unpack(
         n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
-        return settings, _responses(about, tensors), sources, trained, calibrated
+        callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
+        return settings, _responses(about, tensors), sources, trained, calibrated, callers
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
@@ -117,13 +126,17 @@ def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Respo
         cells=optional("responses.cells"),
         variance=optional("responses.variance"),
         controls=controls,
+        changes=optional("responses.changes"),
     )
 
 
 def _calibrated(use: str, conditions: int, tensors: Mapping[str, Tensor]) -> Calibrated:
-    prefix = f"trust.{use}."
-    arrays = {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
+    arrays = _of(f"trust.{use}.", tensors)
     return Calibrated(conditions, TrustModel.of(arrays) if arrays else None)
+
+
+def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _source(name: str, about: Mapping[str, Any], vectors: Tensor) -> Source:

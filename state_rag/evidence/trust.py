@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from state_rag.evidence.answering import Answered, answer_scene, blind_answer
+from state_rag.evidence.answering import Answered, answer_scene, blind_answer, chance_of_change
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
 from state_rag.evidence.fusion import correlations
@@ -94,15 +95,34 @@ class Calibrated:
     model: TrustModel | None
 
 
-def calibrate(
+def calibrate(found: Calibration | None, n_contexts: int, use: str) -> Calibrated:
+    """Return what calibration conditions tell about predictions of a use.
+
+    Parameters
+    ----------
+    found
+        The conditions, from `calibration`.
+    n_contexts
+        Contexts of the bank.
+    use
+        One of `USES`.
+    """
+    count = 0 if found is None else len(found.accuracy)
+    if found is None or count < FEWEST:
+        return Calibrated(count, None)
+    return Calibrated(count, learn(found, n_contexts, use in NEW_CONTEXT))
+
+
+def calibration(
     bank: Bank,
     similarity: Similarity,
     use: str,
     learned: Trained,
     settings: Settings,
+    changes: Tensor | None = None,
     progress: Progress | None = None,
-) -> Calibrated:
-    """Return what the responses' own conditions tell about predictions of a use.
+) -> Calibration | None:
+    """Return the calibration conditions of a use; None where there are none.
 
     Parameters
     ----------
@@ -114,26 +134,12 @@ def calibrate(
         For this use; with `blind`, so that fusion answers for nothing that it learned from.
     settings
         How many conditions, and from which seed.
+    changes
+        int8 [N, G] as `Responses.changes`, where they are known.
     progress
         Told about each scene.
     """
-    found = calibration(bank, similarity, use, learned, settings, progress)
-    count = 0 if found is None else len(found.accuracy)
-    if found is None or count < FEWEST:
-        return Calibrated(count, None)
-    return Calibrated(count, learn(found, len(bank.contexts), use in NEW_CONTEXT))
-
-
-def calibration(
-    bank: Bank,
-    similarity: Similarity,
-    use: str,
-    learned: Trained,
-    settings: Settings,
-    progress: Progress | None = None,
-) -> Calibration | None:
-    """Return the calibration conditions of a use; None where there are none. Parameters as of `calibrate`."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in Calibration.__dataclass_fields__}
+    parts: dict[str, list[np.ndarray]] = {}
     limit = min(settings.final_supports, SUPPORTS)
     scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed))
     for number, (scene, rows) in enumerate(scenes):
@@ -151,11 +157,13 @@ def calibration(
             "context": np.full(len(rows), scene.context),
             "perturbation": scene.queries.numpy(),
         }
+        if changes is not None:
+            one["chance"] = chance_of_change(bank, answered, learned.weights, changes).numpy()
         for name, values in one.items():
-            parts[name].append(values)
+            parts.setdefault(name, []).append(values)
         if progress is not None:
             progress(f"{use}: trust", number + 1, len(scenes))
-    if not parts["signs"]:
+    if not parts:
         return None
     return Calibration(**{name: np.concatenate(values) for name, values in parts.items()})
 
@@ -183,8 +191,8 @@ class Trusting:
 
     def known(
         self, places: list[int], use: str, bank: Bank, answered: Answered, learned: Trained, variance: np.ndarray
-    ) -> None:
-        """Note the trust of queries that something is known of.
+    ) -> np.ndarray:
+        """Note the trust of queries that something is known of, and return their expected accuracy [Q].
 
         Parameters
         ----------
@@ -214,6 +222,7 @@ class Trusting:
             why = self._doubt(use, model, bool(holds[number]))
             self._grade[place] = "none" if why else grade_of(self._numbers["expected"][place])
             self._reason[place] = "; ".join(filter(None, [why, words(signs, number)]))
+        return self._numbers["expected"][places]
 
     def unknown(self, places: list[int], use: str, prior: np.ndarray, context: int, variance: float) -> None:
         """Note the trust of queries of which nothing is known, so that the mean effect [G] of the context answers."""

@@ -147,6 +147,8 @@ class Calibration:
         float32 [N, G].
     context, perturbation
         Int [N].
+    chance
+        float32 [N, G]: of each gene's change (`answering.chance_of_change`); None where changes are not known.
     """
 
     signs: np.ndarray
@@ -156,6 +158,7 @@ class Calibration:
     truth: np.ndarray
     context: np.ndarray
     perturbation: np.ndarray
+    chance: np.ndarray | None = None
 
 
 def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from state_rag.metrics.significance import benjamini_hochberg
+
 LOG2 = float(np.log(2.0))
 P_BELOW, LOG2FC_FROM = 0.1, 0.05
 """Thresholds of a differential gene unless others are asked for."""
 LISTED = 50
 """Differential genes that a row of `retrieval_info.csv` names, those with the smallest p-value."""
+CHANGED_FDR = 0.05
+"""False discovery rate, within a condition, at which a gene counts as changed."""
 
 
 @dataclass
@@ -42,6 +46,14 @@ class WelchMoments:
         """Start from no cells."""
         self.mean = np.zeros(self.genes)
         self.squares = np.zeros(self.genes)
+
+    @classmethod
+    def of(cls, n: int, mean: np.ndarray, std: np.ndarray) -> "WelchMoments":
+        """Return the moments of `n` cells with a mean and a standard deviation (unbiased variance), each `[genes]`."""
+        moments = cls(len(mean), n)
+        moments.mean = np.asarray(mean, dtype=np.float64)
+        moments.squares = np.square(np.asarray(std, dtype=np.float64)) * (n - 1) if n > 1 else moments.squares
+        return moments
 
     def add(self, cells: np.ndarray) -> None:
         """Add cells `[n, genes]`."""
@@ -125,14 +137,38 @@ def differential_genes(
         raise ValueError(f"fold_change is '{fold_change}'; expected 'log1p' or 'gge'")
     if moments.n < 2 or control.n < 2:
         return DifferentialGenes(np.full(moments.genes, np.nan), log2fc, np.zeros(moments.genes, dtype=bool))
+    p = _welch(moments, control)
+    return DifferentialGenes(p, log2fc, (p < p_below) & (np.abs(log2fc) >= log2fc_from))
+
+
+def changes(moments: WelchMoments, control: WelchMoments, fdr: float = CHANGED_FDR) -> np.ndarray:
+    """Return which genes a condition changes, float32 `[genes]`: 1 up, -1 down, 0 not, NaN where it cannot be told.
+
+    Welch's test with the p-values of the condition's genes corrected (Benjamini and Hochberg 1995). It cannot be told
+    with fewer than two cells on a side.
+
+    Parameters
+    ----------
+    moments, control
+        As for `differential_genes`.
+    fdr
+        False discovery rate within the condition.
+    """
+    if moments.n < 2 or control.n < 2:
+        return np.full(moments.genes, np.nan, dtype=np.float32)
+    found = benjamini_hochberg(_welch(moments, control)) <= fdr
+    return (np.sign(moments.mean - control.mean) * found).astype(np.float32)
+
+
+def _welch(moments: WelchMoments, control: WelchMoments) -> np.ndarray:
     mine, theirs = moments.variance / moments.n, control.variance / control.n
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (moments.mean - control.mean) / np.sqrt(mine + theirs)
         freedom = (mine + theirs) ** 2 / (mine**2 / (moments.n - 1) + theirs**2 / (control.n - 1))
-        p = 2 * stats.t.sf(np.abs(t), freedom)
+        p: np.ndarray = 2 * stats.t.sf(np.abs(t), freedom)
     constant = (mine + theirs) == 0
     p[constant] = np.where(moments.mean[constant] == control.mean[constant], 1.0, 0.0)
-    return DifferentialGenes(p, log2fc, (p < p_below) & (np.abs(log2fc) >= log2fc_from))
+    return p
 
 
 def differential_names(moments: WelchMoments, control: WelchMoments, names: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import merge, with_responses
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.responses import Responses
+from state_rag.evidence.responses import UNTOLD, Responses
 from tests.evidence.pretend_screen import QUICK, screen
 
 LATER = [(0, p) for p in range(6, 12)]
@@ -52,6 +52,15 @@ def test_a_new_context_and_a_new_perturbation_are_known_at_once(engine):
     assert np.array_equal(found.responses.controls["liver"], np.ones(15))
     again = Evidence.from_state(found.to_state())
     assert np.array_equal(again.predict("liver", ["P3"]).mean, found.predict("liver", ["P3"]).mean)
+
+
+def test_what_changed_comes_along_in_the_genes_that_are_known():
+    known = Responses([[0.0, 4.0]], ["a"], ["P"], ["G", "H"], changes=[[0, 1]])
+    new = Responses([[8.0, 8.0], [1.0, 2.0]], ["a", "a"], ["P", "Q"], ["H", "G"], changes=[[-1, -1], [1, 0]])
+    assert merge(known, new).responses.changes.tolist() == [[0, 1], [0, 1]]
+    plain = Responses([[1.0, 2.0]], ["a"], ["Q"], ["H", "G"])
+    assert merge(known, plain).responses.changes.tolist() == [[0, 1], [UNTOLD, UNTOLD]]
+    assert merge(plain, known).responses.changes is None
 
 
 def test_a_condition_measured_again_counts_by_its_cells():

@@ -1,130 +1,141 @@
+"""Which genes change, as an engine says: what it finds, what it may not look at, and when it says nothing."""
+
+import json
+
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from safetensors.torch import load, save
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.answering import answer_scene, chance_of_change
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.gene_calls import GeneCaller, GeneCalling, _levels, welch_changes
-from state_rag.evidence.training import Settings
-from tests.evidence.pretend_screen import screen
+from state_rag.evidence.kriging import apply
+from state_rag.evidence.questions import ask
+from state_rag.evidence.responses import UNTOLD, Responses
+from tests.evidence.pretend_screen import QUICK, screen
 
-SHORT = Settings(steps=5, episodes=6, judging=2, fusion_steps=10)
-
-
-def fitted(drawn, changed_of, hidden=()):
-    engine = Evidence(SHORT).fit(drawn.responses(hidden), drawn.embeddings, uses=["few-shot"])
-    scale = np.abs(engine.responses.effects)
-    return engine, GeneCalling.fit(engine, changed_of(engine.responses.effects, scale))
+HIDDEN = [(0, p) for p in range(0, 40, 3)]
+ASKED = [f"P{p}" for _, p in HIDDEN]
 
 
-def large(effects, size):
-    return np.sign(effects) * (size > 1.2)
+def drawn():
+    return screen(perturbations=40, genes=30, modules=4)
+
+
+def changes_of(effects):
+    return np.sign(effects) * (np.abs(effects) > 1.2)
+
+
+def responses(changes=changes_of, hidden=HIDDEN):
+    plain = drawn().responses(hidden)
+    return Responses(plain.effects, plain.contexts, plain.perturbations, plain.genes, changes=changes(plain.effects))
 
 
 @pytest.fixture(scope="module")
-def calling():
-    drawn = screen(perturbations=40, genes=30, modules=4)
-    hidden = [(0, p) for p in range(0, 40, 3)]
-    return (drawn, hidden, *fitted(drawn, large, hidden))
+def engine():
+    return Evidence(QUICK).fit(responses(), drawn().embeddings, uses=["few-shot"])
 
 
-def test_welch_is_that_of_scipy_with_the_correction_of_a_condition():
-    rng = np.random.default_rng(0)
-    cells, controls = rng.normal(size=(30, 50)), rng.normal(size=(80, 50)) * 1.5
-    cells[:, :6] += 2
-    p = stats.ttest_ind(cells, controls, equal_var=False).pvalue
-    effect = cells.mean(0) - controls.mean(0)
-    found = welch_changes(effect[None], cells.var(0, ddof=1)[None], [30], controls.var(0, ddof=1)[None], [80])
-    # Benjamini and Hochberg by hand
-    order = np.argsort(p)
-    passed = np.flatnonzero(p[order] <= 0.05 * np.arange(1, 51) / 50)
-    expected = np.zeros(50)
-    expected[order[: passed[-1] + 1]] = 1
-    np.testing.assert_array_equal(found[0], expected * np.sign(effect))
+def test_calls_find_the_genes_that_change(engine):
+    calls = engine.predict("line0", ASKED).calls
+    effects = drawn().effects[0, [p for _, p in HIDDEN]]
+    changed = changes_of(effects) != 0
+    assert calls.probability[changed].mean() > calls.probability[~changed].mean() + 0.3
+    called = calls.called(0.2)
+    assert called.sum() > 30
+    assert (~changed)[called].mean() < 0.3
+    assert (calls.direction[called] == np.sign(effects)[called]).mean() > 0.9
 
 
-def test_one_cell_or_no_difference_changes_nothing():
-    found = welch_changes([[5.0, 0.0], [5.0, 0.0]], np.ones((2, 2)), [1, 50], np.ones((2, 2)), [50, 50])
-    np.testing.assert_array_equal(found, [[0, 0], [1, 0]])
-
-
-def test_rates_are_the_errors_above_a_level():
-    scores, truth = torch.tensor([1.0, 5.0, 3.0, 2.0]), torch.tensor([0.0, 1.0, 1.0, 0.0])
-    levels, rates = _levels(scores, truth)
-    torch.testing.assert_close(levels, torch.tensor([5.0, 3.0, 2.0, 1.0]))
-    torch.testing.assert_close(rates, torch.tensor([1.0, 0.5, 2 / 3, 0.75]))
-
-
-def test_calls_find_the_genes_that_change(calling):
-    drawn, hidden, _, callers = calling
-    found = callers.calls("line0", [f"P{p}" for _, p in hidden], fdr=0.2)
-    effects = drawn.effects[0, [p for _, p in hidden]]
-    changed = np.abs(effects) > 1.2
-    assert found.probability[changed].mean() > found.probability[~changed].mean() + 0.3
-    assert found.called.any()
-    assert (~changed)[found.called].mean() < 0.3
-    assert (found.direction[found.called] == np.sign(effects)[found.called]).mean() > 0.9
-
-
-def test_more_is_called_where_more_errors_are_allowed(calling):
-    *_, callers = calling
-    names = [f"P{p}" for p in range(0, 40, 3)]
-    strict, lax = (callers.calls("line0", names, fdr).called for fdr in (0.1, 0.4))
+def test_more_is_called_where_more_errors_are_allowed(engine):
+    calls = engine.predict("line0", ASKED).calls
+    strict, lax = calls.called(0.1), calls.called(0.4)
     assert not (strict & ~lax).any()
     assert lax.sum() > strict.sum()
 
 
-def test_a_state_says_the_same(calling):
-    _, _, engine, callers = calling
-    again = GeneCalling.from_state(Evidence.from_state(engine.to_state()), callers.to_state())
-    before, after = (one.calls("line0", ["P0", "P1"]) for one in (callers, again))
+def test_a_condition_is_called_without_its_own_response_and_changes(engine):
+    before = engine.predict("line0", ["P1"]).calls
+    again = Evidence.from_state(engine.to_state())
+    row = int(again.bank.row[0, again.bank.number_of("P1")])
+    again.bank.effects[row] = 7.0
+    again.responses.changes[row] = 1 - np.abs(again.responses.changes[row])
+    after = again.predict("line0", ["P1"]).calls
+    np.testing.assert_array_equal(before.fdr, after.fdr)
     np.testing.assert_array_equal(before.probability, after.probability)
-    np.testing.assert_array_equal(before.called, after.called)
+    # and what it did does count for others
+    assert not np.array_equal(
+        engine.predict("line0", ["P5"]).calls.probability, again.predict("line0", ["P5"]).calls.probability
+    )
 
 
-def test_the_same_seed_gives_the_same(calling):
-    _, _, engine, callers = calling
-    again = GeneCalling.fit(engine, callers.changed.numpy())
-    for name, value in callers.to_state().items():
-        torch.testing.assert_close(again.to_state()[name], value, rtol=0, atol=0)
+def test_an_explanation_calls_what_a_prediction_calls(engine):
+    for name in ("P0", "P1"):
+        ours, theirs = engine.explain("line0", name).calls, engine.predict("line0", [name]).calls
+        np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-6)
 
 
-def test_a_condition_is_called_without_its_own_changes(calling):
-    _, _, engine, callers = calling
-    before = callers.calls("line0", ["P1"])
-    other = callers.changed.clone()
-    row = engine.bank.row[0, engine.bank.number_of("P1")]
-    other[row] = 1 - other[row].abs()
-    kept = engine.bank.effects
-    try:
-        engine.bank.effects = kept.clone()
-        engine.bank.effects[row] = 7.0
-        after = GeneCalling(engine, other, callers.callers).calls("line0", ["P1"])
-    finally:
-        engine.bank.effects = kept
-    np.testing.assert_array_equal(before.called, after.called)
-    np.testing.assert_allclose(before.probability, after.probability, atol=1e-6)
+def test_the_chance_of_a_change_is_kriging_of_whether_supports_changed(engine):
+    (question,) = ask(engine.bank, engine.similarity, 0, ["P0"])
+    learned = engine.trained["few-shot"]
+    answered = answer_scene(engine.bank, engine.similarity, question.scene, learned, 1000)
+    told = torch.from_numpy(engine.responses.changes)
+    often = (told[answered.scene.supports] != 0).float()
+    expected = apply(answered.answer, engine.bank, answered.scene, learned.weights, often)
+    torch.testing.assert_close(chance_of_change(engine.bank, answered, learned.weights, told), expected)
+    # a support that does not tell counts like the mean of the others
+    untold = told.clone()
+    untold[answered.scene.supports[0]] = UNTOLD
+    often[0] = often[1:].mean(0)
+    expected = apply(answered.answer, engine.bank, answered.scene, learned.weights, often)
+    torch.testing.assert_close(chance_of_change(engine.bank, answered, learned.weights, untold), expected)
 
 
-def test_nothing_is_said_where_nothing_is_known(calling):
-    *_, callers = calling
-    found = callers.calls("line0", ["unheard of"])
-    assert np.isnan(found.probability).all()
-    assert not found.called.any()
+def test_it_comes_back_with_the_state(engine):
+    state = engine.to_state()
+    tensors = load(save({name: tensor.contiguous() for name, tensor in state["tensors"].items()}))
+    again = Evidence.from_state({"settings": json.loads(json.dumps(state["settings"])), "tensors": tensors})
+    before, after = (one.predict("line0", ["P0", "P1"]).calls for one in (engine, again))
+    np.testing.assert_array_equal(before.probability, after.probability)
+    np.testing.assert_array_equal(before.fdr, after.fdr)
 
 
-def test_a_threshold_that_no_level_meets_calls_none(calling):
-    *_, callers = calling
-    arrays = {**callers.callers["few-shot"].arrays, "rates": torch.ones(3), "levels": torch.zeros(3)}
-    assert GeneCaller(arrays).threshold(0.1) == float("inf")
+def test_a_state_from_before_there_were_calls_predicts_without_them(engine):
+    state = engine.to_state()
+    settings = {name: value for name, value in state["settings"].items() if name != "callers"}
+    tensors = {
+        name: value for name, value in state["tensors"].items() if not name.startswith(("calls.", "responses.changes"))
+    }
+    found = Evidence.from_state({"settings": settings, "tensors": tensors}).predict("line0", ASKED)
+    assert found.calls is None
+    np.testing.assert_array_equal(found.mean, engine.predict("line0", ASKED).mean)
 
 
-def test_bad_input_is_told(calling):
-    _, _, engine, callers = calling
+def test_nothing_is_called_where_nothing_is_known_or_learned(engine):
+    calls = engine.predict("line0", ["unheard of", "P0"]).calls
+    assert np.isnan(calls.probability[0]).all()
+    assert np.isfinite(calls.probability[1]).all()
+    assert not calls.called(0.5)[0].any()
+    elsewhere = engine.predict("a new line", ["P0"]).calls
+    assert np.isnan(elsewhere.probability).all()
+
+
+def test_whole_contexts_may_be_new():
+    found = Evidence(QUICK).fit(responses(hidden=[]), drawn().embeddings, uses=["zero-shot"])
+    calls = found.predict("a new line", ["P0", "P1"]).calls
+    assert ((calls.probability > 0) & (calls.probability < 1)).all()
+
+
+def test_effects_that_do_not_say_what_changed_give_no_calls():
+    plain = Evidence(QUICK).fit(drawn().responses(HIDDEN), drawn().embeddings, uses=["few-shot"])
+    assert plain.predict("line0", ["P0"]).calls is None
+    none = Evidence(QUICK).fit(responses(np.zeros_like), drawn().embeddings, uses=["few-shot"])
+    assert none.predict("line0", ["P0"]).calls is None
+    untold = Evidence(QUICK).fit(responses(lambda e: np.full_like(e, np.nan)), drawn().embeddings, uses=["few-shot"])
+    assert untold.predict("line0", ["P0"]).calls is None
+
+
+def test_a_rate_that_is_none_is_refused(engine):
     with pytest.raises(StateRagError, match="between 0 and 1"):
-        callers.calls("line0", ["P1"], fdr=1.5)
-    with pytest.raises(StateRagError, match="a row a measured condition"):
-        GeneCalling.fit(engine, np.zeros((3, 3)))
-    with pytest.raises(StateRagError, match="too few"):
-        GeneCalling.fit(engine, np.zeros(tuple(engine.bank.effects.shape))).calls("line0", ["P1"])
+        engine.predict("line0", ["P1"]).calls.called(1.5)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.responses import Responses
+from state_rag.evidence.responses import UNTOLD, Responses
 from tests.evidence.pretend_screen import screen
 
 
@@ -13,6 +13,14 @@ def test_a_row_of_nan_was_not_measured():
     assert responses.conditions == [("a", "P"), ("b", "Q")]
     assert responses.cells.tolist() == [5, 7]
     assert responses.variance.shape == (2, 2)
+
+
+def test_changes_that_cannot_be_told_are_marked():
+    nan = np.nan
+    found = Responses([[1.0, 2.0], [nan, nan], [3.0, 4.0]], "aab", "PQQ", changes=[[1, -1], [0, 0], [nan, 0]])
+    assert found.changes.tolist() == [[1, -1], [UNTOLD, 0]]
+    assert Responses(found.effects, "ab", "PQ", changes=found.changes).changes.tolist() == found.changes.tolist()
+    assert Responses(found.effects, "ab", "PQ").changes is None
 
 
 def test_a_cell_count_of_a_condition_that_was_not_measured_may_be_zero():
@@ -46,6 +54,8 @@ def test_genes_are_numbered_where_no_names_are_given():
         ({"cells": [3]}, "1 cell counts for 2 conditions"),
         ({"variance": [[1.0, 2.0]]}, "variance has shape"),
         ({"variance": [[1.0, -2.0]] * 2}, "a variance is below 0"),
+        ({"changes": [[1, 0]]}, "changes have shape"),
+        ({"changes": [[1, 0], [0.5, 0]]}, "changes are 1 .up., -1 .down."),
         ({"controls": {"a": [1.0]}}, "control mean of a has 1 values"),
         ({"controls": {"a": [1.0, np.nan]}}, "1 of them finite"),
     ],

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from state_rag.metrics.degs import WelchMoments, differential_genes, moments_of
+from state_rag.metrics.degs import WelchMoments, changes, differential_genes, moments_of
 
 
 def screen(seed=0, n=23, controls=71, genes=80):
@@ -79,3 +79,28 @@ def test_thresholds_and_the_fold_change_of_gge_can_be_chosen():
     np.testing.assert_allclose(theirs.log2fc, expected, atol=1e-5)
     with pytest.raises(ValueError, match="fold_change"):
         differential_genes(moments_of(treated), moments_of(control), fold_change="scanpy")
+
+
+def test_changes_are_welchs_test_corrected_by_hand():
+    treated, control = screen(1)
+    treated[:, :6] += 2
+    found = changes(moments_of(treated), moments_of(control))
+    p = stats.ttest_ind(treated.astype(float), control.astype(float), equal_var=False).pvalue
+    order = np.argsort(p)
+    passed = np.flatnonzero(p[order] <= 0.05 * np.arange(1, 81) / 80)
+    expected = np.zeros(80)
+    expected[order[: passed[-1] + 1]] = 1
+    np.testing.assert_array_equal(found, expected * np.sign(treated.mean(axis=0) - control.mean(axis=0)))
+
+
+def test_one_cell_does_not_tell_what_changes_and_equal_cells_change_nothing():
+    treated, control = screen()
+    assert np.isnan(changes(moments_of(treated[:1]), moments_of(control))).all()
+    assert np.isnan(changes(moments_of(treated), moments_of(control[:1]))).all()
+    assert not changes(moments_of(np.ones((5, 3))), moments_of(np.ones((9, 3)))).any()
+
+
+def test_moments_come_from_means_and_deviations():
+    treated, _ = screen()
+    found = WelchMoments.of(len(treated), treated.mean(axis=0), treated.std(axis=0, ddof=1))
+    np.testing.assert_allclose(found.variance, moments_of(treated).variance, rtol=1e-5)
