@@ -1,6 +1,7 @@
 """Accuracy of the evidence engine on real and simulated screens, beside the naive predictors.
 
     python benchmarks/evidence_accuracy.py --data replogle --mode few-shot unseen
+    python benchmarks/evidence_accuracy.py --data replogle --mode unseen --source go=go.gmt.gz reactome=reactome.gmt.gz
     python benchmarks/evidence_accuracy.py --data tahoe --held-out SNU-1 --mode few-shot zero-shot
     python benchmarks/evidence_accuracy.py --data simulate --seeds 0 1 2 -o results.csv
 
@@ -13,18 +14,20 @@ A row a method: mean over test perturbations of the Pearson correlation of predi
 and over the 50 genes that changed most; mean squared error; the difference in correlation to the engine with a 95 %
 bootstrap interval over test perturbations, and the p-value of Wilcoxon's signed-rank test on them. `--seeds` are those
 of the split (of the simulation too); 7 is the protocol's own. Choose nothing by these numbers: take other seeds.
+
+With `--source` (or `--random-source`, a table of noise) the same engine with text alone has a row of its own, and the
+weight that each source got is printed above the table.
 """
 
 import argparse
 import csv
-import gzip
 import importlib.util
 import logging
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +38,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
 
+from state_rag.embeddings.sources import named_sources, read_source
+from state_rag.engine.knowledge import weights_lines
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
@@ -93,7 +98,10 @@ def parse(about_it: str = __doc__) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 7; for simulate 0 1 2")
     parser.add_argument("--training-seed", type=int, default=0, help="of the engine")
     parser.add_argument("--protocol", type=Path, default=Path("../shared/evidence_protocol.py"))
-    parser.add_argument("--gene-sets", nargs="+", type=Path, default=[], help="GMT files, each a source for replogle")
+    parser.add_argument(
+        "--source", nargs="+", default=[], metavar="NAME=FILE", help="further sources, as of evidence fit"
+    )
+    parser.add_argument("--random-source", action="store_true", help="add a source of noise, 256 wide")
     parser.add_argument("-o", "--output", type=Path, help="CSV file for the table")
     return parser.parse_args()
 
@@ -105,9 +113,10 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             for mode in options.mode:
                 for seed in options.seeds or ([0, 1, 2] if data == "simulate" else [7]):
                     if data == "simulate":
-                        yield simulated(context, mode, seed)
+                        case = simulated(context, mode, seed)
                     else:
-                        yield real(protocol(options.protocol), options, data, context, mode, seed)
+                        case = real(protocol(options.protocol), options, data, context, mode, seed)
+                    yield with_sources(case, options)
 
 
 def protocol(path: Path) -> ModuleType:
@@ -130,30 +139,21 @@ def real(rules: ModuleType, options: argparse.Namespace, data: str, context: str
     embeddings = {}
     if data == "replogle":
         embeddings["text"] = split.perturbations, rules.texts(folder / "gene_summaries.json", split.perturbations)
-        for path in options.gene_sets:
-            embeddings[path.name.partition(".")[0]] = split.perturbations, memberships(path, split.perturbations)
     responses = Responses.from_grid(split.effects, split.contexts, split.perturbations)
     test = [split.perturbations[number] for number in split.test]
     return Case(data, context, mode, seed, responses, embeddings, test, split._truth.astype(float))
 
 
-def memberships(path: Path, genes: Sequence[str]) -> np.ndarray:
-    """Return which sets of a GMT file each gene is in, weighted by 1 / sqrt(genes of the set): [genes, sets].
-
-    Sets of 2 to 300 genes; larger ones say little, and a gene that is in none has a row of zeros, which is no source.
-    """
-    row = {gene: number for number, gene in enumerate(genes)}
-    opened = gzip.open if path.suffix == ".gz" else open
-    columns = []
-    with opened(path, "rt") as lines:
-        for line in lines:
-            members = set(filter(None, line.rstrip("\n").split("\t")[2:]))
-            known = [row[gene] for gene in members if gene in row]
-            if 2 <= len(members) <= 300 and known:
-                column = np.zeros(len(genes), dtype=np.float32)
-                column[known] = len(members) ** -0.5
-                columns.append(column)
-    return np.stack(columns, axis=1)
+def with_sources(case: Case, options: argparse.Namespace) -> Case:
+    """Return the case with the sources that the options add."""
+    names = list(dict.fromkeys([*case.responses.perturbations, *case.test]))
+    added: dict[str, tuple[Sequence[str], Any]] = {}
+    for name, path in named_sources(options.source).items():
+        known = read_source(path, names).table
+        added[name] = known.names, known.vectors
+    if options.random_source:
+        added["noise"] = names, np.random.default_rng(case.seed).normal(size=(len(names), 256))
+    return replace(case, embeddings={**case.embeddings, **added})
 
 
 def simulated(context: str, mode: str, seed: int) -> Case:
@@ -191,8 +191,14 @@ def simulated(context: str, mode: str, seed: int) -> Case:
 def methods(case: Case, options: argparse.Namespace) -> dict[str, np.ndarray]:
     """Return the predictions [T, G] of all methods, the engine last."""
     found = naive(case)
-    engine = Evidence(Settings(seed=options.training_seed, calibrating=0))
+    settings = Settings(seed=options.training_seed, calibrating=0)
+    if len(case.embeddings) > 1 and "text" in case.embeddings:
+        alone = Evidence(settings).fit(case.responses, {"text": case.embeddings["text"]}, uses=[case.mode])
+        found["engine, text alone"] = alone.predict(case.context, case.test, trust=False).mean
+    engine = Evidence(settings)
     engine.fit(case.responses, case.embeddings, uses=[case.mode])
+    if len(case.embeddings) > 1:
+        print(*weights_lines(engine), sep="\n")
     predicted = engine.predict(case.context, case.test, trust=False).mean
     trained = engine.trained.get(case.mode)
     if trained is not None:

@@ -35,6 +35,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "state_rag.embeddings": {
         "read": "state_rag.embeddings.readers:read_embeddings",
+        "read_source": "state_rag.embeddings.sources:read_source",
         "write": "state_rag.embeddings.writers:write_embeddings",
         "Embeddings": "state_rag.embeddings.table:Embeddings",
     },

@@ -19,7 +19,7 @@ def add_commands(subparsers: Any) -> None:
     commands = room.add_subparsers(dest="embeddings_command", required=True, metavar="COMMAND")
 
     convert = commands.add_parser("convert", help="write any supported table as safetensors, whole or in part")
-    convert.add_argument("source", metavar="SRC", help="GenePT pickle, .pt, .npz, .safetensors, .csv, .parquet, .json")
+    convert.add_argument("source", metavar="SRC", help="vectors, texts, gene sets, a graph, signatures, molecules")
     convert.add_argument("-o", "--out", required=True, metavar="OUT", help="file to write, ends in .safetensors")
     only = convert.add_mutually_exclusive_group()
     only.add_argument("--names", metavar="FILE", help="keep the perturbations of this file, one a line")
@@ -49,6 +49,7 @@ def add_commands(subparsers: Any) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     """Read `args.source`, keep what is asked for, write `args.out`."""
     from state_rag.embeddings.readers import read_embeddings
+    from state_rag.embeddings.sources import EMBEDDINGS, kind_of, read_source
     from state_rag.embeddings.writers import check_target, write_embeddings
     from state_rag.names import listing
 
@@ -57,7 +58,17 @@ def run_convert(args: argparse.Namespace) -> None:
     if args.pert_col and not args.h5ad:
         raise StateRagError("--pert-col says which column of --h5ad holds the perturbations; give --h5ad too")
     asked = _asked_for(args)
-    table = read_embeddings(args.source, None if asked is None else _with_parts(asked), zeros="drop")
+    existing_file(args.source, "a table of embeddings, or another source of knowledge")
+    kind = kind_of(Path(args.source))
+    if kind != EMBEDDINGS:
+        if asked is None:
+            raise StateRagError(
+                f"{args.source} ({kind}) has vectors only for the perturbations of a screen; name them with --h5ad or "
+                "--names"
+            )
+        table = read_source(args.source, sorted(_with_parts(asked))).table
+    else:
+        table = read_embeddings(args.source, None if asked is None else _with_parts(asked), zeros="drop")
     lacking: list[str] = []
     if asked is not None:
         lacking = [name for name in asked if name not in table and not _parts_known(name, table)]

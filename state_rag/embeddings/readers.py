@@ -107,7 +107,9 @@ def _reader_for(path: Path) -> tuple[str, "Reader"]:
             return suffix, reader
     found = f"'{''.join(path.suffixes[-2:])}'" if path.suffix else "no suffix"
     raise StateRagError(
-        f"{path}: cannot tell the format of an embedding file with {found}; supported are {' '.join(READERS)}"
+        f"{path}: cannot tell the format of an embedding file with {found}; supported are {' '.join(READERS)}. Gene "
+        "sets, graphs, signatures and molecules are made one for a screen by `state-rag embeddings convert FILE --h5ad "
+        "SCREEN -o OUT.safetensors`"
     )
 
 

@@ -27,6 +27,15 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("source", metavar="SPLIT.toml|EFFECTS.h5ad", help="a split, or effects with a row a condition")
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="run folder to write")
     parser.add_argument("--embeddings", metavar="FILE", help="of perturbations (default: a usual place, else none)")
+    parser.add_argument(
+        "--source",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="further knowledge of perturbations, once for each file: vectors, gene sets (.gmt), an edge list, "
+        "signatures (.h5ad), molecules (SMILES); how much each counts is learned",
+    )
     add_data_options(parser)
     parser.add_argument(
         "--every-use",
@@ -41,14 +50,17 @@ def _add_fit(commands: Any) -> None:
 
 def run_fit(args: Namespace) -> None:
     """Fit the engine and write its run folder."""
+    from state_rag.embeddings.sources import named_sources
     from state_rag.engine.explained_words import calibration_words
     from state_rag.engine.fitting import fit
+    from state_rag.engine.knowledge import weights_lines
     from state_rag.evidence.training import Settings
 
     run = fit(
         args.source,
         args.output,
         embeddings=args.embeddings,
+        sources=named_sources(args.sources),
         pert_col=args.pert_col,
         cell_type_key=args.cell_type_key,
         batch_col=args.batch_col,
@@ -64,6 +76,10 @@ def run_fit(args: Namespace) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
         how = "fusion" if learned.fusion is not None else learned.estimate
         print(f"{use:<10} by {how}{f' (correlation in held-back episodes: {scores})' if scores else ''}")
+    for name, about in run.config.get("sources", {}).items():
+        print(f"{name:<10} {about['kind']}, {about['taken']}; knows {about['known']} of {about['asked']} perturbations")
+    for line in weights_lines(run.engine):
+        print(line)
     for use, found in run.engine.calibrated.items():
         print(f"{use:<10} {calibration_words(found)}")
     print(f"run        {Path(args.output)}")

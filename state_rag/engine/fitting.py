@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.sources import read as read_effects
 from state_rag.effects.training_effects import training_effects
-from state_rag.embeddings.find import find_embeddings
-from state_rag.embeddings.none_known import none_known
-from state_rag.embeddings.readers import read_embeddings
 from state_rag.engine.bank import responses_in, responses_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
+from state_rag.engine.knowledge import knowledge_of, write_sources
 from state_rag.errors import StateRagError
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Evidence
@@ -39,6 +37,7 @@ def fit(
     output: str | os.PathLike[str],
     *,
     embeddings: str | os.PathLike[str] | None = None,
+    sources: Mapping[str, str | os.PathLike[str]] | None = None,
     pert_col: str | None = None,
     cell_type_key: str | None = None,
     batch_col: str | None = None,
@@ -62,6 +61,9 @@ def fit(
     embeddings
         Of perturbations, any file that `training.genept_path` takes; by default one at a usual place, and none where
         there is none.
+    sources
+        Name -> file of further knowledge of perturbations, any that `embeddings.sources` takes. How much each counts
+        is learned; those that help nothing are dropped.
     pert_col, cell_type_key, batch_col, control_pert
         As under `data.kwargs`; found by their usual names where left out.
     embed_key, output_space
@@ -102,19 +104,21 @@ def fit(
         data, identity, uses = {}, None, None
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
-    tables, found = _embeddings(embeddings, asked)
+    knowledge = knowledge_of(embeddings, sources, asked)
     engine = Evidence(settings)
     with FitBar(progress) as bar:
-        engine.fit(responses, tables, uses=None if every_use else uses, progress=bar.tell)
+        engine.fit(responses, knowledge.tables, uses=None if every_use else uses, progress=bar.tell)
     config = {
         "name": output.name,
         "output_dir": str(output.resolve().parent),
         "model": {"name": MODEL},
         "data": {"name": "PerturbationDataModule", "kwargs": data},
-        "training": {"train_seed": engine.settings.seed, "genept_path": found},
+        "training": {"train_seed": engine.settings.seed, "genept_path": knowledge.embeddings},
+        **({"sources": knowledge.about} if knowledge.files else {}),
     }
     run = EvidenceRun(engine, config, identity)
     write_run(output, run, overwrite=overwrite)
+    write_sources(engine, knowledge.about, output)
     logger.info(
         "Fitted on %d conditions of %d perturbations in %d contexts, %d genes, in %.0f s.",
         len(responses),
@@ -152,7 +156,7 @@ def fit_to_split(
         As `fit`.
     """
     responses = _responses(identity, data, progress)
-    tables, _ = _embeddings(embeddings, summary.perturbations)
+    tables = knowledge_of(embeddings, None, summary.perturbations).tables
     engine = Evidence(seed=seed)
     with FitBar(progress) as bar:
         uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))
@@ -208,27 +212,6 @@ def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> R
         logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(effects.not_finite))
     genes = space.names or tuple(f"{space.key.removeprefix('obsm/')}_{number}" for number in range(space.width))
     return responses_of(effects, genes, columns.control)
-
-
-def _embeddings(
-    given: str | os.PathLike[str] | None, names: Sequence[str]
-) -> tuple[dict[str, tuple[Sequence[str], Any]], str | None]:
-    """Return tables for the engine and the file that they come from; none where no file is there."""
-    try:
-        path = find_embeddings(given)
-    except StateRagError:
-        if given is not None:
-            raise
-        logger.warning(
-            "No embeddings: the engine goes by measured responses alone, and knows nothing of perturbations that "
-            "were measured nowhere. Give some with --embeddings."
-        )
-        return {}, None
-    found = read_embeddings(path, names=names)
-    if not found.names:
-        raise StateRagError(none_known(Path(path), names))
-    logger.info("Embeddings: %s, %d of %d perturbations.", path, len(found.names), len(names))
-    return {"text": (found.names, found.vectors)}, str(Path(path).resolve())
 
 
 class FitBar:

@@ -13,6 +13,7 @@ from torch import Tensor
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, factorise
 from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.source_weights import source_weights
 
 ESTIMATES = ("co-kriging", "same perturbation elsewhere", "ridge", "similar conditions", "context mean", "others' mean")
 """Estimates of the response, in the order of `GeneFeatures.estimates`; the first is the one to be corrected."""
@@ -89,7 +90,7 @@ def gene_features(
     estimates = [
         mean,
         donors,
-        _ridge(bank, scene, similarity, values[here], here, mean_here),
+        _ridge(bank, scene, weights, similarity, values[here], here, mean_here),
         _similar(answer, values, mean),
         mean_here.expand_as(mean),
         mean_others.expand_as(mean),
@@ -146,13 +147,31 @@ def _same_elsewhere(bank: Bank, scene: Scene, values: Tensor, fallback: Tensor) 
     return mean, spread, least, count.to(values.dtype)
 
 
-def _ridge(bank: Bank, scene: Scene, similarity: Similarity, values: Tensor, here: Tensor, mean: Tensor) -> Tensor:
-    """Return the plain regression within the context, all sources weighted alike; its mean where it has no supports."""
+def _ridge(
+    bank: Bank,
+    scene: Scene,
+    weights: KernelWeights,
+    similarity: Similarity,
+    values: Tensor,
+    here: Tensor,
+    mean: Tensor,
+) -> Tensor:
+    """Return the plain regression within the context; its mean where it has no supports.
+
+    All sources that count for anything are weighted alike.
+    """
     if not len(values):
         return mean.expand(len(scene.queries), -1)
     known = bank.perturbation[scene.supports[here]]
-    among = sum(similarity.cosines(known, known, scene.context, scene.hidden)).double()
-    cross = sum(similarity.cosines(known, scene.queries, scene.context, scene.hidden)).double()
+    counts = [share > 0 for share in source_weights(weights, similarity).values()]
+    among, cross = (
+        sum(
+            cosine
+            for cosine, yes in zip(similarity.cosines(known, columns, scene.context, scene.hidden), counts, strict=True)
+            if yes
+        ).double()
+        for columns in (known, scene.queries)
+    )
     factor = factorise(among + RIDGE * torch.eye(len(known), dtype=torch.float64))
     return mean + torch.cholesky_solve(cross, factor).T @ (values - mean)
 

@@ -14,6 +14,8 @@ from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import KernelWeights, apply, krige
 from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.source_choice import useless_sources
+from state_rag.evidence.source_weights import without_sources
 
 KRIGING = ESTIMATES[0]
 """The estimate that is used where nothing beats it."""
@@ -116,8 +118,14 @@ def train(
         return None
     say = progress or (lambda *_: None)
     # each use has its own stream, so that what one learns does not hang on which others are trained
-    streams = np.random.SeedSequence([settings.seed, USES.index(use)]).spawn(2)
+    streams = np.random.SeedSequence([settings.seed, USES.index(use)]).spawn(3)
     weights = _train_weights(bank, similarity, episodes, settings, np.random.default_rng(streams[0]), use, say)
+    if len(similarity.sources) > 1:
+        judging = np.random.default_rng(streams[2])
+        useless = useless_sources(bank, similarity, episodes, weights, settings.judging, judging)
+        if useless:
+            again = np.random.default_rng(streams[0])
+            weights = _train_weights(bank, similarity, episodes, settings, again, use, say, without=useless)
     if not settings.episodes:
         return Trained(weights)
     episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
@@ -164,8 +172,14 @@ def _train_weights(
     rng: np.random.Generator,
     use: str,
     say: Progress,
+    without: tuple[str, ...] = (),
 ) -> KernelWeights:
     weights = KernelWeights(len(similarity.kernels))
+    if without:
+        # as if they had never been given
+        untaught = weights
+        weights = without_sources(weights, similarity, without)
+        weights.same, weights.noise = untaught.same, untaught.noise
     optimiser = torch.optim.Adam(weights.parameters(), lr=settings.rate)
     for step in range(settings.steps):
         scene, truth = episodes.draw(rng)

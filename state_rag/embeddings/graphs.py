@@ -1,0 +1,235 @@
+"""Graphs of genes (edge lists: STRING, BioGRID, a regulatory network) as a source.
+
+Two genes are alike as a walk along edges, ever shorter steps weighted more, leads from one to the other: the diffusion
+kernel exp(-t L) of Kondor and Lafferty (2002), L the normalised Laplacian, so that hubs are near nobody for their
+degree alone.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import expm_multiply
+
+from state_rag.embeddings.factor import factor
+from state_rag.embeddings.lines import text_lines
+from state_rag.errors import StateRagError
+
+TIME = 2.0
+"""How far a walk spreads, in units in which it leaves its start once on average."""
+BLOCK = 256
+"""Columns of the kernel at a time."""
+STRING_ID = re.compile(r"\d+\.ENS\w*P\d+")
+"""What STRING calls a protein: the species, then Ensembl's name."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An undirected graph with weights.
+
+    Attributes
+    ----------
+    names
+        N nodes.
+    edges
+        Symmetric [N, N], weights above 0, nothing on the diagonal.
+    """
+
+    names: tuple[str, ...]
+    edges: sparse.csr_matrix
+
+    @property
+    def facts(self) -> str:
+        """Return what was taken, in words."""
+        return f"{len(self.names)} nodes, {self.edges.nnz // 2} edges"
+
+    def embedded(self, names: Collection[str]) -> tuple[list[str], np.ndarray]:
+        """Return those of some names that are nodes, and vectors whose products are the diffusion kernel.
+
+        Parameters
+        ----------
+        names
+            Nodes.
+
+        Returns
+        -------
+        tuple
+            P names, in the order given, and float32 [P, D].
+        """
+        place = {name: number for number, name in enumerate(self.names)}
+        known = [name for name in dict.fromkeys(names) if name in place]
+        return known, factor(diffusion(self.edges, np.array([place[name] for name in known], dtype=int)))
+
+
+def diffusion(edges: sparse.csr_matrix, nodes: np.ndarray, time: float = TIME) -> np.ndarray:
+    """Return the diffusion kernel among some nodes, float64 [P, P], computed on the whole graph.
+
+    Parameters
+    ----------
+    edges
+        Symmetric [N, N] with weights of at least 0.
+    nodes
+        P numbers.
+    time
+        The t of exp(-t L).
+    """
+    degree = np.asarray(edges.sum(axis=1)).ravel()
+    scale = sparse.diags(np.divide(1.0, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
+    laplacian = sparse.identity(len(degree), format="csr") - scale @ edges @ scale
+    kernel = np.zeros((len(nodes), len(nodes)))
+    for start in range(0, len(nodes), BLOCK):
+        part = nodes[start : start + BLOCK]
+        unit = np.zeros((len(degree), len(part)))
+        unit[part, np.arange(len(part))] = 1.0
+        spread = expm_multiply(-time * laplacian, unit, traceA=-time * float(laplacian.diagonal().sum()))
+        kernel[:, start : start + len(part)] = spread[nodes]
+    return (kernel + kernel.T) / 2
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an edge list: two names a line and perhaps a weight, parted by tabs, commas or spaces (`.gz` too).
+
+    Proteins that STRING numbers are called by the preferred names of its `protein.info` file, which has to lie beside
+    the links.
+
+    Parameters
+    ----------
+    path
+        The file. `.sif` files have the kind of an edge between the names.
+
+    Raises
+    ------
+    StateRagError
+        If it is no edge list, damaged, has no edge, or STRING's names are not at hand.
+    """
+    simple = ".sif" in path.name.lower()
+    first, second, weights = parse_edges(text_lines(path), str(path), interaction_between=simple)
+    if any(STRING_ID.fullmatch(name) for name in first[:10]):
+        called = _string_names(path)
+        first, second = ([called.get(name, name) for name in side] for side in (first, second))
+    return graph_of(first, second, weights, str(path))
+
+
+def parse_edges(
+    lines: Iterable[str], source: str, *, interaction_between: bool = False
+) -> tuple[list[str], list[str], list[float]]:
+    """Return the two ends and the weight of each edge in the lines of a file.
+
+    The weight is the third field, or the one that a header calls `combined_score`, `score` or `weight`; an edge without
+    one, or where it is no number, weighs 1. A first line without a number there is a header where the second has one.
+    Comments begin with `#`.
+
+    Parameters
+    ----------
+    lines
+        Without their ends.
+    source
+        The file, for messages.
+    interaction_between
+        The second field is the kind of an edge, as in `.sif` files, and further ones are more second ends.
+
+    Raises
+    ------
+    StateRagError
+        If a line has no two names, or a weight is negative or not finite.
+
+    Examples
+    --------
+    >>> parse_edges(["protein1 protein2 combined_score", "COPB1 COPZ1 999", "AARS1 HARS1 700"], "example")
+    (['COPB1', 'AARS1'], ['COPZ1', 'HARS1'], [999.0, 700.0])
+    """
+    first: list[str] = []
+    second: list[str] = []
+    weights: list[float] = []
+    place, perhaps_header = 2, False
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = fields_of(line)
+        if len(fields) < 2 or not fields[0] or not fields[1]:
+            raise StateRagError(f"{source}: line {number} has no two names of an edge; found {line[:60]!r}")
+        if interaction_between:
+            first += [fields[0]] * len(fields[2:])
+            second += fields[2:]
+            weights += [1.0] * len(fields[2:])
+            continue
+        if not first:
+            place = _weight_column(fields)
+        weight = _number(fields[place]) if len(fields) > place else None
+        if perhaps_header and len(first) == 1 and weight is not None:
+            first, second, weights = [], [], []
+        perhaps_header = not first and weight is None and len(fields) > place
+        if weight is not None and not 0 <= weight < np.inf:
+            raise StateRagError(
+                f"{source}: line {number} has an edge that weighs {fields[place]}; weights are at least 0"
+            )
+        first.append(fields[0])
+        second.append(fields[1])
+        weights.append(1.0 if weight is None else weight)
+    return first, second, weights
+
+
+def graph_of(first: Sequence[str], second: Sequence[str], weights: Sequence[float], source: str) -> Graph:
+    """Return the graph of some edges: the heavier one of two between the same nodes counts, loops do not.
+
+    Parameters
+    ----------
+    first, second, weights
+        Of each edge.
+    source
+        The file, for messages.
+
+    Raises
+    ------
+    StateRagError
+        If no edge is left.
+    """
+    names = tuple(dict.fromkeys([*first, *second]))
+    place = {name: number for number, name in enumerate(names)}
+    rows, columns = (np.array([place[name] for name in side], dtype=int) for side in (first, second))
+    sizes = np.asarray(weights, dtype=float)
+    kept = (rows != columns) & (sizes > 0)
+    if not kept.any():
+        raise StateRagError(f"{source}: has no edge between two different names.")
+    low, high = np.minimum(rows, columns)[kept], np.maximum(rows, columns)[kept]
+    order = np.lexsort((-sizes[kept], high, low))
+    low, high, sizes = low[order], high[order], sizes[kept][order]
+    heaviest = np.ones(len(low), dtype=bool)
+    heaviest[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    half = sparse.csr_matrix((sizes[heaviest], (low[heaviest], high[heaviest])), shape=(len(names), len(names)))
+    return Graph(names, (half + half.T).tocsr())
+
+
+def fields_of(line: str) -> list[str]:
+    """Return the fields of a line, parted by tabs, else by commas, else by spaces."""
+    separator = next((one for one in "\t," if one in line), None)
+    return [field.strip().strip('"') for field in line.split(separator)]
+
+
+def _weight_column(fields: Sequence[str]) -> int:
+    lower = [field.lower() for field in fields]
+    return next((lower.index(name) for name in ("combined_score", "score", "weight") if name in lower[2:]), 2)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _string_names(path: Path) -> dict[str, str]:
+    """Return STRING's protein to its preferred name, from the file that lies beside the links."""
+    beside = sorted(path.parent.glob("*protein.info*.txt*"))
+    species = path.name.partition(".")[0]
+    chosen = next((file for file in beside if file.name.startswith(species)), beside[0] if beside else None)
+    if chosen is None:
+        raise StateRagError(
+            f"{path}: calls proteins by STRING's numbers. Put the file {species}.protein.info.v*.txt.gz of the same "
+            "release, which has their names, beside it."
+        )
+    rows = (fields_of(line) for line in text_lines(chosen) if not line.startswith("#"))
+    return {row[0]: row[1] for row in rows if len(row) > 1}

@@ -1,0 +1,96 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from state_rag.cli import main
+from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.splits import write_split
+from state_rag.embeddings.find import DEFAULT_PATHS
+from state_rag.engine.fitting import fit
+from state_rag.engine.folder import read_run
+from state_rag.engine.knowledge import SOURCES, knowledge_of
+from state_rag.errors import StateRagError
+from tests.engine.runs import QUICK, SIZES
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    return simulate_screen(tmp_path_factory.mktemp("screen"), seed=2, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def split(screen):
+    return write_split(screen.h5ad, "hepg2", output=screen.h5ad.with_name("split.toml")).path
+
+
+@pytest.fixture(scope="module")
+def names(screen):
+    genes = ad.read_h5ad(screen.h5ad).obs["gene"]
+    return sorted(set(genes) - {"non-targeting"})
+
+
+@pytest.fixture(scope="module")
+def gmt(screen, names):
+    path = screen.h5ad.with_name("sets.gmt")
+    path.write_text("".join(f"s{n}\t\t{a}\t{b}\n" for n, (a, b) in enumerate(zip(names[:8], names[1:9], strict=True))))
+    return path
+
+
+def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
+    screen, split, names, gmt, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("state_rag.evidence.training.Settings", lambda seed: QUICK)
+    main(
+        ["evidence", "fit", str(split), "-o", str(tmp_path / "run"), "--embeddings", str(screen.embeddings), "--quiet"]
+        + ["--source", f"sets={gmt}"]
+    )
+    said = capsys.readouterr().out
+    assert f"sets       gene sets, 8 sets of 2 to 300 genes; knows 9 of {len(names)} perturbations" in said
+    assert "What likeness goes by, in few-shot questions: " in said
+    table = pd.read_csv(tmp_path / "run" / SOURCES)
+    assert set(table["source"]) == {"text", "sets", "responses"}
+    assert table.groupby("use")["weight"].sum().to_numpy() == pytest.approx(1, abs=1e-4)
+    (row,) = table[(table["source"] == "sets") & (table["use"] == "few-shot")].itertuples()
+    assert (row.kind, row.known, row.asked) == ("gene sets", 9, len(names))
+    about = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["sources"]["sets"]
+    assert about["file"] == str(gmt)
+    run = read_run(tmp_path / "run")
+    assert run.engine.similarity.names == ("text", "sets", "responses")
+    main(["explain", str(tmp_path / "run"), "--perturbation", names[0], "--context", "hepg2"])
+    assert "What likeness goes by, in few-shot questions: " in capsys.readouterr().out
+
+
+def test_one_source_is_what_embeddings_are(screen, split, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = fit(split, tmp_path / "a", embeddings=screen.embeddings, settings=QUICK, progress=False).engine
+    other = fit(split, tmp_path / "b", sources={"mine": screen.embeddings}, settings=QUICK, progress=False).engine
+    asked = first.responses.perturbation_names
+    assert np.array_equal(first.predict("hepg2", asked).mean, other.predict("hepg2", asked).mean)
+    assert other.similarity.names == ("mine", "responses")
+
+
+def test_a_name_is_given_to_one_thing(screen, names, gmt):
+    for taken, said in (("text", "that of the embeddings"), ("responses", "taken by measured responses")):
+        with pytest.raises(StateRagError, match=rf"--source {taken}: the name is {said}.*choose another"):
+            knowledge_of(screen.embeddings, {taken: gmt}, names)
+
+
+def test_without_embeddings_a_source_is_enough_and_nothing_is_warned_of(names, gmt, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATE_RAG_GENEPT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not any((tmp_path / place).exists() for place in DEFAULT_PATHS)
+    found = knowledge_of(None, {"sets": gmt}, names)
+    assert not caplog.text
+    assert (found.embeddings, list(found.tables)) == (None, ["sets"])
+    assert knowledge_of(None, {}, names).tables == {}
+    assert "Give some with --embeddings, or other knowledge with --source" in caplog.text
+
+
+def test_a_source_of_other_names_is_refused_with_examples(gmt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StateRagError, match=r"sets\.gmt \(gene sets\) knows none of the 1 perturbations.*have ENSG1"):
+        knowledge_of(None, {"sets": gmt}, ["ENSG1"])
