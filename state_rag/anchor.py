@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from state_rag.cells.anchored import LARGEST_FACTOR
-from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.estimator import Evidence, Prediction
 
 _LEAST = 1e-6
 
@@ -38,7 +38,7 @@ class Anchor:
     def __init__(self, engine: Evidence, control: str, expression: bool, decoded: bool = False) -> None:
         self.engine, self.control, self.expression, self.decoded = engine, control, expression, decoded
         self.context_of: Callable[[], str] | None = None
-        self._means: dict[tuple[str, str], Tensor] = {}
+        self._effects: dict[tuple[str, str], np.ndarray] = {}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Anchor:
@@ -66,18 +66,25 @@ class Anchor:
 
     def mean(self, context: str, perturbation: str) -> Tensor | None:
         """Return the mean of a condition `[G]`; None in a context whose controls were not seen."""
-        key = context, perturbation
-        if key not in self._means:
-            control = self.engine.responses.controls.get(context)
-            if control is None:
-                return None
-            effect = (
-                0.0
-                if perturbation == self.control
-                else self.engine.predict(context, [perturbation], trust=False).mean[0]
-            )
-            self._means[key] = torch.from_numpy(np.asarray(control + effect, dtype=np.float32))
-        return self._means[key]
+        control = self.engine.responses.controls.get(context)
+        if control is None:
+            return None
+        effect = 0.0 if perturbation == self.control else self._effect(context, perturbation)
+        return torch.from_numpy(np.asarray(control + effect, dtype=np.float32))
+
+    def foretell(self, context: str, perturbations: Sequence[str]) -> Prediction:
+        """Predict many conditions of a context in one solve, with their trust; their cells are brought to these means.
+
+        Parameters
+        ----------
+        context
+            Name.
+        perturbations
+            Names; the control is none of them.
+        """
+        found = self.engine.predict(context, perturbations)
+        self._effects |= {(context, name): effect for name, effect in zip(perturbations, found.mean, strict=True)}
+        return found
 
     def contexts(self, batch: Mapping[str, Any], sets: int) -> list[str]:
         """Return the context of each of the batch's sets."""
@@ -118,7 +125,10 @@ class Anchor:
 
     def _effect(self, context: str, name: str) -> np.ndarray:
         """Return the predicted effect [G]."""
-        return self.engine.predict(context, [name], trust=False).mean[0]
+        key = context, name
+        if key not in self._effects:
+            self._effects[key] = self.engine.predict(context, [name], trust=False).mean[0]
+        return self._effects[key]
 
 
 def brought_to_mean(cells: Tensor, wanted: Tensor) -> Tensor:

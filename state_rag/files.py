@@ -93,6 +93,24 @@ def read_text(
         raise StateRagError(f"{f'{option} {path}'.lstrip()} cannot be read: {reason(error)}.") from error
 
 
+def listed_names(given: str, option: str) -> list[str]:
+    """Return the names that an option gives: with commas between, or one on a line of a text file.
+
+    Raises
+    ------
+    StateRagError
+        If it looks like a file and is none, the file is no text, or there is no name.
+    """
+    if Path(given).is_file() or given.endswith((".txt", ".csv")):
+        lines = read_text(Path(given), "a list of names, one on a line", (".txt", ".csv"), option)
+        names = [line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("#")]
+    else:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise StateRagError(f"{option} {given} names none. Give names with commas between, or a file of them.")
+    return list(dict.fromkeys(names))
+
+
 @contextmanager
 def damage_told(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
     """Turn what a reader raises for a damaged file that a command wrote into an error that names it.

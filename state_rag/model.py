@@ -81,6 +81,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
     bound_controls: ClassVar[frozenset[str]] = frozenset()
     context_of: ClassVar[Callable[[], str] | None] = None
     trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
+    anchor_sink: ClassVar[Callable[[Anchor], None] | None] = None
 
     @classmethod
     def bound_to(
@@ -92,6 +93,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         context_of: Callable[[], str] | None = None,
         controls: Sequence[str] = (),
         trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
+        anchor_sink: Callable[[Anchor], None] | None = None,
     ) -> type["RagStateTransition"]:
         """Return a subclass whose instances start with `knowledge`.
 
@@ -112,6 +114,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
             Further names of controls, beside the run's own.
         trace_sink
             Called after each `predict_step` with the batch, its output and what was retrieved.
+        anchor_sink
+            Called with what cells are anchored by, once it is there.
         """
         sink = None if trace_sink is None else staticmethod(trace_sink)
         bound = {
@@ -121,6 +125,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
             "context_of": None if context_of is None else staticmethod(context_of),
             "bound_controls": frozenset(controls),
             "trace_sink": sink,
+            "anchor_sink": None if anchor_sink is None else staticmethod(anchor_sink),
         }
         return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, **bound})
 
@@ -236,6 +241,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
             raise StateRagError("The checkpoint lacks the evidence that its run anchors cells with. Train again.")
         self.anchor = Anchor.from_state(state)
         self.anchor.context_of = type(self).context_of
+        if (sink := type(self).anchor_sink) is not None:
+            sink(self.anchor)
 
     def _anchored(self, batch: Mapping[str, Any], cells: Tensor, sets: CellSets) -> Tensor:
         """Bring each set's predicted cells [B*S, D] to the mean that the evidence engine predicts."""

@@ -13,6 +13,8 @@ SPLIT = "split.toml"
 """The split that a run was trained on, with absolute locations of the data."""
 TRUST = "trust.csv"
 """In a folder of predictions: how far each condition's can be trusted."""
+CHECKPOINTS = ("final.ckpt", "last.ckpt")
+"""Below `checkpoints` in a run, what stands for it where none is named; the first that is there."""
 
 
 def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
@@ -48,6 +50,18 @@ def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
         raise StateRagError(f"{given} holds {len(runs)} runs ({names}). Name one of them.")
     logger.info("Took the run %s, the only one in %s.", runs[0], place)
     return runs[0]
+
+
+def usual_checkpoint(folder: Path) -> Path:
+    """Return the checkpoint that stands for a run where none is named; the first of `CHECKPOINTS` where none is there.
+
+    Examples
+    --------
+    >>> usual_checkpoint(Path("runs/none")).as_posix()
+    'runs/none/checkpoints/final.ckpt'
+    """
+    places = [folder / "checkpoints" / name for name in CHECKPOINTS]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def split_file(folder: Path, configured: str | None) -> Path | None:

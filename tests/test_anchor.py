@@ -58,6 +58,28 @@ def test_means_are_the_controls_plus_the_predicted_effect(engine):
     assert anchor.mean("hela", "A") is None
 
 
+def test_conditions_that_were_foretold_are_not_solved_again(engine, cells, monkeypatch):
+    alone = Anchor(engine, "ctrl", expression=True)
+    given = (["k562", "rpe1", "hela"], ["new", "new", "A"], cells.abs())
+    expected = alone.bring(cells, *given)
+    anchor = Anchor(engine, "ctrl", expression=True)
+    for context, name in zip(*given[:2], strict=True):
+        assert anchor.foretell(context, [name]).trust is not None
+    monkeypatch.setattr(Evidence, "predict", lambda *_, **__: pytest.fail("solved again"))
+    assert torch.allclose(anchor.bring(cells, *given), expected, atol=1e-5)
+
+
+def test_whoever_asked_for_it_is_given_the_anchor_of_a_checkpoint(anchored):
+    checkpoint = {}
+    anchored("predict").on_save_checkpoint(checkpoint)
+    seen = []
+    bound = RagStateTransition.bound_to(tiny.knowledge(), anchor_sink=seen.append)
+    model = bound(**{**tiny.FLAGS["genept"], **tiny.arguments(), "rag_evidence": "predict"})
+    assert not seen
+    model.on_load_checkpoint(checkpoint)
+    assert seen == [model.anchor]
+
+
 def test_in_a_context_without_known_controls_the_effect_is_added_to_those_of_the_set(engine, cells):
     anchor = Anchor(engine, "ctrl", expression=False)
     controls = cells.abs()

@@ -61,6 +61,7 @@ MAY_USE = {
         "embeddings",
         "engine",
         "evaluation",
+        "evidence",
         "metrics",
         "model",
         "plot",

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, existing_file, read_text, sha256, writable_folder
+from state_rag.files import atomic_path, existing_file, listed_names, read_text, sha256, writable_folder
 
 
 def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -117,3 +117,14 @@ def test_what_is_there_instead_is_said(make, message, tmp_path):
     make(tmp_path / "x.txt")
     with pytest.raises(StateRagError, match=message):
         read_text(tmp_path / "x.txt", "a list", (".txt",), "--list")
+
+
+def test_names_are_listed_with_commas_or_one_a_line(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("# mine\nA\n\n B \nA\n")
+    assert listed_names(str(path), "--perturbations") == ["A", "B"]
+    assert listed_names("A, B,,A", "--perturbations") == ["A", "B"]
+    with pytest.raises(StateRagError, match="--perturbations , names none"):
+        listed_names(",", "--perturbations")
+    with pytest.raises(StateRagError, match="nams.txt"):
+        listed_names(str(tmp_path / "nams.txt"), "--perturbations")

@@ -17,6 +17,7 @@ def add_commands(subparsers: Any) -> None:
     )
     commands = evidence.add_subparsers(dest="evidence_command", required=True, metavar="COMMAND")
     _add_fit(commands)
+    _add_predict(commands)
     _add_add(commands)
 
 
@@ -85,6 +86,53 @@ def run_fit(args: Namespace) -> None:
     print(f"run        {Path(args.output)}")
     if run.identity is not None:
         print(f"next: state tx predict --output-dir {args.output} --eval-genept-pert --predict-only")
+
+
+def _add_predict(commands: Any) -> None:
+    parser: ArgumentParser = commands.add_parser(
+        "predict",
+        help="predict effects, a row a condition; for cells there are `state tx predict` and `state tx infer`",
+        description="Writes the predicted effects of perturbations, what a table of measured ones holds: with how far "
+        "to trust each in obs, and the standard deviation of each gene in the layer std. No cells are needed.",
+    )
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="run of `state-rag evidence fit` or `state tx train rag=evidence`"
+    )
+    parser.add_argument("--context", nargs="+", metavar="NAME", help="cell lines (default: all that were measured)")
+    parser.add_argument(
+        "--perturbations",
+        metavar="A,B|FILE",
+        help="names, or a file with one a line (default: all known ones that were not measured in the cell line)",
+    )
+    parser.add_argument("--new-context", action="store_true", help="a context is new: nothing was measured in it")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.h5ad", help="file to write")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run_predict)
+
+
+def run_predict(args: Namespace) -> None:
+    """Predict and write."""
+    from state_rag.engine.effects import predicted_effects
+    from state_rag.engine.evidence_of import evidence_of
+    from state_rag.errors import StateRagError
+    from state_rag.files import listed_names
+    from state_rag.h5ad import write_h5ad
+    from state_rag.run_folders import find_run_folder
+
+    if args.output.suffix != ".h5ad":
+        raise StateRagError(f"-o {args.output}: effects are written as h5ad; give a name that ends in .h5ad.")
+    run = evidence_of(find_run_folder(args.run_folder))
+    wanted = None if args.perturbations is None else listed_names(args.perturbations, "--perturbations")
+    found = predicted_effects(run, args.context, wanted, new_context=args.new_context, progress=not args.quiet)
+    for context, rows in found.obs.groupby("context", observed=True):
+        told = ""
+        if "expected_pearson" in rows and rows["expected_pearson"].notna().any():
+            grades = ", ".join(
+                f"{count} {grade}" for grade, count in rows["trust_grade"].value_counts().items() if count
+            )
+            told = f", expected Pearson {rows['expected_pearson'].mean():.2f} ({grades})"
+        print(f"{context}: {len(rows)} predicted{told}")
+    print(f"Written: {write_h5ad(found, args.output)}")
 
 
 def _add_add(commands: Any) -> None:

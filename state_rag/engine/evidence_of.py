@@ -9,10 +9,9 @@ from state_rag.engine.folder import KEY, EvidenceRun, is_evidence_run, read_conf
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.files import damage_told
+from state_rag.run_folders import usual_checkpoint
 from state_rag.settings import RagSettings
 from state_rag.torch_files import read_torch
-
-CHECKPOINTS = ("final.ckpt", "last.ckpt")
 
 
 def has_evidence(config: Mapping[str, Any]) -> bool:
@@ -45,10 +44,9 @@ def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> Eviden
             f"{folder} predicts without evidence, so there is nothing to explain: that takes a run of `state-rag "
             "evidence fit`, or of `state tx train rag=evidence`. What a network retrieved: `state-rag retrieval`."
         )
-    places = [folder / "checkpoints" / name for name in CHECKPOINTS]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise StateRagError(f"{places[-1]} is missing. Copy the whole run folder, or train again.")
+    path = usual_checkpoint(folder)
+    if not path.is_file():
+        raise StateRagError(f"{path} is missing. Copy the whole run folder, or train again.")
     saved = read_torch(path, "Train again.")
     with damage_told(path, "Train again."):
         state = saved[KEY]

@@ -1,6 +1,6 @@
 """How far predictions can be trusted, as tables: a row a condition, and columns of predicted cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -9,7 +9,7 @@ import pandas as pd
 from anndata.io import read_elem, write_elem
 
 from state_rag.effects.conditions import Columns
-from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.evidence.estimator import Prediction
 from state_rag.files import atomic_path
 from state_rag.run_folders import TRUST
 
@@ -53,13 +53,6 @@ def trust_table(found: Prediction) -> pd.DataFrame | None:
     )
 
 
-def trust_of(engine: Evidence, conditions: Mapping[str, Sequence[str]]) -> pd.DataFrame | None:
-    """Return the table of perturbations by context; None where the engine knows nothing of trust."""
-    tables = [trust_table(engine.predict(context, names)) for context, names in conditions.items() if names]
-    known = [table for table in tables if table is not None]
-    return pd.concat(known, ignore_index=True) if known else None
-
-
 def columns_of_cells(table: pd.DataFrame, contexts: Labels, perturbations: Labels) -> pd.DataFrame:
     """Return `OF_CELLS` for each cell; NaN and nothing in words for those without a row, such as controls."""
     rows = table.drop_duplicates(["context", "perturbation"]).set_index(["context", "perturbation"])[list(OF_CELLS)]
@@ -70,31 +63,30 @@ def columns_of_cells(table: pd.DataFrame, contexts: Labels, perturbations: Label
     return found
 
 
-def add_trust(engine: Evidence, folder: Path, columns: Columns) -> bool:
-    """Add `OF_CELLS` to predicted cells that somebody else wrote, and `trust.csv`; tell whether there is any.
+def add_trust(predictions: Iterable[Prediction], folder: Path, columns: Columns) -> Path | None:
+    """Add `OF_CELLS` to predicted cells that somebody else wrote, and `trust.csv`; return that, None without trust.
 
     The trust is that of the mean, to which an anchored network's cells are brought; there is no layer `std`, which
     would be as large as the cells.
 
     Parameters
     ----------
-    engine
-        That the cells are anchored on.
+    predictions
+        That the cells are anchored on, of these conditions and maybe further ones.
     folder
         Of the predictions.
     columns
         Names in `obs`.
     """
     path = folder / PREDICTED
-    if not engine.calibrated or not path.is_file():
-        return False
+    tables = [table for found in predictions if (table := trust_table(found)) is not None]
+    if not tables or not path.is_file():
+        return None
     with h5py.File(path, "r") as file:
         obs = read_elem(file["obs"])
     contexts, names = (obs[column].astype(str) for column in (columns.cell_line, columns.perturbation))
-    asked = pd.DataFrame({"context": contexts, "name": names})[names != columns.control].drop_duplicates()
-    table = trust_of(engine, {line: group["name"].tolist() for line, group in asked.groupby("context")})
-    if table is None:
-        return False
+    asked = pd.DataFrame({"context": contexts, "perturbation": names}).drop_duplicates()
+    table = pd.concat(tables, ignore_index=True).merge(asked, on=["context", "perturbation"])
     found = columns_of_cells(table, contexts.to_numpy(), names.to_numpy()).set_axis(obs.index)
     obs = obs.drop(columns=[name for name in OF_CELLS if name in obs]).join(found)
     with h5py.File(path, "r+") as file:
@@ -102,8 +94,7 @@ def add_trust(engine: Evidence, folder: Path, columns: Columns) -> bool:
         write_elem(file, "obs.new", obs)
         del file["obs"]
         file.move("obs.new", "obs")
-    write_trust(table, folder)
-    return True
+    return write_trust(table, folder)
 
 
 def write_trust(table: pd.DataFrame, folder: Path) -> Path:

@@ -87,6 +87,9 @@ class Plan:
         Threads of the job's commands; None leaves the environment alone.
     resume
         Whether a killed training goes on from its last checkpoint; otherwise it starts anew.
+    evidence
+        Whether evaluations have a row of the evidence engine, which all jobs on a split share; None: unless the screen
+        is very large.
     training
         `max_steps`, cells of one step, and the transformer's parameters, for an estimate of the cost.
     """
@@ -100,6 +103,7 @@ class Plan:
     objective: str
     threads: int | None
     resume: bool = True
+    evidence: bool | None = None
     training: dict[str, int] = field(default_factory=dict)
 
 
@@ -178,6 +182,7 @@ def plan_job(
         objective=str(how["objective"]),
         threads=how["threads"],
         resume=how["resume"],
+        evidence=how["evidence"],
         training=_size(config),
     )
 
@@ -194,6 +199,8 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
         raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
     if not isinstance(how["resume"], bool):
         raise StateRagError(f"job.resume={how['resume']} is not a choice. Use true or false.")
+    if how["evidence"] is not None and not isinstance(how["evidence"], bool):
+        raise StateRagError(f"job.evidence={how['evidence']} is not a choice. Use true, false or null.")
     training = config["training"]
     whole = {f"training.{key}": training.get(key) for key in ("max_steps", "val_freq", "batch_size")}
     _check_numbers({"seed": training["train_seed"], "split_seed": config["split_seed"], **whole}, int, "a whole number")

@@ -190,6 +190,7 @@ class Steps:
         arguments += ["--profile", plan.cell_eval] if plan.cell_eval else ["--predict-only"]
         arguments += ["--eval-genept-pert"] if plan.only_with_embedding else []
         arguments += ["--genept-path", str(plan.embeddings)] if plan.embeddings else []
+        arguments += self._evidence
         self._command("predict", *STATE, "tx", "predict", *arguments)
         self.job = replace(self.job, predictions=run / f"eval_{checkpoint}")
         write_job(self.folder, self.job)
@@ -202,9 +203,16 @@ class Steps:
         if not (predictions / SUMMARY).is_file():
             embeddings = ["--embeddings", str(self.plan.embeddings)] if self.plan.embeddings else []
             toml = ["--toml", str(self.plan.split)]
-            self._command("evaluate", *OURS, "evaluate", str(predictions), "--quiet", *toml, *embeddings)
+            self._command(
+                "evaluate", *OURS, "evaluate", str(predictions), "--quiet", *toml, *embeddings, *self._evidence
+            )
         if not (predictions / SUMMARY).is_file():
             raise StateRagError(f"evaluate ended without {predictions / SUMMARY}.")
+
+    @property
+    def _evidence(self) -> list[str]:
+        """Return the option of `predict` and `evaluate` that says whether there is a row of the evidence engine."""
+        return {None: [], True: ["--evidence"], False: ["--no-evidence"]}[self.plan.evidence]
 
     def _mend_last(self) -> None:
         """Have training start from a checkpoint that is whole, or anew."""

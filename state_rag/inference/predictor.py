@@ -23,6 +23,7 @@ from state_rag.engine.evidence_of import evidence_of
 from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
+from state_rag.run_folders import usual_checkpoint
 from state_rag.upstream import infer
 from state_rag.upstream.inferred_cells import Request
 from state_rag.upstream.inferred_sets import MeanRetrieval, candidates_table
@@ -68,8 +69,7 @@ def load(
     found = find_run(Path(run), "run")
     folder = found.folder / "checkpoints"
     if checkpoint is None:
-        path = next((folder / name for name in ("final.ckpt", "last.ckpt") if (folder / name).is_file()), folder)
-        path = path if path != folder else folder / "final.ckpt"
+        path = usual_checkpoint(found.folder)
     else:
         path = Path(checkpoint) if Path(checkpoint).is_file() else folder / checkpoint
     read_checkpoint(path)  # so that what is wrong with it is said now
@@ -377,6 +377,43 @@ class Predictor:
                 seed=seed,
             )
         )
+
+    def effects(
+        self,
+        contexts: Sequence[str] | str | None = None,
+        perturbations: Sequence[str] | str | None = None,
+        *,
+        new_context: bool = False,
+    ) -> "anndata.AnnData":
+        """Return predicted effects, a row a condition; no cells are needed.
+
+        Only for runs of `state-rag evidence fit` and of `state tx train rag=evidence`; what `state-rag evidence
+        predict` writes.
+
+        Parameters
+        ----------
+        contexts
+            Cell lines; all that were measured by default.
+        perturbations
+            Names; by default, in each context, those that something is known of and that were not measured there.
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+
+        Returns
+        -------
+        anndata.AnnData
+            `X` [conditions, genes] the effect, in the unit of the measured ones; `layers["std"]` the standard deviation
+            of each gene's error; `obs` with `perturbation`, `context`, `measured`, `use`, `expected_pearson` (with
+            `_low` and `_high`), `trust_grade`, `trust_reason`, `neighbours`.
+
+        Raises
+        ------
+        StateRagError
+            If the run predicts without evidence, or knows nothing of a context or perturbation.
+        """
+        from state_rag.engine.effects import predicted_effects
+
+        return predicted_effects(self._evidence, _listed(contexts), _listed(perturbations), new_context=new_context)
 
     def add(self, source: str | os.PathLike[str], *, progress: bool = False) -> "Predictor":
         """Return a predictor that also knows new measurements; nothing is trained again, and nothing is written.

@@ -1,6 +1,6 @@
 """What we add to the command lines of STATE's `tx` commands."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 
 from state_rag.settings_help import preset_names
 
@@ -59,6 +59,12 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
         "--no-gge",
         action="store_true",
         help="With --eval-genept-pert: leave out the evaluation in GGE's layout (metrics, naive baselines).",
+    )
+    group.add_argument(
+        "--evidence",
+        action=BooleanOptionalAction,
+        help="In that evaluation: a row of the evidence engine alone, fitted once for all runs on a split (default: "
+        "unless the screen is very large).",
     )
 
 

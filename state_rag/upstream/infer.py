@@ -14,7 +14,7 @@ from state_rag.cells.question import InputSpace, Names, Wanted, question
 from state_rag.contract.identity import Identity, spaces_used
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
-from state_rag.files import existing_file, read_text
+from state_rag.files import existing_file, listed_names
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.torch_files import read_torch
 from state_rag.upstream.inferred_cells import Request, completed
@@ -38,7 +38,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     """Simulate; a run without embeddings is left to STATE alone, but for `--perturbations`."""
     found = find_run(args.model_dir, "--model-dir")
     args.model_dir = str(found.folder)
-    wanted = asked_perturbations(args.perturbations)
+    wanted = None if args.perturbations is None else listed_names(args.perturbations, "--perturbations")
     evidence = is_evidence_run(found.config)
     if found.settings.mode == "none" and wanted is None and not evidence:
         _warn_of_cells(found, args)
@@ -236,26 +236,6 @@ def _warn_of_cells(found: Run, args: Namespace) -> None:
             logger.warning("%s STATE takes columns by position, and predicts all the same.", text)
     except Exception as error:  # noqa: BLE001  # a check may not stop what STATE would do
         logger.warning("The cells could not be checked: %s", error)
-
-
-def asked_perturbations(given: str | None) -> list[str] | None:
-    """Return the names that `--perturbations` gives: separated by commas, or one on a line of a file.
-
-    Raises
-    ------
-    StateRagError
-        If a file is empty or no text.
-    """
-    if given is None:
-        return None
-    if Path(given).is_file():
-        lines = read_text(Path(given), "a list of perturbations, one on a line", (".txt", ".csv"), "--perturbations")
-        names = [line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("#")]
-    else:
-        names = [name.strip() for name in given.split(",") if name.strip()]
-    if not names:
-        raise StateRagError(f"--perturbations {given} names none. Give names with commas between, or a file of them.")
-    return list(dict.fromkeys(names))
 
 
 def requested_names(found: Run, args: Namespace) -> set[str]:

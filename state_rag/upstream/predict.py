@@ -2,10 +2,10 @@
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,7 +13,7 @@ from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
-from state_rag.run_folders import split_file
+from state_rag.run_folders import TRUST, split_file
 from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
@@ -26,6 +26,10 @@ from state_rag.upstream.run_contract import check_files, of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, unclipped_copies, whole_h5ad_files
 from state_rag.upstream.train import is_disk_full
+
+if TYPE_CHECKING:
+    from state_rag.anchor import Anchor
+    from state_rag.evidence.estimator import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
 def _predict_evidence(args: Namespace, found: Run) -> None:
     """Predict with the evidence engine alone; no network, and so no batches or operations to count."""
     from state_rag.engine.folder import read_run
-    from state_rag.engine.predict import predict
+    from state_rag.engine.predict import RETRIEVED, predict
 
     if args.pseudobulk or args.test_time_finetune or args.count_flops or args.max_batches is not None:
         raise StateRagError(
@@ -69,6 +73,9 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     results = found.folder / f"{'eval_train_' if args.eval_train_data else 'eval_'}{Path(args.checkpoint).name}"
     predict(engine, split, results, keep=keep, train=args.eval_train_data)
     logger.info("Results: %s", results)
+    logger.info("What each prediction draws on: %s", results / RETRIEVED)
+    if (results / TRUST).is_file():
+        _tell_trust(results / TRUST)
     if args.eval_genept_pert and not args.no_gge:
         _evaluate(args, found, results, keep)
     else:
@@ -108,12 +115,19 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
         stack.enter_context(replaced(data_modules, "PerturbationDataModule", limited))
         stack.enter_context(replaced(yaml, "safe_load", _config_as_if_unmoved(found)))
         info = None
+        foretold: list[Prediction] = []
         model = state_transition.StateTransitionPerturbationModel
         if knowledge is not None:
             if found.settings.retrieves:
                 genes = checkpoint["hyper_parameters"].get("gene_names") or []
                 info = stack.enter_context(RetrievalInfo(results / "retrieval_info.csv", found.control, list(genes)))
-            model = RagStateTransition.bound_to(knowledge, trace_sink=info.add if info else None)
+            part = "train" if args.eval_train_data else "test"
+            asked = _conditions(split, part, keep)
+
+            def foretell(anchor: "Anchor") -> None:
+                foretold.extend(anchor.foretell(line, names) for line, names in asked.items())
+
+            model = RagStateTransition.bound_to(knowledge, trace_sink=info.add if info else None, anchor_sink=foretell)
         if args.count_flops:
             model = stack.enter_context(FlopStats(results / "flops_stats.json")).counting(model)
         stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
@@ -127,9 +141,10 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
                 ) from error
             raise
     save_missing(results, missing)
-    if found.settings.anchors:
-        _add_trust(found, results)
+    trust = _add_trust(found, foretold, results)
     logger.info("Results: %s", results)
+    if trust is not None:
+        _tell_trust(trust)
     if info is not None:
         logger.info("What was retrieved for each cell: %s", info.path)
     if args.eval_genept_pert and not args.no_gge:
@@ -137,15 +152,28 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     return outcome
 
 
-def _add_trust(found: Run, results: Path) -> None:
-    """Say in the predicted cells how far the mean that they are anchored on can be trusted."""
+def _conditions(split: SplitSummary, part: str, keep: set[str] | None) -> dict[str, list[str]]:
+    """Return the perturbations of a part of the split, by cell line."""
+    asked: dict[str, list[str]] = {}
+    for own, line, name in sorted(split.conditions):
+        if own == part and (keep is None or name in keep):
+            asked.setdefault(line, []).append(name)
+    return asked
+
+
+def _add_trust(found: Run, foretold: "Sequence[Prediction]", results: Path) -> Path | None:
+    """Say in the predicted cells how far the means that they are anchored on can be trusted."""
+    if not foretold:
+        return None
     from state_rag.effects.conditions import Columns
-    from state_rag.engine.evidence_of import evidence_of
     from state_rag.engine.trust_table import add_trust
 
     data = found.data
-    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
-    add_trust(evidence_of(found.folder).engine, results, columns)
+    return add_trust(foretold, results, Columns(data["pert_col"], data["cell_type_key"], data["control_pert"]))
+
+
+def _tell_trust(path: Path) -> None:
+    logger.info("How far each condition can be trusted: %s", path)
 
 
 def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None) -> None:
@@ -162,6 +190,7 @@ def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None)
         predictions,
         toml=toml_path(found, args.toml),
         embeddings=args.genept_path,
+        with_evidence=args.evidence,
         keep=keep,
     )
     printed = f"state-rag evaluate {found.folder}"

@@ -9,8 +9,12 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_two():
-    assert [path.stem for path in NOTEBOOKS] == ["evaluate_predictions", "from_data_to_report"]
+def test_there_are_three():
+    assert [path.stem for path in NOTEBOOKS] == [
+        "evaluate_predictions",
+        "from_data_to_report",
+        "which_experiments_next",
+    ]
 
 
 @pytest.mark.slow

@@ -84,7 +84,10 @@ def test_cells_of_an_anchored_network_get_the_columns_too(run, predicted, tmp_pa
     bare.obs = bare.obs.drop(columns=list(OF_CELLS))
     bare.write_h5ad(tmp_path / "adata_pred.h5ad")
     columns = Columns("gene", "cell_line", "non-targeting")
-    assert add_trust(read_run(run).engine, tmp_path, columns)
+    names = sorted(set(found.obs["gene"]) - {"non-targeting"})
+    engine = read_run(run).engine
+    assert add_trust([engine.predict("hepg2", [*names, "another"])], tmp_path, columns) == tmp_path / TRUST
+    assert set(pd.read_csv(tmp_path / TRUST)["perturbation"]) == set(names)
     again = ad.read_h5ad(tmp_path / "adata_pred.h5ad")
     for name in ("expected_pearson", "trust_reason"):
         assert again.obs[name].astype(object).equals(found.obs[name].astype(object))

@@ -157,6 +157,7 @@ def test_the_test_set_can_be_left_whole(plan):
         ({"job__cell_eval": "all"}, "null, minimal, de, full"),
         ({"job__objective": "pearsson"}, "job.objective=pearsson"),
         ({"job__threads": 0}, "job.threads=0"),
+        ({"job__evidence": "yes please"}, "job.evidence=yes please is not a choice"),
         ({"training__train_seed": "one"}, "seed=one is not a whole number"),
         ({"training__differentiable_rag": True}, "training.rag=false"),
         ({"training__genept_path": "nowhere.npz"}, "nowhere.npz"),

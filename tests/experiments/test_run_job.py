@@ -71,6 +71,16 @@ def test_a_prediction_that_does_not_evaluate_is_evaluated(stand_in, plan, tmp_pa
     assert "--profile minimal" in job.log.read_text()
 
 
+@pytest.mark.parametrize(("evidence", "said"), [(None, ""), (True, " --evidence"), (False, " --no-evidence")])
+def test_commands_are_told_whether_there_is_a_row_of_the_engine(stand_in, plan, tmp_path, evidence, said):
+    log = run(replace(plan, only_with_embedding=False, evidence=evidence), tmp_path).log.read_text()
+    calls = [line for line in log.splitlines() if line.startswith("stand-in:") and " train " not in line]
+    assert len(calls) == 2
+    for line in calls:
+        assert f" {line} ".count("evidence") == bool(said)
+        assert said in line
+
+
 def test_a_group_that_the_user_chose_is_kept(stand_in, plan, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")

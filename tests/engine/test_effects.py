@@ -1,0 +1,70 @@
+import anndata as ad
+import numpy as np
+import pytest
+
+import state_rag as sr
+from state_rag.cli import main
+from state_rag.engine.effects import predicted_effects
+from state_rag.engine.fitting import fit
+from state_rag.engine.folder import read_run
+from state_rag.errors import StateRagError
+from tests.engine.runs import QUICK, make_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"))[2]
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return read_run(folder)
+
+
+def test_by_default_what_was_not_measured_is_predicted_in_every_context(run):
+    found = predicted_effects(run)
+    measured = set(run.engine.responses.conditions)
+    conditions = set(zip(found.obs["context"], found.obs["perturbation"], strict=True))
+    names = set(run.engine.bank.perturbations) - {"non-targeting"}
+    assert conditions == {(c, p) for c in run.engine.bank.contexts for p in names} - measured
+    assert not found.obs["measured"].any()
+
+
+def test_rows_are_what_the_engine_says(run):
+    name = run.engine.responses.conditions[0][1]
+    found = predicted_effects(run, ["hepg2"], [name])
+    own = run.engine.predict("hepg2", [name])
+    assert np.array_equal(found.X, own.mean)
+    assert found.obs_names.tolist() == [f"{name} in hepg2"]
+    assert found.var_names.tolist() == list(run.engine.responses.genes)
+    assert found.layers["std"].shape == found.X.shape
+    assert found.obs["neighbours"].iloc[0].split("|")[0] == own.neighbours[0][0][0]
+
+
+def test_what_nothing_is_known_of_is_refused_with_close_spellings(run):
+    name = run.engine.bank.perturbations[0]
+    with pytest.raises(StateRagError, match=f"nothing is known of {name}X.*close spellings: {name}X -> "):
+        predicted_effects(run, ["hepg2"], [f"{name}X"])
+    with pytest.raises(StateRagError, match="hepg22 -> hepg2"):
+        predicted_effects(run, ["hepg22"])
+    assert len(predicted_effects(run, ["liver"], [name], new_context=True)) == 1
+
+
+def test_where_all_was_measured_that_is_said(tmp_path):
+    effects = sr.effects.from_anndata(sr.datasets.screen(n_perturbations=6, n_genes=20))
+    sr.effects.write(effects, tmp_path / "effects.h5ad")
+    run = fit(tmp_path / "effects.h5ad", tmp_path / "run", settings=QUICK, progress=False)
+    with pytest.raises(StateRagError, match="nothing to predict: all that the run knows was measured"):
+        predicted_effects(run)
+
+
+def test_the_command_writes_a_table_and_says_what_is_in_it(folder, run, tmp_path, capsys):
+    path = tmp_path / "effects.h5ad"
+    main(["evidence", "predict", str(folder), "--context", "hepg2", "-o", str(path), "--quiet"])
+    printed = capsys.readouterr().out
+    found = ad.read_h5ad(path)
+    assert f"hepg2: {len(found)} predicted" in printed
+    assert f"Written: {path}" in printed
+    np.testing.assert_array_equal(found.X, sr.load(folder).effects("hepg2").X)
+    assert main(["evidence", "predict", str(folder), "-o", str(tmp_path / "effects.csv")]) == 1
+    assert "give a name that ends in .h5ad" in capsys.readouterr().err
