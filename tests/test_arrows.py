@@ -16,6 +16,7 @@ LEAVES = {
     "progress",
     "public",
     "run_folders",
+    "text_lines",
     "torch_files",
 }
 LEAVES |= {"flag", "settings", "settings_help"}

@@ -2,9 +2,9 @@ import gzip
 
 import pytest
 
-from state_rag.embeddings import lines
-from state_rag.embeddings.lines import text_lines
+from state_rag import text_lines as lines
 from state_rag.errors import StateRagError
+from state_rag.text_lines import text_lines
 
 
 def test_packed_and_plain_lines_are_the_same(tmp_path):

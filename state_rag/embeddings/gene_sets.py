@@ -12,8 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from state_rag.embeddings.factor import factor
-from state_rag.embeddings.lines import text_lines
 from state_rag.errors import StateRagError
+from state_rag.text_lines import text_lines
 
 SMALLEST, LARGEST = 2, 300
 """Genes of a set that counts; one gene is like no other, and a set of a thousand says little."""

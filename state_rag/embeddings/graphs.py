@@ -15,8 +15,8 @@ from scipy import sparse
 from scipy.sparse.linalg import expm_multiply
 
 from state_rag.embeddings.factor import factor
-from state_rag.embeddings.lines import text_lines
 from state_rag.errors import StateRagError
+from state_rag.text_lines import text_lines
 
 TIME = 2.0
 """How far a walk spreads, in units in which it leaves its start once on average."""

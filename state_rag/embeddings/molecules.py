@@ -14,9 +14,9 @@ import numpy as np
 
 from state_rag.embeddings.factor import factor
 from state_rag.embeddings.graphs import fields_of
-from state_rag.embeddings.lines import text_lines
 from state_rag.errors import StateRagError
 from state_rag.names import listing
+from state_rag.text_lines import text_lines
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ import numpy as np
 
 from state_rag.embeddings.gene_sets import read_gmt
 from state_rag.embeddings.graphs import fields_of, read_graph
-from state_rag.embeddings.lines import text_lines
 from state_rag.embeddings.molecules import read_smiles, smiles_column
 from state_rag.embeddings.readers import READERS, read_embeddings
 from state_rag.embeddings.signatures import read_signatures
@@ -33,6 +32,7 @@ from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, sha256
 from state_rag.names import listing
+from state_rag.text_lines import text_lines
 
 logger = logging.getLogger(__name__)
 

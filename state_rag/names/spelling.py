@@ -1,6 +1,5 @@
 """Names in messages: the first of many, and those that are spelled like an unknown one."""
 
-import ast
 import difflib
 from collections.abc import Iterable, Sequence
 
@@ -42,20 +41,3 @@ def suggest(unknown: Sequence[str], known: Iterable[str], limit: int = 5) -> str
     found = {name: close_spellings(name, known, 3, likeness=0.7) for name in unknown[:limit]}
     parts = [f"{name} -> {', '.join(close)}" for name, close in found.items() if close]
     return f"; close spellings: {'; '.join(parts)}" if parts else ""
-
-
-def drug_of(label: str) -> str | None:
-    """Return the drug of a label that is a list of (drug, dose, unit), as Tahoe-100M has them; None for other labels.
-
-    Examples
-    --------
-    >>> drug_of("[('Afatinib', 0.5, 'uM')]"), drug_of("AARS")
-    ('Afatinib', None)
-    """
-    if not label.startswith("[("):
-        return None
-    try:
-        (first, *_), *_ = ast.literal_eval(label)
-    except (ValueError, SyntaxError, TypeError):
-        return None
-    return first if isinstance(first, str) else None

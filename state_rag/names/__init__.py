@@ -1,0 +1,9 @@
+"""What a name means, and how names are written in messages.
+
+`spelling` lists names and finds those that are spelled alike, `drugs` reads labels of drugs with a dose.
+"""
+
+from state_rag.names.drugs import drug_of
+from state_rag.names.spelling import close_spellings, listing, suggest
+
+__all__ = ["close_spellings", "drug_of", "listing", "suggest"]
