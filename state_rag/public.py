@@ -46,6 +46,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Prediction": "state_rag.evidence.estimator:Prediction",
         "Explanation": "state_rag.evidence.explanation:Explanation",
         "Trust": "state_rag.evidence.trust:Trust",
+        "GeneCalls": "state_rag.evidence.gene_calls:GeneCalls",
     },
     "state_rag.metrics": {
         "evaluate": "state_rag.evaluation.api:evaluate",

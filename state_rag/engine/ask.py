@@ -11,6 +11,7 @@ from state_rag.cells.anchored import brought_to_mean, drawn_from
 from state_rag.cells.answer import answer
 from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
+from state_rag.engine.called import LAYER
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.trust_table import columns_of_cells, trust_table
 from state_rag.errors import StateRagError
@@ -32,7 +33,9 @@ def ask(
     progress: bool = False,
     record: dict[str, Any] | None = None,
 ) -> "anndata.AnnData":
-    """Return predicted cells, with how far each can be trusted in `obs` and the deviation of genes in the layer `std`.
+    """Return predicted cells, with how far each can be trusted in `obs`.
+
+    Layers, where known: the deviation of genes (`std`), and the probability that each changes (`probability_changed`).
 
     Parameters
     ----------
@@ -71,7 +74,8 @@ def ask(
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)
     trust: list[pd.DataFrame] = []
-    std = np.zeros_like(predicted) if run.engine.calibrated else None
+    kinds = {"std": bool(run.engine.calibrated), LAYER: bool(run.engine.callers)}
+    layers = {name: np.zeros_like(predicted) for name, there in kinds.items() if there}
     for line in np.unique(lines).tolist():
         here = lines == line
         pool = control[lines[control] == line]
@@ -87,8 +91,10 @@ def ask(
             drawn = drawn_from(pool, len(rows), rng)
             predicted[rows] = brought_to_mean(values[drawn], base + found.mean[number], expression=is_expression(key))
             sources[rows] = drawn
-            if std is not None and found.trust is not None:
-                std[rows] = found.trust.std[number]
+            if found.trust is not None:
+                layers["std"][rows] = found.trust.std[number]
+            if found.calls is not None:
+                layers[LAYER][rows] = found.calls.probability[number]
     obs = asked.obs.copy()
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
     about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
@@ -96,6 +102,6 @@ def ask(
     if trust:
         obs = obs.join(columns_of_cells(pd.concat(trust), lines, labels).set_axis(obs.index))
     cells = answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)
-    if std is not None and cells.shape == std.shape:
-        cells.layers["std"] = std
+    if cells.shape == predicted.shape:
+        cells.layers.update(layers)
     return cells

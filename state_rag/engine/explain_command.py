@@ -36,6 +36,7 @@ def add_commands(subparsers: Any) -> None:
 def run_explain(args: Namespace) -> None:
     """Print the parts of a prediction, and write them."""
     from state_rag.console import make_console
+    from state_rag.engine.called import called_words
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.engine.explain import explain, measured_effect
     from state_rag.engine.explained_files import write_explanation
@@ -57,6 +58,8 @@ def run_explain(args: Namespace) -> None:
         console.print(line, markup=False)
     if found.trust is not None:
         console.print(trust_words(found.trust), markup=False)
+    if found.calls is not None:
+        console.print(called_words(found.calls, found.genes), markup=False)
     for line in weights_lines(run.engine):
         console.print(line, markup=False)
     console.print(terminal_table(found, args.top))

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from state_rag.engine.called import LAYER
 from state_rag.engine.explained_parts import genes_table, parts_table
 from state_rag.evidence.explanation import Explanation
 from state_rag.files import atomic_path
@@ -52,6 +53,11 @@ def write_explanation(
     if measured is not None:
         values = dict(zip(found.genes, measured.tolist(), strict=True))
         by_gene.insert(1, "measured", [values[gene] for gene in by_gene.index])
+    if found.calls is not None:
+        of_genes = zip(found.genes, found.calls.probability[0].tolist(), found.calls.fdr[0].tolist(), strict=True)
+        told = {gene: values for gene, *values in of_genes}
+        for number, column in enumerate((LAYER, "fdr")):
+            by_gene.insert(1 + number, column, [told[gene][number] for gene in by_gene.index])
     written = []
     for suffix, table, index in (("", parts_table(found), False), ("_genes", by_gene, True)):
         with atomic_path(folder / f"{name}{suffix}.csv") as path:

@@ -16,6 +16,7 @@ from state_rag.contract.feature_names import is_expression
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
+from state_rag.engine.called import FREQUENCY, LAYER, calls_table, changed_frequency, remove_calls, write_calls
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.held_out import HeldOutCells, held_out_cells
 from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
@@ -35,7 +36,7 @@ PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_in
 
 @dataclass
 class _Written:
-    """Labels of the rows that were written so far, moments of the real cells, what predictions draw on, their trust."""
+    """Labels of the rows written so far, moments of the real cells, and what predictions say of themselves."""
 
     perturbations: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -43,6 +44,8 @@ class _Written:
     moments: Moments = field(default_factory=dict)
     neighbours: dict[tuple[str, str], Sequence[tuple[str, float]]] = field(default_factory=dict)
     trust: list[pd.DataFrame] = field(default_factory=list)
+    calls: list[pd.DataFrame] = field(default_factory=list)
+    frequencies: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def predict(
@@ -60,7 +63,9 @@ def predict(
     Each tested cell is predicted from a control of its own line, and batch where that has controls; a condition's
     controls are scaled gene by gene to the predicted mean (shifted, in spaces that are not expression). Controls are
     predicted to be themselves. Predicted cells carry in `obs` how far their condition can be trusted, and in the layer
-    `std` the deviation of each gene's mean (0 for controls); `trust.csv` has a row a condition.
+    `std` the deviation of each gene's mean (0 for controls); `trust.csv` has a row a condition. Where the engine knows
+    which genes change, the layer `probability_changed` has the probability of each (0 for controls), `gene_calls.csv` a
+    row for each gene that is called, and `varm` how often genes change in the measured conditions of each context.
 
     Parameters
     ----------
@@ -107,15 +112,16 @@ def predict(
         places = [stack.enter_context(atomic_path(folder / name)) for name in (PREDICTED, REAL)]
         with h5py.File(places[0], "w") as predicted, h5py.File(places[1], "w") as real:
             matrices = [file.create_dataset("X", (total, width), np.float32) for file in (predicted, real)]
-            std = _std_layer(predicted, total, width) if run.engine.calibrated else None
+            kinds = {"std": bool(run.engine.calibrated), LAYER: bool(run.engine.callers)}
+            layers = _layers(predicted, [name for name, there in kinds.items() if there], total, width)
             place = 0
             for group in groups:
-                for cells, truth, deviation in _predicted(run, group, key, names, seed, written, progress):
+                for cells, truth, of_genes in _predicted(run, group, key, names, seed, written, progress):
                     rows = slice(place, place + len(cells))
                     matrices[0][rows] = cells
                     matrices[1][rows] = truth
-                    if std is not None and deviation is not None:
-                        std[rows] = np.broadcast_to(deviation, cells.shape)
+                    for name, values in of_genes.items():
+                        layers[name][rows] = np.broadcast_to(values, cells.shape)
                     place += len(cells)
             obs = pd.DataFrame(
                 {
@@ -129,7 +135,14 @@ def predict(
             if written.trust:
                 found = columns_of_cells(pd.concat(written.trust), written.lines, written.perturbations)
                 obs = obs.join(found.set_axis(obs.index))
+            if written.frequencies:
+                frequencies = pd.DataFrame(written.frequencies, index=pd.Index(labels, dtype=str))
+                write_elem(predicted, "varm", {FREQUENCY: frequencies})
             _finish(predicted, obs, labels)
+    if run.engine.callers:
+        write_calls(written.calls, folder)
+    else:
+        remove_calls(folder)
     if written.trust:
         write_trust(pd.concat(written.trust), folder)
     else:
@@ -146,8 +159,8 @@ def _predicted(
     seed: int,
     written: _Written,
     progress: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yield predicted and real cells and the deviation of genes, condition after condition, the controls last."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield predicted and real cells and rows of layers, condition after condition, the controls last."""
     expression = is_expression(key)
     perturbations = list(group.conditions)
     found = run.engine.predict(group.line, perturbations)
@@ -157,6 +170,11 @@ def _predicted(
     table = trust_table(found)
     if table is not None:
         written.trust.append(table)
+    if found.calls is not None:
+        written.calls.append(calls_table(found))
+        frequency = changed_frequency(run.engine, group.line)
+        assert frequency is not None  # calls are learned from them
+        written.frequencies[group.line] = frequency
     with open_h5ad(group.path) as file:
         rows = AlignedRows(names).open(file, key)
         own = run.engine.responses.controls.get(group.line)
@@ -167,13 +185,16 @@ def _predicted(
             mean = base + found.mean[number]
             cells = brought_to_mean(controls, mean, expression=expression)
             both = _both(cells, rows.read(group.conditions[name]), expression)
-            yield *both, None if found.trust is None else found.trust.std[number]
+            of_genes = {} if found.trust is None else {"std": found.trust.std[number]}
+            if found.calls is not None:
+                of_genes[LAYER] = found.calls.probability[number]
+            yield *both, of_genes
             _note(written, group, name, group.conditions[name], both[1])
         for start in range(0, len(group.controls), 1000):
             part = group.controls[start : start + 1000]
             cells = rows.read(part)
             both = _both(cells, cells, expression)
-            yield *both, None
+            yield *both, {}
             _note(written, group, run.data["control_pert"], part, both[1])
 
 
@@ -201,10 +222,13 @@ def _finish(file: h5py.File, obs: pd.DataFrame, genes: list[str]) -> None:
             write_elem(file, name, {})
 
 
-def _std_layer(file: h5py.File, cells: int, genes: int) -> h5py.Dataset:
-    """Return the layer `std`, zeros so far; compressed, since all cells of a condition have the same row."""
-    write_elem(file, "layers", {})
-    shape = min(cells, 64), genes
-    layer = file["layers"].create_dataset("std", (cells, genes), np.float32, chunks=shape, compression="gzip")
-    layer.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    return layer
+def _layers(file: h5py.File, names: list[str], cells: int, genes: int) -> dict[str, h5py.Dataset]:
+    """Return layers of zeros; compressed, since all cells of a condition have the same row."""
+    if names:
+        write_elem(file, "layers", {})
+    found = {}
+    for name in names:
+        shape = min(cells, 64), genes
+        found[name] = file["layers"].create_dataset(name, (cells, genes), np.float32, chunks=shape, compression="gzip")
+        found[name].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return found

@@ -288,6 +288,43 @@ class Predictor:
 
         return explain(self._evidence, perturbation, context, new_context=new_context)
 
+    def genes(
+        self, perturbations: Sequence[str] | str, context: str, *, fdr: float = 0.1, new_context: bool = False
+    ) -> pd.DataFrame:
+        """Return the genes that perturbations change.
+
+        Only for runs of `state-rag evidence fit` and of `state tx train rag=evidence` that were fitted on cells, since
+        effects alone do not say what changed. A condition that was itself measured is called without its own cells.
+
+        Parameters
+        ----------
+        perturbations
+            One or several.
+        context
+            Cell line.
+        fdr
+            False discovery rate: the share of the listed genes, over all conditions, that do not change.
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each called gene, by perturbation, most probable first: `context`, `perturbation`, `gene`;
+            `direction`, `up` or `down`; `effect`, the predicted one; `probability` of a change; `fdr`, that of the
+            shortest list that has the gene; `calibration_holds`, whether the calibration was made for such questions.
+
+        Raises
+        ------
+        StateRagError
+            If the run predicts without evidence or does not know which genes change, it does not know the context, or
+            `fdr` is not between 0 and 1.
+        """
+        from state_rag.engine.called_genes import called_genes
+
+        names = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        return called_genes(self._evidence, names, context, fdr=fdr, new_context=new_context)
+
     def design(
         self,
         context: Sequence[str] | str,
