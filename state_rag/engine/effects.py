@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from state_rag import __version__
+from state_rag.engine.called import LAYER
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.trust_table import trust_table
@@ -50,9 +51,9 @@ def predicted_effects(
     anndata.AnnData
         A row a condition: `X` the effect (the mean that the engine predicts, minus that of the context's controls), in
         the unit of the measured ones, float64 [conditions, genes]; `layers["std"]` the standard deviation of each
-        gene's error; `obs` with `perturbation`, `context`, `measured`, `use` (kind of question), `expected_pearson`
-        with `expected_pearson_low` and `_high`, `trust_grade`, `trust_reason`, and `neighbours` (perturbations drawn
-        on, heaviest first).
+        gene's error, and where the run knows which genes change `layers["probability_changed"]`; `obs` with
+        `perturbation`, `context`, `measured`, `use` (kind of question), `expected_pearson` with `expected_pearson_low`
+        and `_high`, `trust_grade`, `trust_reason`, and `neighbours` (perturbations drawn on, heaviest first).
 
     Raises
     ------
@@ -73,7 +74,7 @@ def predicted_effects(
                 f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "
                 f"that know them, or leave them out{suggest(unknown, bank.perturbations)}"
             )
-    rows, means, stds = [], [], []
+    rows, means, stds, chances = [], [], [], []
     for number in track(range(len(contexts)), "predicting", disable=not progress):
         context = contexts[number]
         place = bank.number_of_context(context)
@@ -93,6 +94,8 @@ def predicted_effects(
         means.append(found.mean)
         known = np.sqrt(found.variance)[:, None] if found.trust is None else found.trust.std
         stds.append(np.broadcast_to(known, found.mean.shape))
+        if found.calls is not None:
+            chances.append(found.calls.probability)
     if not rows:
         raise StateRagError(
             f"nothing to predict: all that the run knows was measured in {listing(contexts)}. Name perturbations; "
@@ -107,6 +110,6 @@ def predicted_effects(
         np.concatenate(means),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(run.engine.responses.genes, dtype=str)),
-        layers={"std": np.concatenate(stds)},
+        layers={"std": np.concatenate(stds), **({LAYER: np.concatenate(chances)} if chances else {})},
         uns={"state_rag": {"kind": KIND, "version": __version__}},
     )

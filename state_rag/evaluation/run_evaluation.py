@@ -22,6 +22,7 @@ from state_rag.evaluation.baselines import EVIDENCE, MEAN_EFFECT, OTHER_LINES, B
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.evidence_row import (
+from state_rag.evaluation.called_genes import write_called_genes
     FITTED,
     LEFT_OUT,
     OWN,
@@ -233,6 +234,7 @@ class Request:
         save_evaluation(evaluation, self.folder, columns, metadata=metadata, per_gene=self.per_gene)
         if self.picture:
             _draw(evaluation, run.name, self.folder / "plots")
+        write_called_genes(pair, evaluation.profiles, run.predictions, self.folder, progress=self.progress)
         return self.folder
 
     @property

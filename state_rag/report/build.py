@@ -15,6 +15,7 @@ from state_rag.files import damage_told
 from state_rag.metrics import glossary
 from state_rag.metrics.registry import BY_NAME, Metric
 from state_rag.plot import figures
+from state_rag.report.called_genes import show_called_genes
 from state_rag.report.conditions import choose_conditions, draw_conditions, why_none
 from state_rag.report.evidence import show_evidence
 from state_rag.report.page import Report
@@ -93,6 +94,7 @@ def build_report(
         report.heading("Chosen conditions")
         report.note(why_none(comparison.values[comparison.reference]))
     show_trust(report, runs)
+    show_called_genes(report, runs)
     show_evidence(report, runs, comparison.values, perturbations)
     _curves(report, {name: run for name, (run, _) in runs.items()})
     show_retrieval(report, retrieval)

@@ -53,6 +53,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
 
 def _predict_evidence(args: Namespace, found: Run) -> None:
     """Predict with the evidence engine alone; no network, and so no batches or operations to count."""
+    from state_rag.engine.called import calls_file
     from state_rag.engine.folder import read_run
     from state_rag.engine.predict import RETRIEVED, predict
 
@@ -76,6 +77,8 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     logger.info("What each prediction draws on: %s", results / RETRIEVED)
     if (results / TRUST).is_file():
         _tell_trust(results / TRUST)
+    if (called := calls_file(results)) is not None:
+        _tell_calls(called)
     if args.eval_genept_pert and not args.no_gge:
         _evaluate(args, found, results, keep)
     else:
@@ -145,6 +148,8 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     logger.info("Results: %s", results)
     if trust is not None:
         _tell_trust(trust)
+    if (called := _write_calls(foretold, results)) is not None:
+        _tell_calls(called)
     if info is not None:
         logger.info("What was retrieved for each cell: %s", info.path)
     if args.eval_genept_pert and not args.no_gge:
@@ -170,6 +175,23 @@ def _add_trust(found: Run, foretold: "Sequence[Prediction]", results: Path) -> P
 
     data = found.data
     return add_trust(foretold, results, Columns(data["pert_col"], data["cell_type_key"], data["control_pert"]))
+
+
+def _write_calls(foretold: "Sequence[Prediction]", results: Path) -> Path | None:
+    """Write which genes the means that the cells are anchored on change, where the engine knows; remove what was."""
+    if not foretold:
+        return None
+    from state_rag.engine.called import calls_table, remove_calls, write_calls
+
+    known = [found for found in foretold if found.calls is not None]
+    if not known:
+        remove_calls(results)
+        return None
+    return write_calls(map(calls_table, known), results)
+
+
+def _tell_calls(path: Path) -> None:
+    logger.info("Which genes each condition changes: %s", path)
 
 
 def _tell_trust(path: Path) -> None:

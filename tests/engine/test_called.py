@@ -17,12 +17,14 @@ from state_rag.engine import called
 from state_rag.engine.ask import ask
 from state_rag.engine.called import CALLS, FREQUENCY, LAYER, calls_file, calls_table, read_calls, write_calls
 from state_rag.engine.called_genes import called_genes
+from state_rag.engine.effects import predicted_effects
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.predict import predict
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import UNTOLD
+from state_rag.upstream.predict import _write_calls
 from tests.engine.runs import QUICK, SIZES
 
 LARGER = {**SIZES, "n_perturbations": 24, "n_genes": 60, "n_hvgs": 40, "cells_per_condition": 20, "effect_scale": 1.5}
@@ -158,3 +160,19 @@ def test_too_few_conditions_say_why(made, run):
     engine.callers = {}
     with pytest.raises(StateRagError, match="takes 30 measured conditions"):
         called_genes(replace(run, engine=engine), ["P"], "hepg2")
+
+
+def test_effects_without_cells_carry_it_too(run):
+    names = list(run.engine.responses.perturbation_names[:2])
+    found = predicted_effects(run, ["hepg2"], names)
+    np.testing.assert_array_equal(found.layers[LAYER], run.engine.predict("hepg2", names).calls.probability)
+
+
+def test_an_anchored_network_gets_the_table_of_its_means(run, predicted, tmp_path):
+    names = names_in(predicted)
+    path = _write_calls([run.engine.predict("hepg2", names)], tmp_path)
+    assert len(read_calls(path)) == len(calls_table(run.engine.predict("hepg2", names)))
+    engine = Evidence.from_state(run.engine.to_state())
+    engine.callers = {}
+    assert _write_calls([engine.predict("hepg2", names)], tmp_path) is None
+    assert calls_file(tmp_path) is None
