@@ -22,6 +22,7 @@ ROOMS = (
     "state_rag.engine.commands",
     "state_rag.engine.explain_command",
     "state_rag.planning.design_command",
+    "state_rag.planning.search_command",
     "state_rag.upstream.commands",
     "state_rag.report.commands",
     "state_rag.tracking.commands",

@@ -28,7 +28,7 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import KernelWeights, Scene, factorise, nearest, pick
+from state_rag.evidence.kriging import BLOCK, KernelWeights, Scene, covariance, factorise, nearest
 from state_rag.evidence.similarity import Similarity
 
 MOST_TARGETS = 2000
@@ -41,7 +41,6 @@ DRAWS = 5
 """Random choices that a design is compared with."""
 TIE = 1e-5
 """Relative difference up to which two gains are the same; of such candidates the first is chosen."""
-BLOCK = 512
 
 Condition = tuple[str, str]
 """(context, perturbation)."""
@@ -303,21 +302,7 @@ class Posterior:
         return found
 
     def _covariance(self, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-        """Return K of conditions, each (contexts, perturbations); float32 [A, B], made block by block."""
-        found = torch.empty(len(rows[1]), len(columns[1]))
-        seen_from = max(self.context, -1)
-        distinct, at = torch.unique(rows[1], return_inverse=True)
-        for start in range(0, len(columns[1]), BLOCK):
-            context, perturbation = (part[start : start + BLOCK] for part in columns)
-            named, to = torch.unique(perturbation, return_inverse=True)
-            shared, own = (
-                part.float() for part in self.weights.parts(self.similarity.stack(distinct, named, seen_from))
-            )
-            block = pick(own, at, to).mul_(rows[0][:, None] == context[None])
-            block.add_(pick(shared, at, to))
-            block.add_(self.weights.same.exp().float() * (rows[1][:, None] == perturbation[None]))
-            found[:, start : start + BLOCK] = block
-        return found
+        return covariance(self.similarity, self.weights, self.context, rows, columns)
 
     def gains(self, noise: Tensor) -> Tensor:
         """Return float64 [C]: by how much each candidate reduces the sum of the targets' variances."""

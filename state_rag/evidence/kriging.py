@@ -24,6 +24,9 @@ from state_rag.evidence.similarity import Similarity
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean, and tenfold again until a factor exists."""
 
+BLOCK = 512
+"""Conditions whose kernels are made at a time."""
+
 FEW_QUERIES, MANY_SUPPORTS = 4, 1500
 """Up to so many queries of more than so many supports are solved by conjugate gradients, without a factor."""
 
@@ -232,6 +235,38 @@ def nearest(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Simila
 def pick(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return `matrix[rows][:, columns]`."""
     return matrix.index_select(0, rows).index_select(1, columns)
+
+
+def covariance(
+    similarity: Similarity,
+    weights: KernelWeights,
+    context: int,
+    rows: tuple[Tensor, Tensor],
+    columns: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Return K of conditions without noise, float32 [A, B], made block by block.
+
+    Parameters
+    ----------
+    similarity, weights
+        Kernels, and numbers of the covariance.
+    context
+        From which similarities are seen; below 0 for one without any response.
+    rows, columns
+        Conditions: numbers of contexts, and of perturbations.
+    """
+    found = torch.empty(len(rows[1]), len(columns[1]))
+    distinct, at = torch.unique(rows[1], return_inverse=True)
+    for start in range(0, len(columns[1]), BLOCK):
+        contexts, perturbations = (part[start : start + BLOCK] for part in columns)
+        named, to = torch.unique(perturbations, return_inverse=True)
+        stack = similarity.stack(distinct, named, max(context, -1))
+        shared, own = (part.float() for part in weights.parts(stack))
+        block = pick(own, at, to).mul_(rows[0][:, None] == contexts[None])
+        block.add_(pick(shared, at, to))
+        block.add_(weights.same.exp().float() * (rows[1][:, None] == perturbations[None]))
+        found[:, start : start + BLOCK] = block
+    return found
 
 
 def apply(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:

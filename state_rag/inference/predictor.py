@@ -479,6 +479,80 @@ class Predictor:
         found.__dict__["_evidence"] = add(self._evidence, source, progress=progress).run
         return found
 
+    def search(
+        self,
+        context: str,
+        target: "Mapping[str, float] | pd.Series | str | os.PathLike[str]",
+        *,
+        candidates: Sequence[str] | None = None,
+        top: int = 20,
+        reverse: bool = False,
+        row: str | None = None,
+        unlisted: str | None = None,
+        new_context: bool = False,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return which perturbations, measured there or not, most likely bring cells to a wanted state.
+
+        Only for runs of `state-rag evidence fit` and of `state tx train rag=evidence`; what `state-rag search` does.
+
+        Parameters
+        ----------
+        context
+            Cell line in which the state is wanted.
+        target
+            Gene -> wanted effect (or weight, or sign); or what the command takes: a path of a table or an h5ad file,
+            or `GENE1:+,GENE2:-`. Genes that the run lacks are left out, and named in the log.
+        candidates
+            To choose from; all that the run knows by default.
+        top
+            How many to return.
+        reverse
+            Look for the opposite, as for the signature of a disease.
+        row
+            Of an h5ad file with several signatures, the one that is meant.
+        unlisted
+            What genes that the target does not name do: `unchanged`, or `unknown`. By default unknown where it names
+            half of the run's genes or more.
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+        seed
+            Of the random targets that `p` and `q` are counted with.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a candidate, best first: `rank`, `perturbation`, `context`, `known_by` (`measured` or `predicted`),
+            `score` (1 at most), `p` (of so high a best score by luck, all candidates together; above .05 for the first
+            nothing fits), `q`, `pearson` of its effect with the target (`mean_effect` for a list of less than 100
+            genes), `expected_pearson` with `_low` and `_high`, `trust_grade`, `trust_reason`, `evidence`.
+
+        Raises
+        ------
+        StateRagError
+            If the run predicts without evidence, it does not know the context or any of the genes, the target cannot
+            be read, or no candidate is left.
+        """
+        from state_rag.planning.search import search_run, search_table
+        from state_rag.planning.signatures import read_signature
+
+        if isinstance(target, str | os.PathLike):
+            signature = read_signature(target, "target", row)
+        else:
+            signature = {str(gene): float(value) for gene, value in target.items()}
+        found = search_run(
+            self._evidence,
+            context,
+            signature,
+            candidates=candidates,
+            top=top,
+            reverse=reverse,
+            unlisted=unlisted,
+            new_context=new_context,
+            seed=seed,
+        )
+        return search_table(found)
+
     def _arguments(self, names: Names, seed: int, quiet: bool) -> Namespace:
         """Return the arguments of `state tx infer`, with its own defaults where nothing was asked."""
         from state._cli._tx._infer import add_arguments_infer

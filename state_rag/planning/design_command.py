@@ -48,7 +48,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--threshold", type=float, metavar="X", help="of hits (default: what a tenth of the measured effects exceed)"
     )
-    parser.add_argument("--signature", type=Path, metavar="CSV", help="of hits: columns gene,weight")
+    parser.add_argument("--signature", metavar="TARGET", help="of hits: what `state-rag search --target` takes")
     parser.add_argument("--batch-size", type=_count, default=96, metavar="N", help="experiments a plate (%(default)s)")
     parser.add_argument("--controls", type=int, default=0, metavar="N", help="control wells a plate (%(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="replay the choice on a measured context of the run")
@@ -69,6 +69,7 @@ def run_design(args: Namespace) -> None:
     from state_rag.files import writable_folder
     from state_rag.planning.design import design_run, hits_run
     from state_rag.planning.design_files import plate_table, read_names, read_numbers, write_design, write_replay
+    from state_rag.planning.signatures import read_signature
     from state_rag.run_folders import find_run_folder
 
     folder = find_run_folder(args.run_folder)
@@ -81,7 +82,7 @@ def run_design(args: Namespace) -> None:
     exclude = read_names(args.exclude, "--exclude") if args.exclude else []
     targets = read_names(args.targets, "--targets") if args.targets else None
     costs = read_numbers(args.cost, "--cost", "perturbation", "cost") if args.cost else None
-    signature = read_numbers(args.signature, "--signature", "gene", "weight") if args.signature else None
+    signature = read_signature(args.signature, "--signature") if args.signature else None
     run = evidence_of(folder)
     if args.add:
         run = add(run, args.add, progress=not args.quiet).run

@@ -1,0 +1,409 @@
+"""Which perturbations most likely bring cells to a wanted state: all candidates at once, ranked by agreement with it.
+
+Of each candidate there is a prediction and, where it was measured, its responses. Each is brought to the same footing
+by what responses have in common (`Decorrelation`), so that a programme of a thousand genes that half of all
+perturbations move counts no more than one that few do; their directions are added, and the score is the cosine with
+the target. Whether it is more than luck is told by targets of random direction that have as much of each programme as
+the wanted one (`chances`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from torch import Tensor
+
+from state_rag.errors import StateRagError
+from state_rag.evidence.episodes import use_of
+from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.evidence.kriging import BLOCK, Scene, context_means, covariance, factorise, nearest
+from state_rag.evidence.questions import measured_elsewhere, sources_of
+
+FEW = 100
+"""Genes with a weight below which (and below half of all) a target is a list: they are summed as they are."""
+
+DIRECTIONS = 300
+"""Programmes of genes at most that are told apart."""
+
+REFINED = 400
+"""Candidates at most that are predicted with the correction gene by gene; of more, those best by co-kriging alone."""
+
+DRAWS = 1000
+"""Random targets."""
+
+SIGNIFICANT = 0.05
+"""Chance of the best score among random targets up to which something fits."""
+
+BINS = 4000
+
+
+@dataclass(frozen=True)
+class Search:
+    """Candidates, the best first.
+
+    Attributes
+    ----------
+    context
+        Where the state is wanted.
+    genes
+        G names.
+    target
+        float64 [G]: what is wanted; NaN where that is not known.
+    few
+        Whether it was taken for a list of genes.
+    perturbations
+        N names.
+    score
+        float64 [N]: cosine of the target with what each does, both decorrelated; 1 at most.
+    p
+        float64 [N]: share of random targets whose best candidate scores as high.
+    q
+        float64 [N]: share of random finds to expect among those that score as high.
+    measured
+        Bool [N]: measured in this context, and judged by that.
+    refined
+        Bool [N]: predicted in full; the others, behind them, by co-kriging alone.
+    top
+        Of the first T candidates, in their order: predicted without their own response, with trust.
+    effects
+        float64 [T, G]: what they do, in the unit of the responses: as measured where `measured`, else predicted.
+    unknown
+        Candidates that were left out: neither a response nor an embedding knows them.
+    """
+
+    context: str
+    genes: tuple[str, ...]
+    target: np.ndarray
+    few: bool
+    perturbations: tuple[str, ...]
+    score: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    measured: np.ndarray
+    refined: np.ndarray
+    top: Prediction
+    effects: np.ndarray
+    unknown: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the best scores higher than luck explains."""
+        return bool(self.p[0] <= SIGNIFICANT)
+
+    @property
+    def agreement(self) -> np.ndarray:
+        """Return float64 [T]: Pearson correlation of each effect with the target over the genes that it names.
+
+        Of a list of genes, the mean effect on them, weighted by size and sign of their weights.
+        """
+        known = np.isfinite(self.target)
+        target, effects = self.target[known], self.effects[:, known]
+        if self.few:
+            mean: np.ndarray = effects @ target / np.abs(target).sum()
+            return mean
+        a, b = effects - effects.mean(1, keepdims=True), target - target.mean()
+        correlation: np.ndarray = a @ b / np.maximum(np.sqrt((a * a).sum(1) * (b @ b)), 1e-300)
+        return correlation
+
+
+def search(
+    engine: Evidence,
+    context: str,
+    target: np.ndarray,
+    *,
+    candidates: Sequence[str] | None = None,
+    top: int = 20,
+    refined: int = REFINED,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Search:
+    """Return all candidates, ranked by how well what they do agrees with a target.
+
+    A candidate that was measured in the context is judged by its response there, drawn to what others tell of it; the
+    others by their prediction. What a candidate did in other contexts counts beside either.
+
+    Parameters
+    ----------
+    engine
+        A fitted one.
+    context
+        Where the state is wanted.
+    target
+        [G]: wanted effects or weights of the responses' genes, in any unit. NaN where nothing is known of a gene, 0
+        for one that is not to change.
+    candidates
+        Perturbations to choose from; by default all that the engine knows.
+    top
+        How many of the best are described.
+    refined
+        How many are predicted in full, at least `top`; of more candidates, those with the best score by co-kriging.
+    draws, seed
+        Random targets, and where they come from.
+
+    Raises
+    ------
+    StateRagError
+        If nothing was fitted, the target does not fit the genes or wants nothing, or no candidate is known.
+    """
+    if not hasattr(engine, "bank"):
+        raise StateRagError("search: nothing was fitted; call `fit` with measured responses first.")
+    wanted = np.asarray(target, dtype=np.float64).ravel()
+    _check(wanted, len(engine.responses.genes), top, draws)
+    bank, similarity = engine.bank, engine.similarity
+    number = bank.number_of_context(str(context))
+    offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
+    numbers = {name: bank.number_of(name) for name in offered}
+    names: list[str] = []
+    unknown: list[str] = []
+    for name, place in numbers.items():
+        known = bank.measured(number, place) or bool(sources_of(similarity, place, number))
+        (names if known else unknown).append(name)
+    if not names:
+        raise StateRagError(
+            f"search: no candidate is left: none of {len(offered)} was measured or has an embedding. Give others."
+        )
+    profiles = _Profiles(engine, number, wanted)
+    asked = torch.tensor([numbers[name] for name in names])
+    measured = np.array([bank.measured(number, int(place)) for place in asked])
+    here, others = np.flatnonzero(measured), np.flatnonzero(~measured)
+    found = torch.zeros(len(names), profiles.width)
+    for places, own in ((here, True), (others, False)):
+        if len(places) and (own or len(places) > refined):
+            found[places] = profiles.kriged(asked[places], own=own)
+    full = others
+    if len(others) > refined:
+        best = np.argsort(-profiles.scores(found[others]), kind="stable")[: max(refined, top)]
+        full = np.sort(others[best])
+    if len(full):
+        predicted = engine.predict(str(context), [names[place] for place in full], trust=False)
+        found[full] = profiles.predicted(asked[full], predicted.mean)
+    exact = measured.copy()
+    exact[full] = True
+    score = profiles.scores(found)
+    p, q = chances(found, profiles.target, draws, seed)
+    order = np.lexsort((np.arange(len(names)), -score, ~exact))
+    first = [names[place] for place in order[:top]]
+    described = engine.predict(str(context), first)
+    effects = described.mean.copy()
+    for place, at in enumerate(order[:top]):
+        if measured[at]:
+            effects[place] = bank.effects[bank.row[number, asked[at]]].numpy() * bank.scale
+    return Search(
+        str(context),
+        engine.responses.genes,
+        wanted,
+        profiles.few,
+        tuple(names[place] for place in order),
+        score[order],
+        p[order],
+        q[order],
+        measured[order],
+        exact[order],
+        described,
+        effects,
+        tuple(unknown),
+    )
+
+
+@dataclass(frozen=True)
+class Decorrelation:
+    """A look at effects in which programmes of genes count alike: `(C + mean variance)^-1/2`, C that of responses.
+
+    The variance of a direction is drawn to the mean over all directions that responses take (as if half of it were
+    noise that all have), so that directions which are little but noise are not blown up.
+
+    Attributes
+    ----------
+    directions
+        float64 [G, K]: principal ones, orthonormal.
+    factors
+        float64 [K]: by which an effect along each is multiplied.
+    rest
+        By which what is left is multiplied.
+    """
+
+    directions: Tensor
+    factors: Tensor
+    rest: float
+
+    @classmethod
+    def of(cls, effects: Tensor, limit: int = DIRECTIONS) -> Decorrelation:
+        """Return the look that responses [N, G] define, each row minus its mean over genes."""
+        centred = _centred(effects)
+        n_rows, n_genes = centred.shape
+        square = (centred @ centred.T if n_rows <= n_genes else centred.T @ centred).numpy()
+        variance = float(np.trace(square)) / n_rows
+        shrink = variance / max(min(n_rows, n_genes - 1), 1)
+        width = min(limit, len(square))
+        sizes, vectors = eigh(square, subset_by_index=[len(square) - width, len(square) - 1])
+        keep = sizes > 1e-9 * max(float(np.trace(square)), 1e-300)
+        sizes, found = torch.from_numpy(sizes[keep]), torch.from_numpy(np.ascontiguousarray(vectors[:, keep]))
+        if n_rows <= n_genes:
+            found = centred.T @ found / sizes.sqrt()
+        shrink = shrink or 1.0
+        return cls(found, (sizes / n_rows + shrink).rsqrt(), shrink**-0.5)
+
+
+class _Profiles:
+    """What candidates do, in the few coordinates that a target can tell apart.
+
+    These are the directions of a decorrelation, and one more: what else of the target there is. Other parts of an
+    effect count by their length alone.
+    """
+
+    def __init__(self, engine: Evidence, context: int, target: np.ndarray) -> None:
+        self._engine, self._context = engine, context
+        known = torch.from_numpy(np.flatnonzero(np.isfinite(target)))
+        self._genes = known
+        bank = engine.bank
+        self._responses = bank.effects[:, known]
+        look = Decorrelation.of(self._responses)
+        values = torch.from_numpy(target)[known]
+        self.few = int((values != 0).sum()) < min(FEW, len(target) / 2)
+        values = values[None] if self.few else _centred(values[None])
+        along = values @ look.directions
+        left = values - along @ look.directions.T
+        length = torch.linalg.vector_norm(left).clamp_min(1e-12)
+        self._basis = torch.cat([look.directions, (left / length).T], 1)
+        self._factors = torch.cat([look.factors, torch.tensor([look.rest], dtype=torch.float64)])
+        self._rest = look.rest
+        wanted = torch.cat([along[0], length[None]])
+        # genes of a short list were chosen because they change; decorrelating so few undoes the choice
+        wanted = wanted if self.few else wanted * self._factors
+        self.target = (wanted / torch.linalg.vector_norm(wanted)).float()
+        self.width = len(self.target)
+        self._of_rows = self._unit(self._responses)
+
+    def scores(self, profiles: Tensor) -> np.ndarray:
+        """Return float64 [N]: cosine of each profile [N, K + 1] with the target."""
+        scores: np.ndarray = (profiles @ self.target).double().numpy()
+        return scores
+
+    def predicted(self, numbers: Tensor, mean: np.ndarray) -> Tensor:
+        """Return profiles [Q, K + 1] of candidates with predicted effects [Q, G], in the unit of the responses."""
+        return self._joined(numbers, self._unit(torch.from_numpy(mean)[:, self._genes]), own=False)
+
+    def kriged(self, numbers: Tensor, *, own: bool) -> Tensor:
+        """Return profiles [Q, K + 1] of candidates by co-kriging, of all rows: with their own response, if any."""
+        bank, similarity = self._engine.bank, self._engine.similarity
+        here = len(bank.rows_of(self._context)) > 0
+        uses = [use_of(here, measured_elsewhere(bank, int(number), self._context)) for number in numbers]
+        found = torch.zeros(len(numbers), self.width)
+        for use in dict.fromkeys(uses):
+            places = torch.tensor([place for place, other in enumerate(uses) if other == use])
+            learned = self._engine.learned_for(use)
+            scene = Scene(self._context, numbers[places], torch.arange(len(bank)))
+            scene = nearest(bank, scene, learned.weights, similarity, self._engine.settings.final_supports)
+            effects = self._responses[scene.supports]
+            means = context_means(bank, scene, learned.weights, effects)
+            support = bank.context[scene.supports], bank.perturbation[scene.supports]
+            among = covariance(similarity, learned.weights, self._context, support, support).double()
+            among.diagonal().add_(learned.weights.noise_of(bank.scarcity[scene.supports]))
+            # solved for the genes, not for the queries: there are fewer of them
+            dual = torch.cholesky_solve(effects - means[support[0]], factorise(among)).float()
+            prior = means[self._context].float()
+            for part in places.split(BLOCK):
+                asked = torch.full((len(part),), self._context), numbers[part]
+                cross = covariance(similarity, learned.weights, self._context, support, asked)
+                found[part] = self._joined(numbers[part], self._unit(prior + cross.T @ dual), own=own)
+        return found
+
+    def _joined(self, numbers: Tensor, parts: tuple[Tensor, Tensor], *, own: bool) -> Tensor:
+        """Add the directions of the mean response elsewhere and of the own one, and return all at length 1."""
+        bank = self._engine.bank
+        rows = bank.row[:, numbers]
+        along, square = parts[0].clone(), parts[1].clone()
+        elsewhere = torch.arange(len(rows)) != self._context
+        there = (rows >= 0) & elsewhere[:, None]
+        count = there.sum(0)
+        some = torch.nonzero(count > 0).flatten()
+        if len(some):
+            values = self._responses.new_zeros(len(some), self._responses.shape[1])
+            for context in range(len(rows)):
+                has = there[context, some]
+                values[has] += self._responses[rows[context, some][has]]
+            more = self._unit(values)
+            along[some] += more[0]
+            square[some] += more[1]
+        if own:
+            mine = rows[self._context]
+            along += OWN * self._of_rows[0][mine]
+            square += OWN**2 * self._of_rows[1][mine]
+        return along / (along.square().sum(1) + square).clamp_min(1e-20).sqrt()[:, None]
+
+    def _unit(self, effects: Tensor) -> tuple[Tensor, Tensor]:
+        """Return effects [Q, known genes] along the coordinates, and the squared length of the rest, of length 1."""
+        centred = _centred(effects).float()
+        along = centred @ self._basis.float()
+        left = (centred.square().sum(1) - along.square().sum(1)).clamp_min(0) * self._rest**2
+        along = along * self._factors.float()
+        length = (along.square().sum(1) + left).clamp_min(1e-20)
+        return along / length.sqrt()[:, None], left / length
+
+
+OWN = 1.0
+"""What the own response of a measured candidate counts, beside 1 for its co-kriging and 1 for other contexts."""
+
+
+def chances(profiles: Tensor, target: Tensor, draws: int = DRAWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often random targets score as high: p [N] of the best of all candidates, and q [N].
+
+    A random target has what the target has along each coordinate, its sign drawn anew: so genes go together as they
+    do in responses, and a target of noise is one of its own random targets. p is the share of draws (and the target)
+    whose highest score is not below the candidate's, which holds for all candidates together (Westfall and Young
+    1993); q the mean number of random scores not below it over the number of candidates not below it, its least value
+    at any lower score (Storey and Tibshirani 2003).
+
+    Parameters
+    ----------
+    profiles
+        float32 [N, K]: of the candidates, of length 1 at most.
+    target
+        float32 [K], of length 1.
+    draws, seed
+        Random targets.
+    """
+    rng = np.random.default_rng(seed)
+    signs = torch.from_numpy(rng.integers(0, 2, size=(len(target), draws)).astype(np.float32) * 2 - 1)
+    signed = target[:, None] * signs
+    highest = torch.full((draws,), -torch.inf)
+    counts = torch.zeros(BINS)
+    for part in profiles.split(4 * BLOCK):
+        random = part @ signed
+        highest = torch.maximum(highest, random.amax(0))
+        counts += torch.histc(random, BINS, -1.0, 1.0)
+    score = (profiles @ target).double().numpy()
+    above = draws - np.searchsorted(np.sort(highest.double().numpy()), score - 1e-6)
+    p = (1 + above) / (1 + draws)
+    place = np.clip(((score + 1) / 2 * BINS).astype(int), 0, BINS - 1)
+    expected = counts.double().flip(0).cumsum(0).flip(0).numpy()[place] / draws
+    order = np.argsort(-score, kind="stable")
+    rate = expected[order] / np.arange(1, len(score) + 1)
+    q = np.empty(len(score))
+    q[order] = np.minimum(np.minimum.accumulate(rate[::-1])[::-1], 1.0)
+    return p, q
+
+
+def _check(target: np.ndarray, n_genes: int, top: int, draws: int) -> None:
+    if target.shape != (n_genes,):
+        raise StateRagError(
+            f"search: a target of {target.size} values for {n_genes} genes; expected one a gene, NaN where unknown."
+        )
+    if np.isinf(target).any():
+        raise StateRagError("search: the target has infinite values; leave such genes out (NaN).")
+    known = target[np.isfinite(target)]
+    if not len(known) or np.ptp(known) == 0:
+        raise StateRagError(
+            "search: the target wants no gene to change, or all alike; give values of genes, 0 for those that are not "
+            "to change and NaN where nothing is known."
+        )
+    if top < 1 or draws < 1:
+        raise StateRagError(f"search: top {top} and draws {draws}; both have to be 1 or more.")
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(1, keepdim=True)

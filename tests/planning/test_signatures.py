@@ -1,0 +1,90 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from state_rag.errors import StateRagError
+from state_rag.planning.signatures import read_signature, target_of
+
+
+def test_words_name_genes_and_directions():
+    found = read_signature("MYC:+, HLA:A:-,TP53:0.5,KLF1:down", "--target")
+    assert found == {"MYC": 1.0, "HLA:A": -1.0, "TP53": 0.5, "KLF1": -1.0}
+    for words, says in (
+        ("MYC:much", "'MYC:much' is no gene with a direction"),
+        ("MYC:+,TP53", "'TP53' is no gene"),
+        ("MYC:+,MYC:-", "MYC stands twice"),
+        ("MYC", "neither a file nor a list"),
+    ):
+        with pytest.raises(StateRagError, match=says):
+            read_signature(words, "--target")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gene,value\nA,1\nB,-2\n",
+        "Gene,weight\nA,1\nB,-2\n",
+        ",names,scores,log2FoldChange,padj\n0,A,9,1,.1\n1,B,9,-2,.1\n2,C,9,NA,.1\n".replace("scores", "other"),
+        "gene\tlogFC\nA\t1\nB\t-2\n",
+        "A,1\nB,-2\n",
+        "anything,at all\nA,1\nB,-2\n",
+    ],
+)
+def test_tables_of_usual_tools_are_read(tmp_path, text):
+    path = tmp_path / "signature.csv"
+    path.write_text(text)
+    assert read_signature(path, "--target") == {"A": 1.0, "B": -2.0}
+
+
+def test_tables_say_what_is_wrong_with_them(tmp_path):
+    path = tmp_path / "signature.csv"
+    for text, says in (
+        ("gene,p,padj\nA,1,2\n", "expected a column of genes .* found gene, p, padj"),
+        ("gene,value\nA,high\n", "the value of A is 'high', not a number"),
+        ("gene,value\nA,1\nA,2\n", "A stands twice"),
+        ("gene,value\nA,NA\n", "no gene with a value"),
+        ("gene,value\nA,inf\n", "infinite"),
+    ):
+        path.write_text(text)
+        with pytest.raises(StateRagError, match=says):
+            read_signature(path, "--target")
+    with pytest.raises(StateRagError, match="no such file"):
+        read_signature(tmp_path / "signatures.csv", "--target")
+    with pytest.raises(StateRagError, match="leave --row out"):
+        read_signature(path, "--target", row="x")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_a_row_of_an_h5ad_file_is_a_signature(tmp_path, kind):
+    values = np.array([[1.0, np.nan, 0.5], [0.0, 2.0, -1.0]])
+    cells = anndata.AnnData(
+        kind(values), obs=pd.DataFrame(index=["X in a", "Y in a"]), var=pd.DataFrame(index=["A", "B", "C"])
+    )
+    cells.write_h5ad(tmp_path / "two.h5ad")
+    cells[1].copy().write_h5ad(tmp_path / "one.h5ad")
+    assert read_signature(tmp_path / "one.h5ad", "--target") == {"A": 0.0, "B": 2.0, "C": -1.0}
+    assert read_signature(tmp_path / "two.h5ad", "--target", "X in a") == {"A": 1.0, "C": 0.5}
+    with pytest.raises(StateRagError, match="has 2 rows.*--row, of X in a, Y in a"):
+        read_signature(tmp_path / "two.h5ad", "--target")
+    with pytest.raises(StateRagError, match="no row 'Y in b'. Close spellings: Y in a"):
+        read_signature(tmp_path / "two.h5ad", "--target", "Y in b")
+
+
+def test_genes_that_are_not_named_are_unknown_where_most_are_and_unchanged_where_few_are(caplog):
+    genes = ["A", "B", "C", "D"]
+    np.testing.assert_array_equal(target_of(genes, {"A": 1.0, "C": -2.0}), [1, np.nan, -2, np.nan])
+    np.testing.assert_array_equal(target_of(genes, {"A": 1.0}), [1, 0, 0, 0])
+    np.testing.assert_array_equal(target_of(genes, {"A": 1.0}, reverse=True), [-1, 0, 0, 0])
+    np.testing.assert_array_equal(target_of(genes, {"A": 1.0}, unlisted="unknown"), [1, np.nan, np.nan, np.nan])
+    with pytest.raises(StateRagError, match="unchanged or unknown, not 'both'"):
+        target_of(genes, {"A": 1.0}, unlisted="both")
+
+
+def test_genes_that_the_run_lacks_are_named_and_none_is_an_error(caplog):
+    genes = ["MYC", "TP53"]
+    target_of(genes, {"MYC": 1.0, "TP63": 1.0})
+    assert "1 of 2 genes are not among the run's, and left out: TP63; close spellings: TP63 -> TP53" in caplog.text
+    with pytest.raises(StateRagError, match="none of the 1 genes.*myc -> MYC.*such as MYC, TP53"):
+        target_of(genes, {"myc": 1.0})
