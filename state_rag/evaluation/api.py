@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from state_rag.effects.conditions import Columns, open_pair
+from state_rag.contract.feature_names import is_expression
+from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import NAMES, naive_baselines
+from state_rag.evaluation.baselines import EVIDENCE, NAMES, Baseline, naive_baselines
 from state_rag.evaluation.compare import KEY
 from state_rag.evaluation.compare import compare as compare_tables
 from state_rag.evaluation.evaluate import evaluate_pair
@@ -18,6 +19,8 @@ from state_rag.metrics.registry import choose
 
 if TYPE_CHECKING:
     import anndata
+
+    from state_rag.effects.mean_effects import MeanEffects
 
 
 def evaluate(
@@ -32,6 +35,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     training: "anndata.AnnData | None" = None,
     embeddings: Any = None,
+    evidence: bool = True,
     progress: bool = False,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -57,6 +61,10 @@ def evaluate(
     embeddings
         Perturbation to vector, or what `state_rag.embeddings.read` returns, for the ridge baseline, which needs
         `training` too.
+    evidence
+        Whether the evidence engine is fitted on `training`, and `embeddings` where they are given, for a row of its
+        own ("evidence, controls scaled"). That takes from half a minute to some minutes, once for the same effects and
+        embeddings.
     progress
         Whether to show progress bars.
     **settings
@@ -94,6 +102,7 @@ def evaluate(
     except TypeError as error:
         known = ", ".join(name for name in Settings.__dataclass_fields__)
         raise StateRagError(f"{error}; settings of an evaluation are {known}") from None
+    asked = [*chain.from_iterable(pair.lines.values())]
     known_effects = None
     if training is not None:
         from state_rag.effects.mean_effects import MeanEffects
@@ -110,16 +119,50 @@ def evaluate(
         vectors = (
             {name: embeddings.row(name) for name in embeddings.names} if hasattr(embeddings, "row") else embeddings
         )
+    baselines = naive_baselines(known_effects, len(pair.features), vectors, asked)
+    notes: dict[str, str] = {}
+    if evidence and training is not None and known_effects is not None:
+        row, notes = _evidence(training, known_effects, control, asked, vectors, is_expression(matrix), progress)
+        baselines |= row
     evaluation = evaluate_pair(
         pair,
-        baselines=naive_baselines(known_effects, len(pair.features), vectors, chain.from_iterable(pair.lines.values())),
+        baselines=baselines,
         metrics=choose(list(metrics) if metrics is not None else None, "metrics"),
         settings=chosen,
         progress=progress,
     )
     table = evaluation.table.copy()
-    table.attrs["notes"] = dict(evaluation.notes)
+    table.attrs["notes"] = {**evaluation.notes, **notes}
     return table
+
+
+def _evidence(
+    training: "anndata.AnnData",
+    effects: "MeanEffects",
+    control: str,
+    asked: Sequence[Condition],
+    vectors: Mapping[str, Any] | None,
+    expression: bool,
+    progress: bool,
+) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """Return the evidence engine's row by its name, and a note; no row where it would say nothing of its own."""
+    from state_rag.engine.bank import responses_in
+    from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT, evidence_row, nothing_to_tell
+
+    if why := nothing_to_tell(effects, asked, vectors):
+        return {}, {LEFT_OUT: why}
+    conditions = {("train", line, name): 1 for line, names in effects.effects.items() for name in names}
+    conditions |= {("test", one.cell_line, one.perturbation): 1 for one in asked}
+    row, told = evidence_row(
+        responses_in(training),
+        conditions,
+        control,
+        asked,
+        (vectors, "those given"),
+        expression=expression,
+        progress=progress,
+    )
+    return {EVIDENCE: row}, {FITTED: told}
 
 
 def compare(

@@ -5,29 +5,22 @@ split and embeddings, but for which controls are drawn. A fit takes up to some m
 training data and embeddings are the same (`engine.kept`).
 """
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from state_rag.cells.anchored import brought_to_mean
-from state_rag.contract.feature_names import is_expression
-from state_rag.datasets.split_toml import read_split
-from state_rag.effects.conditions import Columns, Condition
+from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.row_store import RowStore
-from state_rag.engine.bank import responses_of
 from state_rag.engine.fitting import uses_of
-from state_rag.engine.held_out import conditions_of
 from state_rag.engine.kept import kept_fit
 from state_rag.engine.predict import LARGEST
 from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
-
-logger = logging.getLogger(__name__)
 
 SETTINGS = replace(Settings(), calibrating=0)
 """Those of `state-rag evidence fit`; how far to trust predictions is not asked here, and changes none."""
@@ -97,37 +90,32 @@ class EvidenceRow:
 
 
 def evidence_row(
-    training: MeanEffects,
-    split: Path,
-    columns: Columns,
-    matrix: str,
-    features: Sequence[str],
-    asked: Sequence[Condition],
-    vectors: Mapping[str, np.ndarray] | None,
-    source: str,
+    responses: Responses,
+    conditions: Mapping[tuple[str, str, str], int],
+    control: str,
+    asked: Iterable[Condition],
+    embeddings: tuple[Mapping[str, np.ndarray] | None, str],
     *,
+    expression: bool,
     progress: bool = True,
 ) -> tuple[EvidenceRow, str]:
-    """Fit the engine on what a split trains on, or take the kept fit, and predict conditions.
+    """Fit the engine, or take the kept fit, and predict conditions.
 
     Parameters
     ----------
-    training
-        Effects of the training conditions, with totals of cells; nothing else of the data is looked at.
-    split
-        The split, for the labels that its files hold and which kinds of question it tests.
-    columns
-        Names in `obs`.
-    matrix
-        Where the values lie in the data files: `X` or `obsm/NAME`.
-    features
-        Names of the G columns.
+    responses
+        What the training cells did; nothing else of the data is looked at.
+    conditions
+        (part, cell line, perturbation) of the data, as in `SplitSummary.conditions`: which kinds of question `test`
+        asks, and which perturbations there are.
+    control
+        Label of control cells.
     asked
         Conditions to predict.
-    vectors
-        Perturbation to embedding; None for none.
-    source
-        What these are called.
+    embeddings
+        Perturbation to vector, None for none; and what they are called.
+    expression
+        Whether the columns are genes.
     progress
         Whether to show a progress bar while it is fitted.
 
@@ -141,15 +129,14 @@ def evidence_row(
     StateRagError
         If the engine cannot be fitted.
     """
-    responses = responses_of(training, features, columns.control)
-    conditions = conditions_of(read_split(split), columns)
+    vectors, source = embeddings[0] or {}, embeddings[1]
     labels = {name for _, _, name in conditions}
-    known = [name for name in vectors or {} if name in labels]
-    tables = {"text": (known, np.stack([vectors[name] for name in known]))} if vectors and known else {}
-    engine = kept_fit(responses, tables, uses_of(conditions, columns.control), SETTINGS, progress=progress)
-    row = EvidenceRow(engine, asked, is_expression(matrix))
-    embedded = f"embeddings of {len(known)} of {len(labels)} perturbations ({source})" if tables else "no embeddings"
-    return row, f"fitted on {len(responses)} training conditions and {embedded}"
+    known = [name for name in vectors if name in labels]
+    tables = {"text": (known, np.stack([vectors[name] for name in known]))} if known else {}
+    engine = kept_fit(responses, tables, uses_of(conditions, control), SETTINGS, progress=progress)
+    embedded = f"embeddings of {len(known)} of {len(labels)} perturbations ({source})" if known else "no embeddings"
+    told = f"fitted on {len(responses)} training conditions and {embedded}"
+    return EvidenceRow(engine, asked, expression), told
 
 
 def nothing_to_tell(training: MeanEffects, asked: Iterable[Condition], vectors: Mapping[str, np.ndarray] | None) -> str:

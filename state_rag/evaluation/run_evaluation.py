@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.contract.feature_names import is_expression
 from state_rag.datasets.split_questions import questions
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
+from state_rag.engine.bank import responses_of
 from state_rag.engine.folder import is_evidence_run
+from state_rag.engine.held_out import conditions_of
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import EVIDENCE, MEAN_EFFECT, OTHER_LINES, Baseline, naive_baselines
+from state_rag.evaluation.called_genes import write_called_genes
 from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.evidence_row import (
-from state_rag.evaluation.called_genes import write_called_genes
     FITTED,
     LEFT_OUT,
     OWN,
@@ -231,10 +234,10 @@ class Request:
             stale.unlink()
         model = evaluation.table[evaluation.table["predictor"] == MODEL]
         write_calibration(run.predictions, model, self.folder, picture=self.picture)
+        write_called_genes(pair, evaluation.profiles, run.predictions, self.folder, progress=self.progress)
         save_evaluation(evaluation, self.folder, columns, metadata=metadata, per_gene=self.per_gene)
         if self.picture:
             _draw(evaluation, run.name, self.folder / "plots")
-        write_called_genes(pair, evaluation.profiles, run.predictions, self.folder, progress=self.progress)
         return self.folder
 
     @property
@@ -291,14 +294,12 @@ class Request:
             return None, {LEFT_OUT: why}
         try:
             row, told = evidence_row(
-                training,
-                split,
-                self._columns,
-                self.run.source_matrix,
-                features,
+                responses_of(training, features, self._columns.control),
+                conditions_of(read_split(split), self._columns),
+                self._columns.control,
                 asked,
-                vectors,
-                "those given" if self._source is None else str(self._source),
+                (vectors, "those given" if self._source is None else str(self._source)),
+                expression=is_expression(self.run.source_matrix),
                 progress=self.progress,
             )
         except StateRagError as error:

@@ -6,6 +6,7 @@ import pytest
 import state_rag as sr
 from state_rag.cli import main
 from state_rag.errors import StateRagError
+from state_rag.evaluation.baselines import EVIDENCE
 
 
 def read_results(folder):
@@ -42,6 +43,11 @@ def test_the_table_is_that_of_state_rag_evaluate_to_the_last_digit(runs, evaluat
         assert len(mine) == len(theirs) > 0
         for name in sr.metrics.table().index:
             assert np.array_equal(mine[name], theirs[name], equal_nan=True), (predictor, name)
+    assert found.attrs["notes"]["evidence_row"] == "fitted on 60 training conditions and no embeddings"
+    mine, theirs = (table[table["predictor"] == EVIDENCE] for table in (found, baselines))
+    np.testing.assert_allclose(mine["pearson_delta"], theirs["pearson_delta"], atol=5e-3)
+    without = by_api(runs["best"], training=training, genes=list(training.var_names), metrics=["mse"], evidence=False)
+    assert EVIDENCE not in set(without["predictor"])
 
 
 def test_a_comparison_is_that_of_state_rag_compare(runs, evaluated, tmp_path):

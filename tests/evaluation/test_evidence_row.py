@@ -10,8 +10,10 @@ from state_rag.cli import main
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition
 from state_rag.effects.training_effects import training_effects
+from state_rag.engine.bank import responses_of
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
+from state_rag.engine.held_out import conditions_of
 from state_rag.engine.predict import predict
 from state_rag.errors import StateRagError
 from state_rag.evaluation import evidence_row
@@ -64,6 +66,13 @@ def counted(monkeypatch):
 def row_of(folder):
     _, baselines, summary = load_tables(folder)
     return baselines[baselines["predictor"] == EVIDENCE], summary["metadata"]["notes"]
+
+
+def made_row(training, toml, asked, vectors=None):
+    responses = responses_of(training, [str(gene) for gene in range(60)], CONTROL)
+    conditions = conditions_of(read_split(toml), Columns())
+    given = (vectors, "given")
+    return evidence_row.evidence_row(responses, conditions, CONTROL, asked, given, expression=True, progress=False)[0]
 
 
 def test_the_row_is_what_the_engine_alone_gives_as_a_run(copy, engine_run, vectors):
@@ -119,9 +128,7 @@ def test_no_held_out_cell_changes_the_row(screen, vectors, tmp_path):
     for toml in (screen.toml, tmp_path / "split.toml"):
         training = training_effects(read_split(toml), Columns(), "obsm/X_hvg", len(screen.genes), progress=False)
         asked = [Condition(name, HELD_OUT, np.arange(3), np.arange(3)) for name in screen.test]
-        row, _ = evidence_row.evidence_row(
-            training, toml, Columns(), "obsm/X_hvg", screen.genes, asked, screen.embeddings, "given", progress=False
-        )
+        row = made_row(training, toml, asked, screen.embeddings)
         found.append(np.stack([row.effect(name, HELD_OUT) for name in screen.test]))
     np.testing.assert_array_equal(*found)
 
@@ -185,9 +192,7 @@ def test_what_cannot_be_fitted_is_one_line_of_warning_unless_it_was_asked_for(co
 def test_cells_of_the_row_have_its_mean_and_keep_zeros(screen):
     training = training_effects(read_split(screen.toml), Columns(), "obsm/X_hvg", len(screen.genes), progress=False)
     one = Condition(screen.test[0], HELD_OUT, np.arange(3), np.arange(3))
-    row, _ = evidence_row.evidence_row(
-        training, screen.toml, Columns(), "obsm/X_hvg", screen.genes, [one], None, "", progress=False
-    )
+    row = made_row(training, screen.toml, [one])
     cells = ad.read_h5ad(screen.h5ad)
     controls = cells[(cells.obs["cell_line"] == HELD_OUT) & (cells.obs["gene"] == CONTROL)].X.copy()
     controls[:5, 0] = 0
