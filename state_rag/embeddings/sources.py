@@ -122,7 +122,9 @@ def named_sources(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def read_source(path: str | os.PathLike[str], names: Collection[str], text_width: int = 256) -> SourceTable:
+def read_source(
+    path: str | os.PathLike[str], names: Collection[str], text_width: int = 256, *, other_names: Collection[str] = ()
+) -> SourceTable:
     """Read what a file knows of some perturbations; its kind follows from its ending and content.
 
     Parameters
@@ -134,6 +136,8 @@ def read_source(path: str | os.PathLike[str], names: Collection[str], text_width
         width.
     text_width
         Width of the embedding of summary texts.
+    other_names
+        Further names to look for, which the perturbations go by too.
 
     Raises
     ------
@@ -143,15 +147,16 @@ def read_source(path: str | os.PathLike[str], names: Collection[str], text_width
     path = existing_file(path, "a source of knowledge (vectors, .gmt, an edge list, .h5ad, SMILES)")
     kind = kind_of(path)
     wanted = list(dict.fromkeys(names))
+    sought = list(dict.fromkeys((*wanted, *other_names)))
     if kind == EMBEDDINGS:
-        table = read_embeddings(path, names=wanted, text_width=text_width)
+        table = read_embeddings(path, names=sought, text_width=text_width, zeros="drop" if other_names else None)
         if not len(table):
             whole = read_embeddings(path, text_width=text_width)
             raise StateRagError(_knows_none(path, kind, whole.names, wanted))
         facts = table.provenance.get("embedding", f"{table.width} wide")
         return SourceTable(kind, table, len(wanted), facts)
     knowledge = KINDS[kind](path)
-    known, vectors = knowledge.embedded(wanted)
+    known, vectors = knowledge.embedded(sought)
     some = np.flatnonzero(vectors.any(axis=1)).tolist()
     known, vectors = [known[row] for row in some], vectors[some]
     if not known:

@@ -75,7 +75,7 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
     _refuse_held_out(run, new, path)
     engine, merged = with_responses(run.engine, new)
     config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
-    found = EvidenceRun(engine, config, run.identity)
+    found = EvidenceRun(engine, config, run.identity, run.names)
     return Added(found, merged, _expected(run.engine, engine, new.context_names, run.data.get("control_pert")))
 
 
@@ -102,7 +102,7 @@ def add_to_folder(
     found = add(run, source, progress=progress)
     output = Path(output)
     config = {**found.run.config, "name": output.name, "output_dir": str(output.resolve().parent)}
-    write_run(output, EvidenceRun(found.run.engine, config, found.run.identity), overwrite=overwrite)
+    write_run(output, EvidenceRun(found.run.engine, config, found.run.identity, found.run.names), overwrite=overwrite)
     return found
 
 

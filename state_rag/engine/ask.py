@@ -82,6 +82,8 @@ def ask(
         pool = pool if len(pool) else control
         base = values[pool].mean(axis=0, dtype=np.float64)
         queries = [name for name in np.unique(labels[here]).tolist() if name != names.control]
+        for name in queries:
+            run.own_name(name)
         found = run.engine.predict(line, queries)
         table = trust_table(found)
         if table is not None:

@@ -37,6 +37,13 @@ def _add_fit(commands: Any) -> None:
         help="further knowledge of perturbations, once for each file: vectors, gene sets (.gmt), an edge list, "
         "signatures (.h5ad), molecules (SMILES); how much each counts is learned",
     )
+    parser.add_argument(
+        "--names",
+        default="auto",
+        metavar="FILE|package|off",
+        help="other names of genes (AARS is AARS1), to find perturbations in these files: NCBI's gene_info, HGNC's "
+        "complete set, or the package of the extra `names` (default: that, where it is installed)",
+    )
     add_data_options(parser)
     parser.add_argument(
         "--every-use",
@@ -62,6 +69,7 @@ def run_fit(args: Namespace) -> None:
         args.output,
         embeddings=args.embeddings,
         sources=named_sources(args.sources),
+        names=args.names,
         pert_col=args.pert_col,
         cell_type_key=args.cell_type_key,
         batch_col=args.batch_col,
@@ -78,7 +86,9 @@ def run_fit(args: Namespace) -> None:
         how = "fusion" if learned.fusion is not None else learned.estimate
         print(f"{use:<10} by {how}{f' (correlation in held-back episodes: {scores})' if scores else ''}")
     for name, about in run.config.get("sources", {}).items():
-        print(f"{name:<10} {about['kind']}, {about['taken']}; knows {about['known']} of {about['asked']} perturbations")
+        known = f"knows {about['known']} of {about['asked']} perturbations"
+        renamed = f", {about['renamed']}" if about["renamed"] else ""
+        print(f"{name:<10} {about['kind']}, {about['taken']}; {known}{renamed}")
     for line in weights_lines(run.engine):
         print(line)
     for use, found in run.engine.calibrated.items():

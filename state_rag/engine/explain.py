@@ -37,6 +37,7 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
         context's mean effect.
     """
     check_contexts(run, [context], new_context=new_context)
+    perturbation = run.own_name(perturbation)
     control = run.data.get("control_pert")
     if control is not None and perturbation == control:
         raise StateRagError(f"{perturbation} is the control: it is predicted to have no effect.")

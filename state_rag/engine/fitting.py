@@ -28,6 +28,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
 from state_rag.names import listing
+from state_rag.names.tables import AUTO, read_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def fit(
     *,
     embeddings: str | os.PathLike[str] | None = None,
     sources: Mapping[str, str | os.PathLike[str]] | None = None,
+    names: str | os.PathLike[str] | None = AUTO,
     pert_col: str | None = None,
     cell_type_key: str | None = None,
     batch_col: str | None = None,
@@ -64,6 +66,8 @@ def fit(
     sources
         Name -> file of further knowledge of perturbations, any that `embeddings.sources` takes. How much each counts
         is learned; those that help nothing are dropped.
+    names
+        What tells other names of genes, as `names.tables.read_symbols` takes it: a file, `package`, `auto` or `off`.
     pert_col, cell_type_key, batch_col, control_pert
         As under `data.kwargs`; found by their usual names where left out.
     embed_key, output_space
@@ -88,12 +92,12 @@ def fit(
     existing_file(source, "a split or a table of effects", (".toml", ".h5ad"))
     start = time.perf_counter()
     if source.suffix == ".toml":
-        names = find_names(
+        columns = find_names(
             source, pert_col=pert_col, cell_type_key=cell_type_key, batch_col=batch_col, control_pert=control_pert
         )
         data = {
             "toml_config_path": str(source.resolve()),
-            **names,
+            **columns,
             "embed_key": embed_key,
             "output_space": output_space,
         }
@@ -104,7 +108,7 @@ def fit(
         data, identity, uses = {}, None, None
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
-    knowledge = knowledge_of(embeddings, sources, asked)
+    knowledge = knowledge_of(embeddings, sources, asked, read_symbols(names))
     engine = Evidence(settings)
     with FitBar(progress) as bar:
         engine.fit(responses, knowledge.tables, uses=None if every_use else uses, progress=bar.tell)
@@ -114,9 +118,9 @@ def fit(
         "model": {"name": MODEL},
         "data": {"name": "PerturbationDataModule", "kwargs": data},
         "training": {"train_seed": engine.settings.seed, "genept_path": knowledge.embeddings},
-        **({"sources": knowledge.about} if knowledge.files else {}),
+        "sources": knowledge.about,
     }
-    run = EvidenceRun(engine, config, identity)
+    run = EvidenceRun(engine, config, identity, knowledge.names)
     write_run(output, run, overwrite=overwrite)
     write_sources(engine, knowledge.about, output)
     logger.info(

@@ -1,5 +1,6 @@
 """The folder of an evidence run: laid out as `state tx train` lays out its own, so that every command takes it."""
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,8 +17,11 @@ from state_rag.datasets.split_copy import write_split_tables
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.files import atomic_path, damage_told, read_text
+from state_rag.names.matching import OtherName, other_name_of, write_other_names
 from state_rag.run_folders import CONFIG, SPLIT
 from state_rag.torch_files import read_torch
+
+logger = logging.getLogger(__name__)
 
 MODEL = "evidence"
 """`model.name` in the configuration of such a run."""
@@ -38,11 +42,25 @@ class EvidenceRun:
         The run's configuration.
     identity
         Spaces, files and split; None for one fitted on effects alone.
+    names
+        Other names of its perturbations, by which they can be asked for too.
     """
 
     engine: Evidence
     config: dict[str, Any]
     identity: Identity | None
+    names: tuple[OtherName, ...] = ()
+
+    def __post_init__(self) -> None:
+        bank = self.engine.bank
+        bank.other_names = other_name_of(self.names, bank.perturbations)
+
+    def own_name(self, perturbation: str) -> str:
+        """Return what the run calls a perturbation, which is said where it is another name; an unknown one stays."""
+        own = self.engine.bank.other_names.get(perturbation, perturbation)
+        if own != perturbation:
+            logger.info("%s is %s in this run, another name of the same gene.", perturbation, own)
+        return own
 
     @property
     def data(self) -> dict[str, Any]:
@@ -74,8 +92,11 @@ def write_run(folder: str | os.PathLike[str], run: EvidenceRun, *, overwrite: bo
     shutil.rmtree(aside, ignore_errors=True)
     try:
         (aside / "checkpoints").mkdir(parents=True)
+        write_other_names(run.names, aside)
         (aside / CONFIG).write_text(yaml.safe_dump(run.config, sort_keys=False), encoding="utf-8")
         state: dict[str, Any] = {"format": FORMAT, "version": __version__, "evidence": run.engine.to_state()}
+        if run.names:
+            state["names"] = [list(one) for one in run.names]
         if run.identity is not None:
             state["data"] = run.identity.to_dict()
             run.identity.write(aside)
@@ -142,4 +163,5 @@ def read_run(folder: str | os.PathLike[str]) -> EvidenceRun:
                 f"{path} is of format {state['format']}; this version reads {FORMAT}. Update state-rag."
             )
         identity = Identity.from_dict(state["data"]) if "data" in state else None
-        return EvidenceRun(Evidence.from_state(state["evidence"]), config, identity)
+        names = tuple(OtherName(*one) for one in state.get("names", ()))
+        return EvidenceRun(Evidence.from_state(state["evidence"]), config, identity, names)

@@ -13,12 +13,16 @@ from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.sources import EMBEDDINGS, read_source
+from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.explanation import SAME
 from state_rag.evidence.similarity import RESPONSES
 from state_rag.evidence.source_weights import source_weights
 from state_rag.files import atomic_path
+from state_rag.names import listing
+from state_rag.names.matching import OtherName, OtherNames
+from state_rag.names.symbols import Symbols
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +41,30 @@ class Knowledge:
     tables
         Source -> (names, vectors).
     about
-        Source -> `kind`, `file`, `known` and `asked` perturbations, `taken` in words.
+        Source -> `kind`, `file`, `known` and `asked` perturbations, `taken` in words, and `renamed`: which of them it
+        knows by another name.
     embeddings
         The file of embeddings; None where there is none.
+    names
+        Other names of the perturbations, where each was used, and those that are ambiguous.
     """
 
     tables: dict[str, tuple[Sequence[str], Any]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     embeddings: str | None = None
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Return the file of each source but the embeddings."""
-        return {name: about["file"] for name, about in self.about.items() if name != TEXT or self.embeddings is None}
+    names: tuple[OtherName, ...] = ()
 
 
 def knowledge_of(
     embeddings: str | os.PathLike[str] | None,
     sources: Mapping[str, str | os.PathLike[str]] | None,
     names: Sequence[str],
+    symbols: Symbols | None = None,
 ) -> Knowledge:
     """Read embeddings and further sources for some perturbations; nothing where there are none.
+
+    What a source does not know as it is written is looked for under other names of the same gene. A name that may be
+    several genes is reported, and taken as it is written.
 
     Parameters
     ----------
@@ -67,6 +74,8 @@ def knowledge_of(
         Name -> file.
     names
         Perturbations.
+    symbols
+        What is known of genes' names; None for names as they are written.
 
     Raises
     ------
@@ -77,6 +86,7 @@ def knowledge_of(
     for name in sources or {}:
         if name in (RESPONSES, SAME):
             raise StateRagError(f"--source {name}: the name is taken by measured responses; choose another.")
+    others = OtherNames(names, symbols)
     try:
         path = find_embeddings(embeddings)
     except StateRagError:
@@ -91,20 +101,44 @@ def knowledge_of(
     if path is not None:
         if TEXT in (sources or {}):
             raise StateRagError(f"--source {TEXT}: the name is that of the embeddings ({path}); choose another.")
-        table = read_embeddings(path, names=names)
+        table = read_embeddings(path, names=others.wanted(), zeros=None if symbols is None else "drop")
         if not table.names:
             raise StateRagError(none_known(Path(path), names))
         found.embeddings = str(Path(path).resolve())
-        facts = table.provenance.get("embedding", f"{table.width} wide")
-        found.tables[TEXT] = table.names, table.vectors
-        found.about[TEXT] = _about(EMBEDDINGS, found.embeddings, len(table), len(names), facts)
-        logger.info("Embeddings: %s, %d of %d perturbations.", path, len(table), len(names))
+        _take(found, others, TEXT, table, EMBEDDINGS, table.provenance.get("embedding", f"{table.width} wide"), path)
     for name, file in (sources or {}).items():
-        read = read_source(file, names)
-        found.tables[name] = read.table.names, read.table.vectors
-        found.about[name] = _about(read.kind, str(Path(file).resolve()), len(read.table), read.asked, read.facts)
-        logger.info("Source %s: %s, %s; %s perturbations.", name, read.kind, read.facts, read.known)
+        read = read_source(file, names, other_names=others.wanted() if symbols is not None else ())
+        _take(found, others, name, read.table, read.kind, read.facts, file)
+    known = {name: set(own) for name, (own, _) in found.tables.items()}
+    if unclear := others.unclear(known) if known else {}:
+        said = listing([f"{name} ({' or '.join(genes)})" for name, genes in unclear.items()])
+        logger.warning("Names that may be several genes are taken as they are written: %s.", said)
+    found.names = others.rows(known)
     return found
+
+
+def _take(
+    found: Knowledge,
+    others: OtherNames,
+    source: str,
+    table: Embeddings,
+    kind: str,
+    taken: str,
+    file: str | os.PathLike[str],
+) -> None:
+    """Add a table to what was found, by the perturbations' own names."""
+    called = others.matched(table.names, source)
+    row = {name: number for number, name in enumerate(table.names)}
+    found.tables[source] = tuple(called), table.vectors[[row[other] for other in called.values()]]
+    asked = len(dict.fromkeys(others.perturbations))
+    renamed = others.told(source)
+    found.about[source] = dict(
+        zip(_KEYS, (kind, len(called), asked, taken, renamed, str(Path(file).resolve())), strict=True)
+    )
+    logger.info(
+        "Source %s: %s, %s; knows %d of %d perturbations%s.",
+        *(source, kind, taken, len(called), asked, f", {renamed}" if renamed else ""),
+    )
 
 
 def sources_table(engine: Evidence, about: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -121,8 +155,7 @@ def sources_table(engine: Evidence, about: Mapping[str, Mapping[str, Any]]) -> p
     -------
     pandas.DataFrame
         `source`, `use` (one of `evidence.episodes.USES`), `weight` (share of the variance that likeness explains;
-        0 for a source that was dropped since nothing was answered worse without it), `kind`, `known`, `asked`,
-        `taken`, `file`.
+        0 for a source that was dropped since nothing was answered worse without it), and what `about` says.
     """
     rows = []
     for use, learned in engine.trained.items():
@@ -162,8 +195,4 @@ def weights_lines(engine: Evidence) -> list[str]:
     return [f"What likeness goes by, in {use} questions: {weights_words(engine, use)}." for use in trained]
 
 
-_KEYS = ("kind", "known", "asked", "taken", "file")
-
-
-def _about(kind: str, file: str, known: int, asked: int, taken: str) -> dict[str, Any]:
-    return dict(zip(_KEYS, (kind, known, asked, taken, file), strict=True))
+_KEYS = ("kind", "known", "asked", "taken", "renamed", "file")

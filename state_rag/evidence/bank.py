@@ -37,6 +37,8 @@ class Bank:
         Long [C, P]: row of each condition, -1 where it was not measured.
     control
         float64 [C, G], standardised over contexts and genes, 0 where unknown; None where no control mean is known.
+    other_names
+        Other name -> perturbation, for questions; empty at first.
     """
 
     def __init__(self, responses: Responses, more: Iterable[str] = ()) -> None:
@@ -56,6 +58,7 @@ class Bank:
         self.row = torch.full((len(self.contexts), len(self.perturbations)), -1, dtype=torch.long)
         self.row[self.context, self.perturbation] = torch.arange(len(responses))
         self.control = self._controls(responses)
+        self.other_names: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.effects)
@@ -65,8 +68,8 @@ class Bank:
         return self._context.get(name, -1)
 
     def number_of(self, perturbation: str) -> int:
-        """Return a perturbation's number, -1 for one of which nothing is known."""
-        return self._perturbation.get(perturbation, -1)
+        """Return a perturbation's number, also by another name; -1 for one of which nothing is known."""
+        return self._perturbation.get(perturbation, self._perturbation.get(self.other_names.get(perturbation, ""), -1))
 
     def rows_of(self, context: int) -> Tensor:
         """Return the rows measured in a context, ascending; none for -1."""

@@ -1,18 +1,26 @@
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from state_rag.cells.question import Names, Wanted
 from state_rag.cli import main
 from state_rag.datasets.simulate import simulate_screen
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import DEFAULT_PATHS
+from state_rag.engine.ask import ask
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.knowledge import SOURCES, knowledge_of
 from state_rag.errors import StateRagError
-from tests.engine.runs import QUICK, SIZES
+from state_rag.names.tables import read_symbols
+from tests.engine import runs
+from tests.engine.runs import SIZES
+
+QUICK = replace(runs.QUICK, calibrating=0)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +102,59 @@ def test_a_source_of_other_names_is_refused_with_examples(gmt, tmp_path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(StateRagError, match=r"sets\.gmt \(gene sets\) knows none of the 1 perturbations.*have ENSG1"):
         knowledge_of(None, {"sets": gmt}, ["ENSG1"])
+
+
+@pytest.fixture(scope="module")
+def renamed(screen, split, names, tmp_path_factory):
+    """A run whose gene sets call three perturbations by their new symbols, one of them unclear."""
+    folder = tmp_path_factory.mktemp("renamed")
+    lines = [f"NEW{n}\t{name}\tOTHER{n}" for n, name in enumerate(names[:3])] + [f"ELSE\t{names[2]}\t"]
+    (folder / "hgnc.tsv").write_text("\n".join(["symbol\tprev_symbol\talias_symbol", *lines]))
+    sets = [("NEW0", "NEW1"), ("NEW1", "NEW2", names[3]), (names[3], names[4])]
+    (folder / "sets.gmt").write_text("".join(f"s{n}\t\t" + "\t".join(own) + "\n" for n, own in enumerate(sets)))
+    fit(
+        split,
+        folder / "run",
+        embeddings=screen.embeddings,
+        sources={"sets": folder / "sets.gmt"},
+        names=folder / "hgnc.tsv",
+        settings=QUICK,
+        progress=False,
+    )
+    return folder
+
+
+def test_perturbations_are_found_under_other_names_and_the_run_says_which(renamed, names):
+    table = pd.read_csv(renamed / "run" / "names.csv", keep_default_na=False)
+    used = table[table["used_for"] == "sets"]
+    assert used[["perturbation", "other_name", "kind"]].to_numpy().tolist() == [
+        [names[0], "NEW0", "approved"],
+        [names[1], "NEW1", "approved"],
+    ]
+    unclear = table[table["kind"] == "ambiguous"]
+    assert unclear[["perturbation", "other_name"]].to_numpy().tolist() == [[names[2], "NEW2 ELSE"]]
+    about = yaml.safe_load((renamed / "run" / "config.yaml").read_text())["sources"]
+    assert about["sets"]["known"] == 4
+    assert about["sets"]["renamed"] == f"2 by another name: {names[0]} = NEW0, {names[1]} = NEW1"
+    assert about["text"]["renamed"] == ""
+
+
+def test_ambiguous_names_are_told(renamed, screen, names, caplog):
+    symbols = read_symbols(renamed / "hgnc.tsv")
+    knowledge_of(None, {"sets": renamed / "sets.gmt"}, names, symbols)
+    assert f"may be several genes are taken as they are written: {names[2]} (NEW2 or ELSE)." in caplog.text
+
+
+def test_a_run_can_be_asked_by_other_names(renamed, screen, names, caplog, capsys):
+    run = read_run(renamed / "run")
+    own, other, unclear = run.engine.predict("hepg2", [names[0], "OTHER0", "NEW2"]).mean
+    assert np.array_equal(own, other)
+    assert not np.array_equal(own, unclear)
+    wanted = Wanted(perturbations=["NEW1", names[1]], contexts=["hepg2"])
+    with caplog.at_level("INFO"):
+        cells = ask(run, ad.read_h5ad(screen.h5ad), Names("gene", "cell_line", "non-targeting", "gem_group"), wanted)
+    assert f"NEW1 is {names[1]} in this run" in caplog.text
+    means = [np.asarray(cells[cells.obs["gene"] == name].X).mean(0) for name in ("NEW1", names[1])]
+    np.testing.assert_allclose(*means, rtol=1e-3, atol=1e-3)
+    main(["explain", str(renamed / "run"), "--perturbation", "NEW0", "--context", "hepg2"])
+    assert f"{names[0]} in hepg2: predicted from" in capsys.readouterr().out
