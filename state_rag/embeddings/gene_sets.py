@@ -43,7 +43,8 @@ class GeneSets:
     def facts(self) -> str:
         """Return what was taken, in words."""
         rest = f", {self.left_out} others left out" if self.left_out else ""
-        return f"{len(self.sets)} sets of {SMALLEST} to {LARGEST} genes{rest}"
+        count = len(self.sets)
+        return f"{count} set{'s' * (count > 1)} of {SMALLEST} to {LARGEST} genes{rest}"
 
     def embedded(self, names: Collection[str]) -> tuple[list[str], np.ndarray]:
         """Return those of some names that are in a set, and vectors whose cosines are the kernel.

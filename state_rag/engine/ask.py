@@ -76,14 +76,14 @@ def ask(
     trust: list[pd.DataFrame] = []
     kinds = {"std": bool(run.engine.calibrated), LAYER: bool(run.engine.callers)}
     layers = {name: np.zeros_like(predicted) for name, there in kinds.items() if there}
+    for name in np.unique(labels).tolist():
+        run.own_name(name)
     for line in np.unique(lines).tolist():
         here = lines == line
         pool = control[lines[control] == line]
         pool = pool if len(pool) else control
         base = values[pool].mean(axis=0, dtype=np.float64)
         queries = [name for name in np.unique(labels[here]).tolist() if name != names.control]
-        for name in queries:
-            run.own_name(name)
         found = run.engine.predict(line, queries)
         table = trust_table(found)
         if table is not None:

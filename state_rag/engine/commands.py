@@ -51,6 +51,11 @@ def _add_fit(commands: Any) -> None:
         help="train for every kind of question, not only for those of the split's test (up to four times as long)",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="record the fit in W&B; evaluations of the run go there too (WANDB_PROJECT, WANDB_MODE, ... hold)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an evidence run at that place")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run_fit)
@@ -85,15 +90,15 @@ def run_fit(args: Namespace) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
         how = "fusion" if learned.fusion is not None else learned.estimate
         print(f"{use:<10} by {how}{f' (correlation in held-back episodes: {scores})' if scores else ''}")
-    for name, about in run.config.get("sources", {}).items():
-        known = f"knows {about['known']} of {about['asked']} perturbations"
-        renamed = f", {about['renamed']}" if about["renamed"] else ""
-        print(f"{name:<10} {about['kind']}, {about['taken']}; {known}{renamed}")
     for line in weights_lines(run.engine):
         print(line)
     for use, found in run.engine.calibrated.items():
         print(f"{use:<10} {calibration_words(found)}")
     print(f"run        {Path(args.output)}")
+    if args.wandb:
+        from state_rag.engine.fit_tracking import track
+
+        track(run, Path(args.output))
     if run.identity is not None:
         print(f"next: state tx predict --output-dir {args.output} --eval-genept-pert --predict-only")
 

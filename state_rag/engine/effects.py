@@ -68,7 +68,7 @@ def predicted_effects(
     control = run.data.get("control_pert")
     if perturbations is not None:
         perturbations = [name for name in dict.fromkeys(map(str, perturbations)) if name != control]
-        unknown = [name for name in perturbations if bank.number_of(name) < 0]
+        unknown = [name for name in perturbations if bank.number_of(run.own_name(name)) < 0]
         if unknown:
             raise StateRagError(
                 f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "

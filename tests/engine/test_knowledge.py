@@ -54,8 +54,9 @@ def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
         ["evidence", "fit", str(split), "-o", str(tmp_path / "run"), "--embeddings", str(screen.embeddings), "--quiet"]
         + ["--source", f"sets={gmt}"]
     )
-    said = capsys.readouterr().out
-    assert f"sets       gene sets, 8 sets of 2 to 300 genes; knows 9 of {len(names)} perturbations" in said
+    said = capsys.readouterr()
+    assert f"Source sets: gene sets, 8 sets of 2 to 300 genes; knows 9 of {len(names)} perturbations." in said.err
+    said = said.out
     assert "What likeness goes by, in few-shot questions: " in said
     table = pd.read_csv(tmp_path / "run" / SOURCES)
     assert set(table["source"]) == {"text", "sets", "responses"}
