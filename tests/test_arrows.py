@@ -35,9 +35,10 @@ MAY_USE = {
     "anchor": {"cells", "evidence"},
     "checkpoint": {"retrieval"},
     "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
-    "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot"},
+    "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot", "tracking"},
     "evaluation": {
         "cells",
+        "checkpoint",
         "contract",
         "datasets",
         "effects",

@@ -57,6 +57,12 @@ class Split:
             return self.zeroshot[key] == "test"
         return perturbation in self.fewshot.get(key, {}).get("test", ())
 
+    @property
+    def tested_lines(self) -> list[str]:
+        """Return the cell lines of which perturbations are tested, sorted."""
+        lines = {line for (_, line), lists in self.fewshot.items() if lists.get("test")}
+        return sorted(lines | {line for (_, line), part in self.zeroshot.items() if part == "test"})
+
 
 def read_split(path: str | os.PathLike[str]) -> Split:
     """Read a split TOML, with the parser that upstream uses, and check its form; the data are not opened.

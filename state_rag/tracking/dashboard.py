@@ -53,6 +53,7 @@ PICTURES = {"Validation retrieval": {"neighbours shared between cell types": "va
 TABLES = {
     "Watched perturbations": ("val_retrieval/watched",),
     "Validation retrieval": ("val_retrieval/jaccard", "val_retrieval/by_rank"),
+    "Evidence": ("evidence/scores", "evidence/sources", "evidence/trust"),
     "Evaluation": ("evaluation/table", "evaluation/conditions"),
 }
 BARS = {"Evaluation": ("pearson_delta", "pearson_delta_deg", "pearson_deg", "mse", "energy_pca50")}
@@ -88,7 +89,7 @@ def build(project: str, *, name: str = "state-rag", group: str | None = None) ->
         raise StateRagError(
             "`state-rag dashboard` needs wandb-workspaces. Install it with: pip install 'state-rag[dashboard]'"
         ) from error
-    sections = dict.fromkeys((*LINES, "Watched perturbations", "Evaluation"))
+    sections = dict.fromkeys((*LINES, "Watched perturbations", "Evidence", "Evaluation"))
     return ws.Workspace(
         entity=match[1],
         project=match[2],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,6 +30,9 @@ from state_rag.upstream.run_contract import write as write_contract
 from state_rag.upstream.run_folder import read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
 from state_rag.upstream.wandb_run import described_run
+
+if TYPE_CHECKING:
+    from state_rag.anchor import Anchor
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ def _train(
     folder = run_folder(values)
     identity = record(values["data"]["kwargs"], split.files, refuse=True)
     refuse_other_genes(identity, starting_checkpoint(values))
-    evidence = evidence_for(values, settings, split, identity)
+    anchor = evidence_for(values, settings, split, identity)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -104,12 +107,14 @@ def _train(
             replaced(
                 state_transition,
                 "StateTransitionPerturbationModel",
-                RagStateTransition.bound_to(knowledge, data=identity.to_dict(), evidence=evidence),
+                RagStateTransition.bound_to(
+                    knowledge, data=identity.to_dict(), evidence=None if anchor is None else anchor.to_state()
+                ),
             )
         )
         stack.enter_context(replaced(DATA_MODULE_DICT, values["data"]["name"], Announcing))
         stack.enter_context(nothing_half_written(folder))
-        stack.enter_context(described_run(values, settings))
+        stack.enter_context(described_run(values, settings, None if anchor is None else anchor.engine))
         if resumed is not None:
             keep_metrics(folder, step)
         result = original(cfg)
@@ -120,7 +125,7 @@ def _train(
 
 def evidence_for(
     values: Mapping[str, Any], settings: RagSettings, split: SplitSummary, identity: Identity
-) -> dict[str, Any] | None:
+) -> "Anchor | None":
     """Fit the evidence that predicted cells are anchored with; None where they are not.
 
     Raises
@@ -143,7 +148,7 @@ def evidence_for(
     seed = int(values["training"].get("train_seed") or 0)
     engine = fit_to_split(split, identity, data, settings.genept_path, seed=seed)
     logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
-    return Anchor(engine, str(data["control_pert"]), is_expression(spaces[-1]), len(spaces) > 1).to_state()
+    return Anchor(engine, str(data["control_pert"]), is_expression(spaces[-1]), len(spaces) > 1)
 
 
 def run_folder(values: Mapping[str, Any]) -> Path:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
@@ -17,9 +17,13 @@ from state_rag.embeddings.find import find_embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import sample_digest
 from state_rag.settings import RagSettings
+from state_rag.tracking.fit_run import log_fit
 from state_rag.tracking.provenance import file_fingerprints, git_revision, package_versions
 from state_rag.tracking.run_record import RunRecord
 from state_rag.upstream.swap import replaced
+
+if TYPE_CHECKING:
+    from state_rag.evidence.estimator import Evidence
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ LONGEST_TAG = 64
 
 
 @contextmanager
-def described_run(values: Mapping[str, Any], settings: RagSettings) -> Iterator[None]:
+def described_run(values: Mapping[str, Any], settings: RagSettings, engine: "Evidence | None" = None) -> Iterator[None]:
     """Have the W&B run that STATE starts described, if it starts one.
 
     Parameters
@@ -40,6 +44,8 @@ def described_run(values: Mapping[str, Any], settings: RagSettings) -> Iterator[
         The resolved configuration of `state tx train`.
     settings
         Its flags of retrieval.
+    engine
+        What predicted cells are anchored on; None for nothing.
     """
     if not values.get("use_wandb"):
         yield
@@ -61,6 +67,8 @@ def described_run(values: Mapping[str, Any], settings: RagSettings) -> Iterator[
             loggers = original(**given)
         for run in _recorded_runs(loggers):
             run.config.update({**labels, "state_rag": facts_of(values, settings, folder)}, allow_val_change=True)
+            if engine is not None:
+                _log_engine(run, engine)
             record = RunRecord.of(run)
             record.save(folder)
             started.append((run, record))
@@ -72,10 +80,24 @@ def described_run(values: Mapping[str, Any], settings: RagSettings) -> Iterator[
         record.with_progress(run).save(folder)
 
 
+def _log_engine(run: Any, engine: "Evidence") -> None:
+    """Log what the fit of the engine found; W&B's troubles with tables do not stop a training."""
+    from state_rag.engine.fit_facts import fit_numbers, fit_tables
+
+    try:
+        log_fit(run, fit_numbers(engine), fit_tables(engine, {}))
+    except Exception as error:  # noqa: BLE001  W&B, the network and the server raise what they like
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        logger.warning("What the evidence engine learned was not logged to W&B (%s).", reason)
+
+
 def labels_of(values: Mapping[str, Any], settings: RagSettings) -> dict[str, Any]:
-    """Return `method`, `held_out` (lines joined by ``+``) and `topk` of a run; None where a label does not apply."""
+    """Return `method`, `held_out` (lines joined by ``+``) and `topk` of a run; None where a label does not apply.
+
+    The method of a network that is anchored on the evidence engine ends in ``+evidence``.
+    """
     return {
-        "method": settings.mode,
+        "method": f"{settings.mode}+evidence" if settings.anchors else settings.mode,
         "held_out": held_out(values),
         "topk": settings.topk_rag if settings.retrieves else None,
     }
@@ -90,9 +112,7 @@ def held_out(values: Mapping[str, Any]) -> str | None:
         split = read_split(path)
     except StateRagError:
         return None
-    lines = {line for (_, line), lists in split.fewshot.items() if lists.get("test")}
-    lines |= {line for (_, line), part in split.zeroshot.items() if part == "test"}
-    return "+".join(sorted(lines)) or None
+    return "+".join(split.tested_lines) or None
 
 
 def tags_of(labels: Mapping[str, Any]) -> list[str]:

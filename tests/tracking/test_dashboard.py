@@ -40,6 +40,7 @@ def test_there_is_a_panel_for_everything_that_is_logged(specification):
     } <= drawn
     assert "val_retrieval/watched" in text
     assert "evaluation/table" in text
+    assert all(f"evidence/{name}" in text for name in ("scores", "sources", "trust"))
     assert all(panels(specification).values())
 
 

@@ -39,6 +39,11 @@ def test_k_is_a_label_of_retrieval_only(mode):
     assert labels["topk"] == (settings.topk_rag if settings.retrieves else None)
 
 
+def test_an_anchored_network_is_told_from_one_that_is_not():
+    settings = RagSettings.from_mapping({**tiny.FLAGS["genept"], "rag_evidence": "predict"})
+    assert wandb_run.labels_of(values(), settings)["method"] == "genept+evidence"
+
+
 def test_tags_are_short_and_leave_out_what_does_not_apply():
     tags = wandb_run.tags_of({"method": "none", "held_out": "+".join(["line"] * 40), "topk": None})
     assert tags[0] == "method=none"
