@@ -15,6 +15,7 @@ from state_rag.contract.space import fit, read_space
 from state_rag.effects.sources import read as read_effects
 from state_rag.engine.bank import responses_in
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
+from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import Merged, with_responses
 from state_rag.evidence.estimator import Evidence
@@ -73,6 +74,7 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
     path = existing_file(Path(source), "new measurements", (".h5ad",))
     new = _measured(run, path, progress)
     _refuse_held_out(run, new, path)
+    run = knowing(run, new.perturbation_names)
     engine, merged = with_responses(run.engine, new)
     config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
     found = EvidenceRun(engine, config, run.identity, run.names)

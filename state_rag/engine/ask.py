@@ -13,6 +13,7 @@ from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
 from state_rag.engine.called import LAYER
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import columns_of_cells, trust_table
 from state_rag.errors import StateRagError
 from state_rag.progress import track
@@ -70,6 +71,7 @@ def ask(
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     labels = asked.obs[names.perturbation].astype(str).to_numpy()
     lines = names.contexts(asked.obs)
+    run = knowing(run, np.unique(labels[labels != names.control]).tolist())
     rng = np.random.default_rng(seed)
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)
@@ -100,7 +102,7 @@ def ask(
     obs = asked.obs.copy()
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
     about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
-    genes = run.identity.spaces[key].names
+    genes = space.spaces[key].names
     if trust:
         obs = obs.join(columns_of_cells(pd.concat(trust), lines, labels).set_axis(obs.index))
     cells = answer(predicted, obs, key=key, names=genes, var=cells.var, record=about)

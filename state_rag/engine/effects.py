@@ -10,6 +10,7 @@ from state_rag import __version__
 from state_rag.engine.called import LAYER
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
@@ -68,6 +69,8 @@ def predicted_effects(
     control = run.data.get("control_pert")
     if perturbations is not None:
         perturbations = [name for name in dict.fromkeys(map(str, perturbations)) if name != control]
+        run = knowing(run, perturbations)
+        bank = run.engine.bank
         unknown = [name for name in perturbations if bank.number_of(run.own_name(name)) < 0]
         if unknown:
             raise StateRagError(

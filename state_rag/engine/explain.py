@@ -9,6 +9,7 @@ import numpy as np
 from state_rag.contract.feature_names import names_in_file
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing
 from state_rag.engine.predict import REAL
 from state_rag.errors import StateRagError
 from state_rag.evidence.explanation import Explanation
@@ -41,6 +42,7 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
     control = run.data.get("control_pert")
     if control is not None and perturbation == control:
         raise StateRagError(f"{perturbation} is the control: it is predicted to have no effect.")
+    run = knowing(run, [perturbation])
     bank = run.engine.bank
     if bank.number_of(perturbation) < 0:
         raise StateRagError(

@@ -60,6 +60,9 @@ def knowledge_of(
     sources: Mapping[str, str | os.PathLike[str]] | None,
     names: Sequence[str],
     symbols: Symbols | None = None,
+    *,
+    find: bool = True,
+    tell: bool = True,
 ) -> Knowledge:
     """Read embeddings and further sources for some perturbations; nothing where there are none.
 
@@ -76,6 +79,10 @@ def knowledge_of(
         Perturbations.
     symbols
         What is known of genes' names; None for names as they are written.
+    find
+        Look for embeddings at the usual places where no file is given.
+    tell
+        Say what each source knows.
 
     Raises
     ------
@@ -88,7 +95,7 @@ def knowledge_of(
             raise StateRagError(f"--source {name}: the name is taken by measured responses; choose another.")
     others = OtherNames(names, symbols)
     try:
-        path = find_embeddings(embeddings)
+        path = find_embeddings(embeddings) if find or embeddings is not None else None
     except StateRagError:
         if embeddings is not None:
             raise
@@ -105,10 +112,11 @@ def knowledge_of(
         if not table.names:
             raise StateRagError(none_known(Path(path), names))
         found.embeddings = str(Path(path).resolve())
-        _take(found, others, TEXT, table, EMBEDDINGS, table.provenance.get("embedding", f"{table.width} wide"), path)
+        facts = table.provenance.get("embedding", f"{table.width} wide")
+        _take(found, others, TEXT, table, EMBEDDINGS, facts, path, tell)
     for name, file in (sources or {}).items():
         read = read_source(file, names, other_names=others.wanted() if symbols is not None else ())
-        _take(found, others, name, read.table, read.kind, read.facts, file)
+        _take(found, others, name, read.table, read.kind, read.facts, file, tell)
     known = {name: set(own) for name, (own, _) in found.tables.items()}
     if unclear := others.unclear(known) if known else {}:
         said = listing([f"{name} ({' or '.join(genes)})" for name, genes in unclear.items()])
@@ -125,6 +133,7 @@ def _take(
     kind: str,
     taken: str,
     file: str | os.PathLike[str],
+    tell: bool,
 ) -> None:
     """Add a table to what was found, by the perturbations' own names."""
     called = others.matched(table.names, source)
@@ -135,7 +144,8 @@ def _take(
     found.about[source] = dict(
         zip(_KEYS, (kind, len(called), asked, taken, renamed, str(Path(file).resolve())), strict=True)
     )
-    logger.info(
+    logger.log(
+        logging.INFO if tell else logging.DEBUG,
         "Source %s: %s, %s; knows %d of %d perturbations%s.",
         *(source, kind, taken, len(called), asked, f", {renamed}" if renamed else ""),
     )

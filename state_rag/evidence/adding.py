@@ -1,4 +1,4 @@
-"""New measurements for a fitted engine: it knows them at once, with all numbers that it has learned."""
+"""What a fitted engine takes in later: new measurements, and knowledge of further perturbations. It learns nothing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Similarity, Source
+
+SAMPLE = 500
+"""Perturbations by which a source is recognised."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,82 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     if not hasattr(engine, "bank"):
         raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
     merged = merge(engine.responses, new)
-    found = Evidence(engine.settings)
-    found.responses = merged.responses
     embedded = engine.similarity.sources[0].names if engine.similarity.sources else ()
-    found.bank = Bank(merged.responses, embedded)
-    sources = [_widened(source, found.bank.perturbations) for source in engine.similarity.sources]
-    found.similarity = Similarity(found.bank, sources, engine.settings.powers)
+    bank = Bank(merged.responses, embedded)
+    return _with(engine, bank, merged.responses, [_widened(one, bank) for one in engine.similarity.sources]), merged
+
+
+def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:
+    """Return an engine that also knows further perturbations, by the sources that it was fitted with.
+
+    Predictions for perturbations that it knew already stay as they are.
+
+    Parameters
+    ----------
+    engine
+        A fitted one; it stays as it is.
+    tables
+        Source -> names and matrix, as for `Evidence.fit`: of the perturbations that the engine knows already, which say
+        how the source is centred, and of further ones. A source without a table knows nothing of these.
+
+    Raises
+    ------
+    StateRagError
+        If nothing was fitted, a table is of no source of the engine, or says something else of what is known already.
+    """
+    if not hasattr(engine, "bank"):
+        raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+    own = [source.name for source in engine.similarity.sources]
+    if strange := [name for name in tables if name not in own]:
+        raise StateRagError(
+            f"evidence: the engine was fitted without a source {strange[0]!r} (it has {', '.join(own) or 'none'}); fit "
+            "again to use it."
+        )
+    further = [str(name) for names, _ in tables.values() for name in names]
+    bank = Bank(engine.responses, [*engine.bank.perturbations, *further])
+    bank.other_names = engine.bank.other_names
+    sources = []
+    for source in engine.similarity.sources:
+        table = tables.get(source.name)
+        if table is None:
+            sources.append(_widened(source, bank))
+            continue
+        basis = {name for name, is_it in zip(source.names, _basis(source).tolist(), strict=True) if is_it}
+        wider = Source.of(source.name, *table, bank.perturbations, basis=basis)
+        _check_same(source, wider)
+        sources.append(wider)
+    return _with(engine, bank, engine.responses, sources)
+
+
+def _with(engine: Evidence, bank: Bank, responses: Responses, sources: Sequence[Source]) -> Evidence:
+    """Return an engine with what another has learned."""
+    found = Evidence(engine.settings)
+    found.responses, found.bank = responses, bank
+    found.similarity = Similarity(bank, sources, engine.settings.powers)
     found.trained = dict(engine.trained)
     found.calibrated = {
-        use: one if one.model is None else replace(one, model=one.model.with_contexts(len(found.bank.contexts)))
+        use: one if one.model is None else replace(one, model=one.model.with_contexts(len(bank.contexts)))
         for use, one in engine.calibrated.items()
     }
     found.callers = dict(engine.callers)
-    return found, merged
+    return found
+
+
+def _basis(source: Source) -> torch.Tensor:
+    return torch.ones(len(source.names), dtype=torch.bool) if source.basis is None else source.basis
+
+
+def _check_same(source: Source, wider: Source) -> None:
+    """Refuse a source that tells something else than when the engine was fitted."""
+    row = {name: number for number, name in enumerate(wider.names)}
+    known = torch.nonzero(source.known & _basis(source)).flatten()[:SAMPLE]
+    before = source.vectors[known]
+    after = wider.vectors[[row[source.names[number]] for number in known.tolist()]]
+    if not torch.allclose(before @ before.T, after @ after.T, atol=1e-3):
+        raise StateRagError(
+            f"evidence: source {source.name!r} tells something else of the perturbations that the engine knows than "
+            "when it was fitted; give the table that it was fitted with, or fit again."
+        )
 
 
 def merge(known: Responses, new: Responses) -> Merged:
@@ -152,10 +219,13 @@ def _controls(known: Responses, new: Responses, columns: np.ndarray) -> Mapping[
     return {**fresh, **known.controls}
 
 
-def _widened(source: Source, perturbations: Sequence[str]) -> Source:
-    """Return a source that also knows which perturbations it does not know."""
+def _widened(source: Source, bank: Bank) -> Source:
+    """Return a source that also knows which perturbations of a bank it does not know."""
     row = {name: number for number, name in enumerate(source.names)}
-    vectors = source.vectors.new_zeros(len(perturbations), source.vectors.shape[1])
-    known = [number for number, name in enumerate(perturbations) if name in row]
-    vectors[known] = source.vectors[[row[perturbations[number]] for number in known]]
-    return Source(source.name, tuple(perturbations), vectors)
+    vectors = source.vectors.new_zeros(len(bank.perturbations), source.vectors.shape[1])
+    basis = torch.zeros(len(vectors), dtype=torch.bool)
+    here = [number for number, name in enumerate(bank.perturbations) if name in row]
+    there = [row[bank.perturbations[number]] for number in here]
+    vectors[here] = source.vectors[there]
+    basis[here] = _basis(source)[there]
+    return Source(source.name, bank.perturbations, vectors, basis)

@@ -8,7 +8,7 @@ that the prior variance is that of any other perturbation and the kernel stays p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,15 @@ class Source:
         P perturbations.
     vectors
         float32 [P, D], unit rows; zero where the source does not know a perturbation.
+    basis
+        Bool [P]: the rows that centre and principal directions come from; None for all. What is learned later about
+        further perturbations changes nothing for these.
     """
 
     name: str
     names: tuple[str, ...]
     vectors: Tensor
+    basis: Tensor | None = None
 
     @property
     def known(self) -> Tensor:
@@ -56,15 +60,31 @@ class Source:
     def coarse(self) -> Tensor:
         """Return the vectors along their first principal directions, float32 [P, <=30], unit rows."""
         known = self.known
-        width = min(COARSE_EMBEDDING, *self.vectors.shape)
-        found = torch.zeros(len(known), width)
-        if known.any():
-            scores = principal_scores(self.vectors[known].double(), width)
-            found[known, : scores.shape[1]] = unit(scores).float()
+        basis = known if self.basis is None else known & self.basis
+        width = min(COARSE_EMBEDDING, int(basis.sum()), self.vectors.shape[1])
+        found = torch.zeros(len(known), min(COARSE_EMBEDDING, *self.vectors.shape))
+        if basis.any():
+            values = self.vectors[basis].double()
+            scores = principal_scores(values, width)
+            found[basis, : scores.shape[1]] = unit(scores).float()
+            later = known & ~basis
+            if later.any():
+                # scores are products with directions; these, from the scores: C'S / |s|^2
+                length = scores.square().sum(0)
+                directions = (values - values.mean(0)).T @ scores / torch.where(length > 0, length, 1.0)
+                also = (self.vectors[later].double() - values.mean(0)) @ directions
+                found[later, : scores.shape[1]] = unit(also).float()
         return found
 
     @classmethod
-    def of(cls, name: str, names: Sequence[str], matrix: Any, perturbations: Sequence[str]) -> Source:
+    def of(
+        cls,
+        name: str,
+        names: Sequence[str],
+        matrix: Any,
+        perturbations: Sequence[str],
+        basis: Collection[str] | None = None,
+    ) -> Source:
         """Return the rows of an embedding for the given perturbations.
 
         A row of zeros knows nothing. Rows are used as they are, and centred only where two random ones point the
@@ -78,6 +98,8 @@ class Source:
             Embedded names and their vectors [len(names), D].
         perturbations
             P names.
+        basis
+            Those that tell the centre; all by default.
 
         Raises
         ------
@@ -98,8 +120,9 @@ class Source:
         vectors = torch.zeros(len(perturbations), values.shape[1], dtype=torch.float64)
         vectors[index >= 0] = values[index[index >= 0]]
         known = vectors.abs().amax(1) > 0 if values.shape[1] else torch.zeros(len(vectors), dtype=torch.bool)
-        vectors[known] = unit(spread_out(unit(vectors[known])))
-        return cls(name, tuple(perturbations), vectors.to(torch.float32))
+        based = None if basis is None else torch.tensor([label in basis for label in perturbations])
+        vectors[known] = unit(spread_out(unit(vectors[known]), None if based is None else based[known]))
+        return cls(name, tuple(perturbations), vectors.to(torch.float32), based)
 
 
 @dataclass(frozen=True)
@@ -217,11 +240,15 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / torch.where(length > 0, length, torch.ones_like(length))
 
 
-def spread_out(vectors: Tensor, cone: float = 0.5) -> Tensor:
-    """Return unit rows, minus their mean where they lie in a narrow cone (their mean is longer than `cone`)."""
-    if len(vectors) < 3:
+def spread_out(vectors: Tensor, basis: Tensor | None = None, cone: float = 0.5) -> Tensor:
+    """Return unit rows, minus their mean where they lie in a narrow cone (their mean is longer than `cone`).
+
+    The mean is that of the rows that `basis` marks, of all by default.
+    """
+    told = vectors if basis is None else vectors[basis]
+    if len(told) < 3:
         return vectors
-    mean = vectors.mean(0, keepdim=True)
+    mean = told.mean(0, keepdim=True)
     return vectors - mean if float(torch.linalg.vector_norm(mean)) > cone else vectors
 
 

@@ -51,6 +51,8 @@ def pack(
         tensors[f"controls.{number}"] = torch.from_numpy(mean)
     for number, source in enumerate(sources):
         tensors[f"sources.{number}"] = source.vectors
+        if source.basis is not None:
+            tensors[f"sources.{number}.basis"] = source.basis
     learned = {}
     for use, found in trained.items():
         parts = {"weights": found.weights.state_dict()}
@@ -103,7 +105,10 @@ def unpack(
     tensors = state["tensors"]
     try:
         settings = Settings(**{**about["settings"], "powers": tuple(about["settings"]["powers"])})
-        sources = [_source(name, about, tensors[f"sources.{number}"]) for number, name in enumerate(about["sources"])]
+        sources = [
+            Source(name, tuple(about["source_names"]), tensors[f"sources.{n}"], tensors.get(f"sources.{n}.basis"))
+            for n, name in enumerate(about["sources"])
+        ]
         n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
@@ -137,10 +142,6 @@ def _calibrated(use: str, conditions: int, tensors: Mapping[str, Tensor]) -> Cal
 
 def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _source(name: str, about: Mapping[str, Any], vectors: Tensor) -> Source:
-    return Source(name, tuple(about["source_names"]), vectors)
 
 
 def _trained(use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int) -> Trained:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing
 from state_rag.evidence.design import Design, design
 from state_rag.evidence.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.hits import Hits, hits
@@ -45,6 +46,7 @@ def design_run(
         If the run does not know a context, or nothing is left to choose from or to predict.
     """
     check_contexts(run, contexts, new_context=new_context)
+    run = knowing(run, [*(candidates or ()), *(targets or ())])
     control = run.data.get("control_pert")
     known = run.engine.bank.perturbations
     return design(
@@ -79,6 +81,7 @@ def hits_run(
         As `design_run` does.
     """
     check_contexts(run, contexts, new_context=new_context)
+    run = knowing(run, candidates or ())
     control = run.data.get("control_pert")
     offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
     return hits(

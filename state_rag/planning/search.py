@@ -8,6 +8,7 @@ import pandas as pd
 
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
 from state_rag.evidence.search import SIGNIFICANT, Search, search
 from state_rag.names import listing
@@ -58,6 +59,7 @@ def search_run(
     check_contexts(run, [context], new_context=new_context)
     target = target_of(run.engine.responses.genes, signature, reverse=reverse, unlisted=unlisted)
     control = run.data.get("control_pert")
+    run = knowing(run, candidates or ())
     offered = run.engine.bank.perturbations if candidates is None else candidates
     found = search(
         run.engine,

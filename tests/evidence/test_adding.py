@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.adding import merge, with_responses
+from state_rag.evidence.adding import merge, with_knowledge, with_responses
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
+from state_rag.evidence.similarity import Source
 from tests.evidence.pretend_screen import QUICK, screen
 
 LATER = [(0, p) for p in range(6, 12)]
@@ -93,3 +95,76 @@ def test_counts_on_one_side_only_are_refused():
 def test_nothing_is_added_to_what_was_not_fitted():
     with pytest.raises(StateRagError, match="call `fit`"):
         with_responses(Evidence(QUICK), Responses([[1.0]], ["a"], ["P"]))
+
+
+def more(drawn, extra=4, seed=5):
+    """Return the text source of a screen with further perturbations, each like one that is there."""
+    names, vectors = drawn.embeddings["text"]
+    rng = np.random.default_rng(seed)
+    new = vectors[:extra] + 0.01 * rng.normal(size=(extra, vectors.shape[1]))
+    return {"text": ([*names, *(f"N{number}" for number in range(extra))], np.vstack([vectors, new]))}
+
+
+def test_a_perturbation_that_only_a_table_knows_is_predicted_like_the_one_that_it_resembles(engine):
+    found = with_knowledge(engine, more(screen()))
+    assert engine.predict("line0", ["N0"]).nothing_known.all()
+    new = found.predict("line0", ["N0", "N1", "P5"])
+    assert new.uses == ("unseen", "unseen", "few-shot")
+    alike = [name for name, _ in new.neighbours[0][:1]]
+    assert alike == ["P0"]
+    assert not new.nothing_known.any()
+
+
+def test_what_was_known_is_predicted_as_before(engine):
+    drawn = screen()
+    found = with_knowledge(engine, more(drawn))
+    before, after = (one.predict("line0", drawn.perturbations) for one in (engine, found))
+    np.testing.assert_allclose(after.mean, before.mean, atol=1e-6)
+    np.testing.assert_allclose(after.variance, before.variance, atol=1e-6)
+
+
+def test_knowledge_and_measurements_go_together_and_are_kept(engine):
+    drawn = screen()
+    wide = with_knowledge(engine, more(drawn))
+    new = Responses(np.ones((1, 15)), ["line0"], ["N0"], GENES)
+    found, _ = with_responses(wide, new)
+    assert set(found.predict("line0", ["N0"]).sources[0]) == {"text"}
+    again = Evidence.from_state(found.to_state())
+    for name in ("P7", "N1"):
+        assert np.array_equal(again.predict("line0", [name]).mean, found.predict("line0", [name]).mean)
+
+
+def test_further_directions_do_not_move_the_coarse_look():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 8)) * np.arange(1, 9)
+    names = [f"P{number}" for number in range(50)]
+    whole = Source.of("text", names, values, names, basis=set(names[:40]))
+    part = Source.of("text", names[:40], values[:40], names[:40])
+    torch.testing.assert_close(whole.coarse()[:40], part.coarse())
+    centred = part.vectors.double() - part.vectors.double().mean(0)
+    _, _, directions = np.linalg.svd(centred.numpy(), full_matrices=False)
+    later = (whole.vectors[40:].double() - part.vectors.double().mean(0)).numpy() @ directions.T
+    later /= np.linalg.norm(later, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(whole.coarse()[40:].numpy()), np.abs(later), atol=1e-5)
+
+
+def test_another_table_than_that_of_the_fit_is_refused(engine):
+    names, vectors = more(screen())["text"]
+    with pytest.raises(StateRagError, match="tells something else"):
+        with_knowledge(engine, {"text": (names, vectors[::-1].copy())})
+    with pytest.raises(StateRagError, match="without a source 'go'"):
+        with_knowledge(engine, {"go": (names, vectors)})
+
+
+def test_two_sources_may_tell_of_a_perturbation_one_after_the_other():
+    drawn = screen()
+    names, vectors = drawn.embeddings["text"]
+    both = {"text": (names, vectors), "go": (names, vectors[:, ::-1] + 3.0)}
+    engine = Evidence(QUICK).fit(drawn.responses(genes=GENES), both)
+    wide = {"text": more(drawn)["text"], "go": ([*names, "N0"], np.vstack([both["go"][1], both["go"][1][:1]]))}
+    at_once = with_knowledge(engine, wide)
+    in_turn = with_knowledge(with_knowledge(engine, {"text": wide["text"]}), {"go": wide["go"]})
+    for name in ("N0", "N1", "P3"):
+        found, other = (one.predict("line0", [name]) for one in (at_once, in_turn))
+        assert found.sources == other.sources
+        np.testing.assert_allclose(found.mean, other.mean, atol=1e-6)

@@ -1,0 +1,77 @@
+"""Perturbations that a run was not fitted for: known all the same, where the files of its sources know them."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.knowledge import TEXT, knowledge_of
+from state_rag.errors import StateRagError
+from state_rag.evidence.adding import with_knowledge
+from state_rag.names import listing
+from state_rag.names.matching import OtherName
+from state_rag.names.tables import read_symbols
+
+logger = logging.getLogger(__name__)
+
+
+def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
+    """Return a run that also knows further perturbations, by the files of embeddings and sources it was fitted with.
+
+    A run holds what these files say of the perturbations of its screen. Where others are asked about, the files are
+    read again, from where they were; what is found changes no prediction of those that were known. What no file knows,
+    and what files that are gone would know, stays unknown, which is said.
+
+    Parameters
+    ----------
+    run
+        A fitted run; it stays as it is.
+    names
+        Perturbations, known or not.
+    """
+    bank, control = run.engine.bank, run.data.get("control_pert")
+    unknown = [name for name in dict.fromkeys(map(str, names)) if bank.number_of(name) < 0 and name != control]
+    files = _files(run)
+    if not unknown or not files:
+        return run
+    gone = {source: file for source, file in files.items() if not Path(file).is_file()}
+    for source, file in gone.items():
+        logger.warning(
+            "%s, which source %s was read from, is not there any more, so it says nothing of what the run was not "
+            "fitted for: %s.",
+            *(file, source, listing(unknown)),
+        )
+    engine, rows, taken = run.engine, list[OtherName](), list[str]()
+    symbols = read_symbols() if run.names else None
+    own = {source.name: source for source in run.engine.similarity.sources}
+    for source, file in files.items():
+        if source in gone or source not in own:
+            continue
+        known = [name for name, yes in zip(own[source].names, own[source].known.tolist(), strict=True) if yes]
+        try:
+            if source == TEXT:
+                found = knowledge_of(file, None, [*known, *unknown], symbols, tell=False)
+            else:
+                found = knowledge_of(None, {source: file}, [*known, *unknown], symbols, find=False, tell=False)
+            if not set(found.tables[source][0]) & set(unknown):
+                continue
+            engine = with_knowledge(engine, {source: found.tables[source]})
+        except StateRagError as error:
+            logger.warning("%s says nothing of what the run was not fitted for: %s", file, error)
+            continue
+        rows += found.names
+        taken.append(source)
+    if not taken:
+        return run
+    told = [name for name in unknown if engine.bank.number_of(name) >= 0]
+    logger.info("Known by %s beside the run's own perturbations: %s.", " and ".join(taken), listing(told))
+    new = set(told)
+    return replace(run, engine=engine, names=(*run.names, *(row for row in rows if row.perturbation in new)))
+
+
+def _files(run: EvidenceRun) -> dict[str, str]:
+    """Return the file of each source."""
+    files = {name: str(about["file"]) for name, about in (run.config.get("sources") or {}).items() if "file" in about}
+    text = (run.config.get("training") or {}).get("genept_path")
+    return {**({TEXT: str(text)} if text else {}), **files}

@@ -1,0 +1,85 @@
+import shutil
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import state_rag as sr
+from state_rag.datasets.simulate import simulate_screen
+from state_rag.engine.adding import add
+from state_rag.engine.effects import predicted_effects
+from state_rag.engine.explain import explain
+from state_rag.engine.fitting import fit
+from state_rag.engine.folder import EvidenceRun, read_run
+from state_rag.engine.further import knowing
+from state_rag.errors import StateRagError
+from state_rag.evidence.estimator import Evidence
+from state_rag.planning.design import design_run
+from tests.engine.runs import QUICK, SIZES
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a run on the effects of all perturbations but two, those two, and all effects."""
+    folder = tmp_path_factory.mktemp("further")
+    screen = simulate_screen(folder, seed=2, **SIZES)
+    effects = sr.effects.from_anndata(ad.read_h5ad(screen.h5ad), matrix="obsm/X_hvg")
+    names = effects.obs["perturbation"].astype(str).to_numpy()
+    new = sorted(set(names) & set(sr.embeddings.read(screen.embeddings).names))[:2]
+    sr.effects.write(effects[~np.isin(names, new)].copy(), folder / "effects.h5ad")
+    shutil.copy(screen.embeddings, folder / "table.safetensors")
+    fit(
+        folder / "effects.h5ad", folder / "run", embeddings=folder / "table.safetensors", settings=QUICK, progress=False
+    )
+    return folder, new, effects
+
+
+def test_a_perturbation_of_no_response_is_known_by_the_table_that_the_run_was_fitted_with(made):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    assert all(run.engine.bank.number_of(name) < 0 for name in new)
+    found = predicted_effects(run, ["hepg2"], new)
+    assert found.obs["use"].tolist() == ["unseen", "unseen"]
+    assert (found.obs["neighbours"] != "").all()
+    assert not found.obs["trust_reason"].str.contains("nothing is known").any()
+    assert explain(run, new[0], "hepg2").perturbation == new[0]
+    assert new[0] in {name for _, name in design_run(run, ["hepg2"], 2, candidates=new, new_context=True).conditions}
+
+
+def test_what_was_known_is_predicted_as_before(made):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    names = run.engine.responses.perturbation_names
+    before, after = (one.engine.predict("hepg2", names).mean for one in (run, knowing(run, new)))
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_new_measurements_of_it_keep_what_the_table_says(made, tmp_path):
+    folder, new, effects = made
+    rows = (effects.obs["perturbation"] == new[0]).to_numpy() & (effects.obs["context"] == "rpe1").to_numpy()
+    sr.effects.write(effects[rows].copy(), tmp_path / "new.h5ad")
+    found = add(read_run(folder / "run"), tmp_path / "new.h5ad", progress=False).run
+    assert set(found.engine.predict("hepg2", [new[0]]).sources[0]) == {"text", "responses"}
+    again = EvidenceRun(Evidence.from_state(found.engine.to_state()), found.config, found.identity, found.names)
+    assert np.array_equal(again.engine.predict("k562", new[:1]).mean, found.engine.predict("k562", new[:1]).mean)
+
+
+def test_a_table_that_is_gone_is_said_and_the_name_stays_unknown(made, tmp_path, caplog):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    moved = {**run.config, "sources": {"text": {**run.config["sources"]["text"], "file": str(tmp_path / "no.npz")}}}
+    with pytest.raises(StateRagError, match=f"nothing is known of {new[0]}"):
+        predicted_effects(EvidenceRun(run.engine, moved, None), ["hepg2"], new)
+    assert "no.npz, which source text was read from, is not there any more" in caplog.text
+
+
+def test_a_table_that_changed_is_said_and_not_used(made, tmp_path, caplog):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    table = sr.embeddings.read(folder / "table.safetensors")
+    changed = tmp_path / "changed.npz"
+    np.savez(changed, names=np.array(table.names), vectors=table.vectors[::-1])
+    other = {**run.config, "sources": {"text": {**run.config["sources"]["text"], "file": str(changed)}}}
+    found = knowing(EvidenceRun(run.engine, other, None), new)
+    assert all(found.engine.bank.number_of(name) < 0 for name in new)
+    assert "tells something else" in caplog.text
