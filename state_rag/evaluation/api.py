@@ -147,10 +147,8 @@ def _evidence(
 ) -> tuple[dict[str, Baseline], dict[str, str]]:
     """Return the evidence engine's row by its name, and a note; no row where it would say nothing of its own."""
     from state_rag.engine.bank import responses_in
-    from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT, evidence_row, nothing_to_tell
+    from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT, evidence_row
 
-    if why := nothing_to_tell(effects, asked, vectors):
-        return {}, {LEFT_OUT: why}
     conditions = {("train", line, name): 1 for line, names in effects.effects.items() for name in names}
     conditions |= {("test", one.cell_line, one.perturbation): 1 for one in asked}
     row, told = evidence_row(
@@ -162,7 +160,7 @@ def _evidence(
         expression=expression,
         progress=progress,
     )
-    return {EVIDENCE: row}, {FITTED: told}
+    return ({}, {LEFT_OUT: told}) if row is None else ({EVIDENCE: row}, {FITTED: told})
 
 
 def compare(

@@ -1,5 +1,6 @@
 """Which embeddings an evaluation uses for similarities and the ridge baseline, and how to give them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import numpy as np
 from state_rag.embeddings.find import ENVIRONMENT, find_embeddings
 from state_rag.errors import StateRagError
 from state_rag.evaluation.runs import Run
+from state_rag.run_folders import usual_checkpoint
+from state_rag.torch_files import read_torch
 
+logger = logging.getLogger(__name__)
+IN_CHECKPOINT = "in the run's checkpoint"
 HOW = f"give a file of embeddings with --embeddings or {ENVIRONMENT}, or name a run trained with one beside it"
 
 
@@ -68,6 +73,25 @@ def read_vectors(
             raise
         return None, str(error).splitlines()[0]
     return dict(zip(table.names, table.vectors, strict=True)), ""
+
+
+def in_checkpoint(run: Run) -> dict[str, np.ndarray] | None:
+    """Return the embeddings that travel in the checkpoint that a run was predicted with; None where there are none."""
+    from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
+
+    named = run.folder / "checkpoints" / run.predictions.name.removeprefix("eval_").removeprefix("train_")
+    path = named if named.is_file() else usual_checkpoint(run.folder)
+    if not path.is_file():
+        return None
+    try:
+        saved = read_torch(path, "")
+        if "knowledge" not in saved.get(CHECKPOINT_KEY, {}):
+            return None
+        knowledge = read_knowledge(saved)
+    except StateRagError as error:
+        logger.warning("The embeddings in the checkpoint cannot be read: %s", error)
+        return None
+    return dict(zip(knowledge.names, knowledge.block().numpy(), strict=True))
 
 
 def why_none(run: Run) -> str:

@@ -5,7 +5,7 @@ split and embeddings, but for which controls are drawn. A fit takes up to some m
 training data and embeddings are the same (`engine.kept`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +16,14 @@ from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.row_store import RowStore
 from state_rag.engine.fitting import uses_of
 from state_rag.engine.kept import kept_fit
+from state_rag.engine.knowledge import TEXT
 from state_rag.engine.predict import LARGEST
 from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
+from state_rag.names.matching import OtherNames
+from state_rag.names.tables import read_symbols
 
 SETTINGS = replace(Settings(), calibrating=0)
 """Those of `state-rag evidence fit`; how far to trust predictions is not asked here, and changes none."""
@@ -34,6 +37,7 @@ TOGETHER = 2**21
 FITTED, LEFT_OUT = "evidence_row", "evidence_row_left_out"
 """Notes: what the engine was fitted on, or why there is no such row."""
 NOT_ASKED = "not asked for"
+NOTHING = "no tested perturbation has an embedding, or training cells in another cell line"
 OWN = "the run is the evidence engine itself"
 TOO_LARGE = "a large screen"
 """How reasons to leave it out begin."""
@@ -93,12 +97,12 @@ def evidence_row(
     responses: Responses,
     conditions: Mapping[tuple[str, str, str], int],
     control: str,
-    asked: Iterable[Condition],
+    asked: Sequence[Condition],
     embeddings: tuple[Mapping[str, np.ndarray] | None, str],
     *,
     expression: bool,
     progress: bool = True,
-) -> tuple[EvidenceRow, str]:
+) -> tuple[EvidenceRow | None, str]:
     """Fit the engine, or take the kept fit, and predict conditions.
 
     Parameters
@@ -122,7 +126,7 @@ def evidence_row(
     Returns
     -------
     tuple
-        The row, and what it was fitted on, in words.
+        The row, and what it was fitted on, in words; or None, and why it would say nothing of its own.
 
     Raises
     ------
@@ -130,26 +134,25 @@ def evidence_row(
         If the engine cannot be fitted.
     """
     vectors, source = embeddings[0] or {}, embeddings[1]
-    labels = {name for _, _, name in conditions}
-    known = [name for name in vectors if name in labels]
-    tables = {"text": (known, np.stack([vectors[name] for name in known]))} if known else {}
+    labels = sorted({name for _, _, name in conditions})
+    known = OtherNames(labels, read_symbols()).matched(vectors, TEXT)
+    if _nothing_to_tell(responses, asked, known):
+        return None, NOTHING
+    tables = {TEXT: (tuple(known), np.stack([vectors[other] for other in known.values()]))} if known else {}
     engine = kept_fit(responses, tables, uses_of(conditions, control), SETTINGS, progress=progress)
     embedded = f"embeddings of {len(known)} of {len(labels)} perturbations ({source})" if known else "no embeddings"
     told = f"fitted on {len(responses)} training conditions and {embedded}"
     return EvidenceRow(engine, asked, expression), told
 
 
-def nothing_to_tell(training: MeanEffects, asked: Iterable[Condition], vectors: Mapping[str, np.ndarray] | None) -> str:
-    """Return why the engine could only repeat the mean effect; empty where it knows any of the conditions."""
+def _nothing_to_tell(responses: Responses, asked: Iterable[Condition], embedded: Collection[str]) -> bool:
+    """Return whether the engine could only repeat the mean effect, for it knows none of the conditions."""
     lines: dict[str, set[str]] = {}
-    for line, effects in training.effects.items():
-        for name in effects:
-            lines.setdefault(name, set()).add(line)
-    embedded = vectors or {}
-    for one in asked:
-        if one.perturbation in embedded or lines.get(one.perturbation, set()) - {one.cell_line}:
-            return ""
-    return "no tested perturbation has an embedding, or training cells in another cell line"
+    for line, name in responses.conditions:
+        lines.setdefault(name, set()).add(line)
+    return not any(
+        one.perturbation in embedded or lines.get(one.perturbation, set()) - {one.cell_line} for one in asked
+    )
 
 
 def why_too_large(training: MeanEffects, genes: int) -> str:

@@ -23,7 +23,7 @@ from state_rag.engine.held_out import conditions_of
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import EVIDENCE, MEAN_EFFECT, OTHER_LINES, Baseline, naive_baselines
 from state_rag.evaluation.called_genes import write_called_genes
-from state_rag.evaluation.embeddings_source import embeddings_file, read_vectors
+from state_rag.evaluation.embeddings_source import IN_CHECKPOINT, embeddings_file, in_checkpoint, read_vectors
 from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.evidence_row import (
     FITTED,
@@ -31,7 +31,6 @@ from state_rag.evaluation.evidence_row import (
     OWN,
     EvidenceRow,
     evidence_row,
-    nothing_to_tell,
     why_too_large,
 )
 from state_rag.evaluation.evidence_row import NOT_ASKED as NO_EVIDENCE
@@ -210,7 +209,7 @@ class Request:
             training, remarks = self._training(pair.features)
             vectors = None
             if training is not None and training.n_conditions:
-                vectors, why = read_vectors(run, self.embeddings, self._source)
+                vectors, why = self._vectors()
                 remarks |= {BASELINES_LEFT_OUT: f"{RIDGE}: {why}"} if why else {}
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
@@ -290,7 +289,7 @@ class Request:
         vectors: Mapping[str, np.ndarray] | None,
     ) -> tuple[EvidenceRow | None, dict[str, Any]]:
         """Return the evidence engine's row, and a note on what it was fitted on or why there is none."""
-        if why := self._no_evidence(training, len(features)) or nothing_to_tell(training, asked, vectors):
+        if why := self._no_evidence(training, len(features)):
             return None, {LEFT_OUT: why}
         try:
             row, told = evidence_row(
@@ -298,7 +297,7 @@ class Request:
                 conditions_of(read_split(split), self._columns),
                 self._columns.control,
                 asked,
-                (vectors, "those given" if self._source is None else str(self._source)),
+                (vectors, self._embeddings_are),
                 expression=is_expression(self.run.source_matrix),
                 progress=self.progress,
             )
@@ -307,7 +306,20 @@ class Request:
                 raise
             logger.warning("There is no row of the evidence engine: %s", error)
             return None, {LEFT_OUT: str(error).splitlines()[0]}
-        return row, {FITTED: told}
+        return row, {LEFT_OUT if row is None else FITTED: told}
+
+    def _vectors(self) -> tuple[Mapping[str, np.ndarray] | None, str]:
+        """Return the embeddings, those in the run's checkpoint where there is no file; or None and why."""
+        vectors, why = read_vectors(self.run, self.embeddings, self._source)
+        if vectors is None and self._source is None and (carried := in_checkpoint(self.run)):
+            return carried, ""
+        return vectors, why
+
+    @property
+    def _embeddings_are(self) -> str:
+        if isinstance(self.embeddings, Mapping):
+            return "those given"
+        return IN_CHECKPOINT if self._source is None else str(self._source)
 
     def _no_evidence(self, training: MeanEffects, genes: int) -> str:
         """Return why no row of the evidence engine is made; empty where it is."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.experiments.finished import Shared, Sweep
 from state_rag.experiments.jobs import kind_of
 from state_rag.experiments.methods import Method
@@ -13,6 +14,7 @@ OWN_CONDITIONS = (
     "Methods were predicted for different conditions: PCA metrics, distances, centred effects and discrimination "
     "depend on the others of a cell line, and stand among each method's own (`state-rag compare` evaluates anew)."
 )
+ENGINE = f"{EVIDENCE}: the evidence engine alone, fitted on the training cells of each split."
 
 
 def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, tested: str | None) -> str:
@@ -33,6 +35,8 @@ def notes_of(sweep: Sweep, names: Mapping[Method, str], shared: Shared | None, t
             )
             notes += exceptions(shared.comparison)
         notes.append(compared(shared))
+        if EVIDENCE in shared.baselines:
+            notes.append(ENGINE)
         if shared.comparison.left_out:
             notes.append(OWN_CONDITIONS)
         if shared.unused:

@@ -5,7 +5,9 @@ import shutil
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
+from state_rag.checkpoint import CHECKPOINT_KEY, pack
 from state_rag.cli import main
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition
@@ -24,6 +26,8 @@ from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
 from state_rag.evidence.estimator import Evidence
 from state_rag.metrics.registry import METRICS, choose
+from state_rag.retrieval.knowledge import Knowledge
+from state_rag.settings import RagSettings
 from tests.evaluation.made_up import CONTROL, HELD_OUT
 
 SOME = choose(["mse", "pearson_delta"])
@@ -114,6 +118,22 @@ def test_embeddings_or_none_are_told_and_make_another_fit(copy, vectors, tmp_pat
     assert told_of["without"] == "fitted on 60 training conditions and no embeddings"
     assert str(vectors) in told_of["with"]
     assert [[source.name for source in engine.similarity.sources] for engine in counted] == [["text"], []]
+
+
+def test_embeddings_that_travel_in_the_checkpoint_are_taken_where_there_is_no_file(copy, screen, counted, monkeypatch):
+    monkeypatch.setenv("STATE_RAG_CACHE", str(copy / "cache"))
+    names = screen.perturbations[:20]
+    knowledge = Knowledge(names, {"text": np.stack([screen.embeddings[name] for name in names])})
+    (copy / "checkpoints").mkdir()
+    torch.save({CHECKPOINT_KEY: pack(knowledge, RagSettings())}, copy / "checkpoints" / "last.ckpt")
+    folder = evaluate_run(find_run(copy), metrics=SOME, progress=False)
+    _, baselines, summary = load_tables(folder)
+    assert summary["metadata"]["notes"][FITTED].endswith(
+        "embeddings of 20 of 24 perturbations (in the run's checkpoint)"
+    )
+    assert "embedding ridge" in set(baselines["predictor"])
+    (engine,) = counted
+    assert int(engine.similarity.sources[0].known.sum()) == 20
 
 
 def test_no_held_out_cell_changes_the_row(screen, vectors, tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from state_rag.errors import StateRagError
+from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
 from state_rag.experiments.finished import read_sweep, shared_places
@@ -108,6 +109,17 @@ def test_naive_baselines_are_columns_of_their_own_without_a_spread(full):
     assert table.grid.columns == ["no effect", "mean effect", "STATE", "STATE+GenePT", "vanilla RAG", "PT-RAG"]
     assert shown(table, "MSE ↓", "mean effect").spread == ""
     assert pd.isna(cell(table, "mean effect", "mse")["expected_runs"])
+
+
+def test_the_evidence_engine_stands_beside_the_naive_baselines_and_is_explained(full, tmp_path):
+    assert EVIDENCE not in table1(read_sweep(full[0])).grid.notes
+    folder = tmp_path / "with"
+    for method in ("none", "genept"):
+        make_job(folder, method, "hepg2", baselines={"no effect": 0.1, EVIDENCE: 0.45})
+    table = table1(read_sweep(folder))
+    assert list(table.grid.columns) == ["no effect", EVIDENCE, "STATE", "STATE+GenePT"]
+    assert table.grid.notes.count(EVIDENCE) == 1
+    assert "fitted on the training cells of each split" in table.grid.notes
 
 
 def test_one_seed_has_no_spread_and_says_so(tmp_path):
@@ -404,7 +416,7 @@ def test_what_the_evaluation_writes_is_what_the_tables_read(tmp_path):
         write_job(tmp_path / "sweep", replace(job, status="finished", predictions=run.predictions))
     table = table1(read_sweep(tmp_path / "sweep"), metrics=["pearson_delta"])
     naive = ["no effect", "mean effect", "same pert., other lines", "embedding ridge"]
-    assert table.grid.columns == [*naive, "STATE+GenePT", "PT-RAG"]
+    assert table.grid.columns == [*naive, EVIDENCE, "STATE+GenePT", "PT-RAG"]
     assert shown(table, "Pearson delta ↑", "PT-RAG").best
     expected = mean_of(replace(job, predictions=run.predictions), "pearson_delta")
     assert cell(table, "PT-RAG", "pearson_delta")["mean"] == pytest.approx(expected)
