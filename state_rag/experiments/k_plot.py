@@ -15,7 +15,7 @@ VARIANTS = (SKY, YELLOW)
 """For methods of another name, after the colours above that the picture does not need."""
 
 MARKERS = "osD^vP"
-DASHES = ((0, (1, 1.5)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (2, 3)))
+DASHES = ((0, (1, 1.5)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (1, 4)), (0, (9, 2)))
 
 
 def k_plot(rows: pd.DataFrame, metric: Metric, title: str) -> Figure:

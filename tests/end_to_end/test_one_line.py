@@ -77,7 +77,7 @@ def test_folds_by_perturbation_of_a_screen_without_a_line(one_line):
     folder = one_line / "runs" / "none" / "eval_last.ckpt" / "gge"
     assert sorted(pd.read_csv(folder / "results.csv")["perturbation"]) == sorted(tested[0])
     naive = pd.read_csv(folder / "baselines.csv").groupby("predictor")["pearson_delta"].mean()
-    assert set(naive.index) == {"no effect", "mean effect", "embedding ridge"}
+    assert set(naive.index) == {"no effect", "mean effect", "embedding ridge", "evidence, controls scaled"}
     said = ours(one_line, "compare", "runs/none", "runs/ptrag", "-o", "tables")
     assert "Baseline that does not apply here: same pert., other lines" in said
     rows = pd.read_csv(one_line / "tables" / "comparison.csv")
