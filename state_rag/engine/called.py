@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.evidence.gene_caller import GeneCaller
 from state_rag.evidence.gene_calls import FDR, GeneCalls
 from state_rag.evidence.responses import UNTOLD
 from state_rag.files import atomic_path, damage_told
+from state_rag.names import listing
 
 CALLS = "gene_calls.csv"
 """In a folder of predictions: the genes that each condition is called to change."""
@@ -113,6 +115,16 @@ def called_words(calls: GeneCalls, genes: Sequence[str], shown: int = 12, fdr: f
     more = f", and {len(order) - shown} more" if len(order) > shown else ""
     number = f"{len(order)} gene{'s' * (len(order) > 1)}"
     return f"Called to change, at a false discovery rate of {fdr:g}: {number}: {', '.join(names)}{more}."
+
+
+def caller_words(found: GeneCaller) -> str:
+    """Return what was found about which genes change, in questions of one use."""
+    size, ours = found.precision[0, 0], found.precision[found.precision.sum(1).argmax(), 0]
+    return (
+        f"called genes: learned from {int(found.counts[0])} measured conditions with {int(found.counts[1]):,} changed "
+        f"genes, by {listing(found.looked_at)}; average precision on conditions held back {ours:.2f}, by the size of "
+        f"the effect alone {size:.2f}"
+    )
 
 
 def _empty() -> pd.DataFrame:

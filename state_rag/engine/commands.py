@@ -64,6 +64,7 @@ def _add_fit(commands: Any) -> None:
 def run_fit(args: Namespace) -> None:
     """Fit the engine and write its run folder."""
     from state_rag.embeddings.sources import named_sources
+    from state_rag.engine.called import caller_words
     from state_rag.engine.explained_words import calibration_words
     from state_rag.engine.fitting import fit
     from state_rag.engine.knowledge import weights_lines
@@ -94,6 +95,8 @@ def run_fit(args: Namespace) -> None:
         print(line)
     for use, found in run.engine.calibrated.items():
         print(f"{use:<10} {calibration_words(found)}")
+    for use, caller in run.engine.callers.items():
+        print(f"{use:<10} {caller_words(caller)}")
     print(f"run        {Path(args.output)}")
     if args.wandb:
         from state_rag.engine.fit_tracking import track

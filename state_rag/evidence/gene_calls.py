@@ -28,6 +28,9 @@ FDR = 0.1
 GENES = 512
 """Genes of a calibration condition that are looked at, at most."""
 
+BLOCK = 256
+"""Queries whose features are made at a time."""
+
 LEAST_SIZE = 1e-3
 """Predicted effects below this, in units of the bank, are alike."""
 
@@ -146,9 +149,11 @@ class Calling:
         if caller is None or np.isnan(expected).any():
             return
         chance = chance_of_change(bank, answered, weights, self._changes).numpy()
-        scores = caller.score(_features(predicted, chance, expected))
-        self._probability[places] = caller.probability(scores)
-        self._fdr[places] = caller.fdr(scores)
+        for start in range(0, len(places), BLOCK):
+            part = slice(start, start + BLOCK)
+            scores = caller.score(_features(predicted[part], chance[part], expected[part]))
+            self._probability[places[part]] = caller.probability(scores)
+            self._fdr[places[part]] = caller.fdr(scores)
 
     def calls(self) -> GeneCalls:
         """Return all that was noted."""

@@ -15,7 +15,16 @@ from state_rag.datasets.splits import write_split
 from state_rag.effects.changes import changes_in
 from state_rag.engine import called
 from state_rag.engine.ask import ask
-from state_rag.engine.called import CALLS, FREQUENCY, LAYER, calls_file, calls_table, read_calls, write_calls
+from state_rag.engine.called import (
+    CALLS,
+    FREQUENCY,
+    LAYER,
+    caller_words,
+    calls_file,
+    calls_table,
+    read_calls,
+    write_calls,
+)
 from state_rag.engine.called_genes import called_genes
 from state_rag.engine.effects import predicted_effects
 from state_rag.engine.fitting import fit
@@ -153,6 +162,12 @@ def test_a_table_without_deviations_of_cells_gives_no_calls_and_says_why(made, t
     fit(tmp_path / "effects.h5ad", tmp_path / "run", settings=plain, progress=False)
     with pytest.raises(StateRagError, match="fitted without the deviations of cells"):
         sr.load(tmp_path / "run").genes("RIBOSM1", "hepg2")
+
+
+def test_what_was_learned_is_told_in_words(run):
+    said = caller_words(run.engine.callers["few-shot"])
+    assert said.startswith("called genes: learned from ")
+    assert "by log size" in said or "by size" in said
 
 
 def test_too_few_conditions_say_why(made, run):
