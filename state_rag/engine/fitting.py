@@ -28,7 +28,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
 from state_rag.names import listing
-from state_rag.names.tables import AUTO, read_symbols
+from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,10 @@ def fit(
         data, identity, uses = {}, None, None
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
-    knowledge = knowledge_of(embeddings, sources, asked, read_symbols(names))
+    symbols = read_symbols(names)
+    knowledge = knowledge_of(embeddings, sources, asked, symbols)
+    if names == AUTO and symbols is None and any(about["known"] < about["asked"] for about in knowledge.about.values()):
+        logger.info(AS_WRITTEN)
     engine = Evidence(settings)
     with FitBar(progress) as bar:
         engine.fit(responses, knowledge.tables, uses=None if every_use else uses, progress=bar.tell)

