@@ -7,8 +7,8 @@
 `--total-cells 1000000` writes files of that many cells instead (eight cell lines, conditions of `--cells` cells, dense
 as STATE writes them: 8 GB each; `--density 0.05` writes CSR) and evaluates those. `--folder` says where to.
 
-`--training-conditions 8000` measures what `state-rag evaluate` does instead: a whole run folder, with all baselines
-from a training file of so many conditions in four cell lines, and 1,536-wide embeddings for the ridge regression.
+`--training-conditions 8000` measures what `state-rag evaluate` does instead: a whole run folder, with all naive
+baselines from a training file of so many conditions in four cell lines, and 1,536-wide embeddings for the ridge.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def evaluate_command(run: Path, device: str) -> dict[str, float]:
     from state_rag.evaluation.runs import find_run
 
     start = time.perf_counter()
-    results = evaluate_run(find_run(run), settings=Settings(device=device), progress=False)
+    results = evaluate_run(find_run(run), settings=Settings(device=device), with_evidence=False, progress=False)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     predictors = pd.read_csv(results / "baselines.csv")["predictor"].nunique()
