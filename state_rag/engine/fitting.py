@@ -28,7 +28,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
 from state_rag.names import listing
-from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols
+from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def fit(
         "data": {"name": "PerturbationDataModule", "kwargs": data},
         "training": {"train_seed": engine.settings.seed, "genept_path": knowledge.embeddings},
         "sources": knowledge.about,
+        "names": where(names),
     }
     run = EvidenceRun(engine, config, identity, knowledge.names)
     write_run(output, run, overwrite=overwrite)

@@ -11,7 +11,8 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.adding import with_knowledge
 from state_rag.names import listing
 from state_rag.names.matching import OtherName
-from state_rag.names.tables import read_symbols
+from state_rag.names.symbols import Symbols
+from state_rag.names.tables import AUTO, read_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
             *(file, source, listing(unknown)),
         )
     engine, rows, taken = run.engine, list[OtherName](), list[str]()
-    symbols = read_symbols() if run.names else None
+    symbols = _symbols(run)
     own = {source.name: source for source in run.engine.similarity.sources}
     for source, file in files.items():
         if source in gone or source not in own:
@@ -68,6 +69,17 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
     logger.info("Known by %s beside the run's own perturbations: %s.", " and ".join(taken), listing(told))
     new = set(told)
     return replace(run, engine=engine, names=(*run.names, *(row for row in rows if row.perturbation in new)))
+
+
+def _symbols(run: EvidenceRun) -> Symbols | None:
+    """Return what told other names when the run was fitted, as far as it is still there."""
+    if not run.names:
+        return None
+    try:
+        return read_symbols(run.config.get("names", AUTO))
+    except StateRagError as error:
+        logger.warning("Further perturbations are looked for as they are written: %s", error)
+        return None
 
 
 def _files(run: EvidenceRun) -> dict[str, str]:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file
@@ -54,6 +55,12 @@ def read_symbols(given: str | os.PathLike[str] | None = AUTO) -> Symbols | None:
                 "or give NCBI's gene_info or HGNC's complete set as a file."
             ) from error
         return None
+
+
+def where(given: str | os.PathLike[str] | None) -> str:
+    """Return what `read_symbols` takes as a run keeps it: a word, or a file with its whole path."""
+    given = OFF if given is None else str(given)
+    return given if given in (PACKAGE, AUTO, OFF) else str(Path(given).resolve())
 
 
 def read_table(path: str | os.PathLike[str]) -> Symbols:

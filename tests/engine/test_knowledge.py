@@ -15,8 +15,10 @@ from state_rag.embeddings.find import DEFAULT_PATHS
 from state_rag.engine.ask import ask
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
+from state_rag.engine.further import knowing
 from state_rag.engine.knowledge import SOURCES, knowledge_of
 from state_rag.errors import StateRagError
+from state_rag.names.matching import OtherName
 from state_rag.names.tables import read_symbols
 from tests.engine import runs
 from tests.engine.runs import SIZES
@@ -112,9 +114,10 @@ def test_a_source_of_other_names_is_refused_with_examples(gmt, tmp_path, monkeyp
 def renamed(screen, split, names, tmp_path_factory):
     """A run whose gene sets call three perturbations by their new symbols, one of them unclear."""
     folder = tmp_path_factory.mktemp("renamed")
-    lines = [f"NEW{n}\t{name}\tOTHER{n}" for n, name in enumerate(names[:3])] + [f"ELSE\t{names[2]}\t"]
+    lines = [f"NEW{n}\t{name}\tOTHER{n}" for n, name in enumerate(names[:3])]
+    lines += [f"ELSE\t{names[2]}\t", "LATER1\tLATER\t"]
     (folder / "hgnc.tsv").write_text("\n".join(["symbol\tprev_symbol\talias_symbol", *lines]))
-    sets = [("NEW0", "NEW1"), ("NEW1", "NEW2", names[3]), (names[3], names[4])]
+    sets = [("NEW0", "NEW1", "LATER1"), ("NEW1", "NEW2", names[3]), (names[3], names[4])]
     (folder / "sets.gmt").write_text("".join(f"s{n}\t\t" + "\t".join(own) + "\n" for n, own in enumerate(sets)))
     fit(
         split,
@@ -162,3 +165,11 @@ def test_a_run_can_be_asked_by_other_names(renamed, screen, names, caplog, capsy
     np.testing.assert_allclose(*means, rtol=1e-3, atol=1e-3)
     main(["explain", str(renamed / "run"), "--perturbation", "NEW0", "--context", "hepg2"])
     assert f"{names[0]} in hepg2: predicted from" in capsys.readouterr().out
+
+
+def test_perturbations_of_no_screen_are_found_under_other_names_too(renamed):
+    run = read_run(renamed / "run")
+    assert run.engine.bank.number_of("LATER") < 0
+    found = knowing(run, ["LATER"])
+    assert found.engine.predict("hepg2", ["LATER"]).sources == (("sets",),)
+    assert OtherName("LATER", "LATER1", "approved", "sets") in found.names
