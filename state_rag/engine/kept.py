@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 import state_rag.evidence
 from state_rag import __version__
@@ -74,12 +74,22 @@ def kept_fit(
     folder = Path(os.environ.get(ENVIRONMENT) or USUAL).expanduser() / "evidence"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{digest}.lock").acquire()
-    except OSError as error:
-        logger.warning("The fit of the evidence engine is not kept (%s): %s", ENVIRONMENT, reason(error))
+        lock = _taken(FileLock(folder / f"{digest}.lock"))
+    except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
+        why = reason(error) if isinstance(error, OSError) else error
+        logger.warning("The fit of the evidence engine is not kept (%s): %s", ENVIRONMENT, why)
         return fit()
     with lock:
         return _recalled_or_fitted(folder / f"{digest}.pt", responses, embeddings, settings, fit)
+
+
+def _taken(lock: FileLock) -> AcquireReturnProxy:
+    """Take a lock, and say so where somebody else has it."""
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        logger.info("Another process fits the evidence engine on the same data; waiting for it.")
+        return lock.acquire()
 
 
 def fingerprint(responses: Responses, embeddings: Embeddings, uses: Sequence[str] | None, settings: Settings) -> str:

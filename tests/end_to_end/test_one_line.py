@@ -52,7 +52,7 @@ def one_line(build_once, project):
     return build_once("one-line", make)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_folds_by_perturbation_of_a_screen_without_a_line(one_line):
     said = ours(one_line, "data", "prepare", "raw.h5ad", "-o", "ready.h5ad")
     assert "added obs column 'cell_line': no column names the cell line, so all cells are of one, 'one_line'" in said
@@ -115,7 +115,7 @@ def test_several_lines_tested_at_once_are_evaluated_line_by_line(project, tmp_pa
     assert table.groupby("cell_line").size().to_dict() == {"hepg2": 5, "k562": 5, "rpe1": 5}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_one_line_of_real_cells_with_pairs(tmp_path):
     if not (SHARED / "perturbench_devel.h5ad").is_file():
         pytest.skip(f"{SHARED} is absent: real data were not tried")

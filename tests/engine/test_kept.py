@@ -1,3 +1,4 @@
+import logging
 import os
 import threading
 from dataclasses import replace
@@ -100,7 +101,8 @@ def test_where_nothing_can_be_kept_it_is_fitted_with_a_word(fits, monkeypatch, t
     assert os.path.isfile(tmp_path / "file")
 
 
-def test_two_at_once_share_one_fit(fits):
+def test_two_at_once_share_one_fit(fits, caplog):
+    caplog.set_level(logging.INFO)
     found = [None, None]
 
     def run(place):
@@ -113,3 +115,4 @@ def test_two_at_once_share_one_fit(fits):
         thread.join()
     np.testing.assert_array_equal(*found)
     assert len(fits) == 1
+    assert "Another process fits the evidence engine on the same data" in caplog.text
