@@ -147,3 +147,19 @@ def test_neighbours_of_an_unknown_gene_lists_close_spellings(genept_path):
 def test_neighbours_refuses_a_count_below_one_before_reading(tmp_path):
     with pytest.raises(StateRagError, match="-k: expected at least 1 neighbour, found 0"):
         command("neighbours", "COPB1", tmp_path / "nothing.csv", "-k", 0)
+
+
+def test_gene_sets_become_a_table_for_the_perturbations_that_are_named(tmp_path, screen, capsys):
+    sets = tmp_path / "sets.gmt"
+    sets.write_text("coat\t\tCOPB1\tCOPZ1\tAARS\nligases\t\tAARS\tHARS\n")
+    with pytest.raises(
+        StateRagError, match=r"sets\.gmt \(gene sets\) has vectors only for the perturbations of a screen"
+    ):
+        command("convert", sets, "-o", tmp_path / "out.safetensors")
+    command("convert", sets, "-o", tmp_path / "out.safetensors", "--h5ad", screen)
+    found = read_embeddings(tmp_path / "out.safetensors")
+    assert set(found.names) == {"AARS", "COPB1", "HARS"}
+    assert found.row("COPB1") @ found.row("HARS") == pytest.approx(0, abs=1e-6)
+    assert found.row("COPB1") @ found.row("AARS") == pytest.approx(1 / 3, abs=1e-6)
+    assert found.provenance["source_format"] == "gene sets"
+    assert "Without embedding: 2 of 4" in capsys.readouterr().out
