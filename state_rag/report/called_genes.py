@@ -34,7 +34,7 @@ def show_called_genes(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> N
         rows = precision.itertuples(index=False, name=None)
         report.table(
             list(CALLERS),
-            [[who, str(count), number(mean), number(p), number(whole)] for who, count, mean, p, whole in rows],
+            [[who, str(count), number(mean), _p(p), number(whole)] for who, count, mean, p, whole in rows],
         )
         rows = lists.itertuples(index=False, name=None)
         report.table(list(LISTED), [[f"{fdr:g}", str(count), *map(_share, shares)] for fdr, count, *shares in rows])
@@ -48,6 +48,10 @@ def show_called_genes(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> N
 def _read(path: Path) -> pd.DataFrame:
     with damage_told(path, "Evaluate again with --force."):
         return pd.read_csv(path)
+
+
+def _p(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1e}"
 
 
 def _share(value: float) -> str:

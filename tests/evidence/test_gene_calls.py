@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.adding import with_responses
 from state_rag.evidence.answering import answer_scene, chance_of_change
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import apply
@@ -110,6 +111,16 @@ def test_a_state_from_before_there_were_calls_predicts_without_them(engine):
     found = Evidence.from_state({"settings": settings, "tensors": tensors}).predict("line0", ASKED)
     assert found.calls is None
     np.testing.assert_array_equal(found.mean, engine.predict("line0", ASKED).mean)
+
+
+def test_an_engine_that_took_new_measurements_calls_on(engine):
+    drawn_here = drawn()
+    names = list(engine.responses.genes)
+    new = Responses(drawn_here.effects[0, [0, 3]], ["line0"] * 2, ["P0", "P3"], names)
+    found, _ = with_responses(engine, new)
+    calls = found.predict("line0", ["P6", "P0"]).calls
+    assert np.isfinite(calls.probability).all()
+    assert (found.responses.changes[-2:] == UNTOLD).all()
 
 
 def test_nothing_is_called_where_nothing_is_known_or_learned(engine):

@@ -25,6 +25,7 @@ def test_callers_and_lists_are_shown(tmp_path):
     assert "8 % of 40 called genes do not change" in found
     assert "gene frequency" in found
     assert "31 %" in found
+    assert "1.0e-06" in found
 
 
 def test_runs_without_calls_have_no_section(tmp_path):
