@@ -42,7 +42,8 @@ class Settings:
     final_supports
         Supports of a prediction, at most; above it, those with the highest covariance with a query.
     episodes, judging
-        Episodes that fusion is made from, and how many of them judge instead of train; 0 episodes: no fusion.
+        Episodes that fusion is made from, and how many of them judge instead of train; 0 episodes: no fusion. As many
+        others judge whether each of several sources helps.
     fusion_steps
         Steps of fusion's training.
     episode_queries, episode_genes
