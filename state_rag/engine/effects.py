@@ -71,7 +71,7 @@ def predicted_effects(
         perturbations = [name for name in dict.fromkeys(map(str, perturbations)) if name != control]
         run = knowing(run, perturbations)
         bank = run.engine.bank
-        unknown = [name for name in perturbations if bank.number_of(run.own_name(name)) < 0]
+        unknown = [name for name in perturbations if not run.engine.knows(run.own_name(name))]
         if unknown:
             raise StateRagError(
                 f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "
@@ -80,18 +80,18 @@ def predicted_effects(
     rows, means, stds, chances = [], [], [], []
     for number in track(range(len(contexts)), "predicting", disable=not progress):
         context = contexts[number]
-        place = bank.number_of_context(context)
-        there = {bank.perturbations[row] for row in bank.perturbation[bank.rows_of(place)].tolist()}
         asked = perturbations
         if asked is None:
-            asked = [name for name in bank.perturbations if name not in there and name != control]
+            combined = run.engine.combined
+            named = [*bank.perturbations, *(combined.perturbation_names if combined is not None else ())]
+            asked = [name for name in named if name != control and not run.engine.measured(context, name)]
         if not asked:
             continue
         found = run.engine.predict(context, asked)
         table = trust_table(found)
         if table is None:
             table = pd.DataFrame({"context": context, "perturbation": asked, "use": list(found.uses)})
-        table["measured"] = [name in there for name in asked]
+        table["measured"] = [run.engine.measured(context, name) for name in asked]
         table["neighbours"] = ["|".join(name for name, _ in some) for some in found.neighbours]
         rows.append(table)
         means.append(found.mean)

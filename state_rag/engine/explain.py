@@ -44,7 +44,7 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
         raise StateRagError(f"{perturbation} is the control: it is predicted to have no effect.")
     run = knowing(run, [perturbation])
     bank = run.engine.bank
-    if bank.number_of(perturbation) < 0:
+    if not run.engine.knows(perturbation):
         raise StateRagError(
             f"nothing is known of {perturbation}: it was measured in no context that the run was fitted on, and the "
             f"run's embeddings do not know it. Its prediction is the mean effect of {context}, with no evidence to "
@@ -93,10 +93,10 @@ def measured_effect(run: EvidenceRun, folder: Path, perturbation: str, context: 
     perturbation, context
         The condition.
     """
-    responses = run.engine.responses
-    for row, condition in enumerate(responses.conditions):
-        if condition == (context, perturbation):
-            return responses.effects[row].astype(np.float64)
+    for responses in (run.engine.responses, run.engine.combined):
+        for row, condition in enumerate(() if responses is None else responses.conditions):
+            if condition == (context, perturbation):
+                return responses.effects[row].astype(np.float64)  # type: ignore[union-attr]
     if run.identity is None:
         return None
     names = run.identity.spaces[run.key].names

@@ -28,6 +28,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
 from state_rag.names import listing
+from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def fit(
         responses = responses_in(read_effects(source, progress=False))
         asked = responses.perturbation_names
     symbols = read_symbols(names)
-    knowledge = knowledge_of(embeddings, sources, asked, symbols)
+    knowledge = knowledge_of(embeddings, sources, with_members(asked), symbols)
     if names == AUTO and symbols is None and any(about["known"] < about["asked"] for about in knowledge.about.values()):
         logger.info(AS_WRITTEN)
     engine = Evidence(settings)
@@ -164,7 +165,7 @@ def fit_to_split(
         As `fit`.
     """
     responses = _responses(identity, data, progress)
-    tables = knowledge_of(embeddings, None, summary.perturbations).tables
+    tables = knowledge_of(embeddings, None, with_members(summary.perturbations)).tables
     engine = Evidence(seed=seed)
     with FitBar(progress) as bar:
         uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))

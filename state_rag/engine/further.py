@@ -10,6 +10,7 @@ from state_rag.engine.knowledge import TEXT, knowledge_of
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import with_knowledge
 from state_rag.names import listing
+from state_rag.names.combinations import parts_of
 from state_rag.names.matching import OtherName
 from state_rag.names.symbols import Symbols
 from state_rag.names.tables import AUTO, read_symbols
@@ -32,7 +33,11 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
         Perturbations, known or not.
     """
     bank, control = run.engine.bank, run.data.get("control_pert")
-    unknown = [name for name in dict.fromkeys(map(str, names)) if bank.number_of(name) < 0 and name != control]
+    unknown = [
+        part
+        for part in dict.fromkeys(part for name in map(str, names) for part in parts_of(name))
+        if bank.number_of(part) < 0 and part != control
+    ]
     files = _files(run)
     if not unknown or not files:
         return run

@@ -14,13 +14,16 @@ from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.ridge import RidgeModel, fit_ridge
 from state_rag.metrics.row_blocks import row_blocks
+from state_rag.names.combinations import parts_of
 
 MIN_RIDGE_CONDITIONS = 10
-NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE = NAIVE = (
+NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE, ADDITIVE, STRONGER = NAIVE = (
     "no effect",
     "mean effect",
     "same pert., other lines",
     "embedding ridge",
+    "additive",
+    "stronger member",
 )
 """What naive baselines are called."""
 EVIDENCE = "evidence, controls scaled"
@@ -232,6 +235,45 @@ class Ridge:
         return [name for name in effects if name in self.embeddings]
 
 
+class Members:
+    """A combination `A+B` does what its members do.
+
+    A member's effect is that in the line, or its mean over other training lines, or, where no line has it, the mean
+    effect. What is no combination, or one of which no member is known, falls back to the mean effect.
+
+    Parameters
+    ----------
+    training
+        Mean effects of the training conditions.
+    fallback
+        The mean effect.
+    stronger
+        Take the member with the larger effect, instead of the sum.
+    """
+
+    def __init__(self, training: MeanEffects, fallback: Baseline | None = None, *, stronger: bool = False):
+        self.training = training
+        self.fallback = fallback or MeanEffect(training)
+        self.stronger = stronger
+        self._elsewhere = OtherLines(training, self.fallback)
+
+    def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
+        """Return the sum of the members' effects, or the larger one by its norm `[G]`."""
+        if not self.knows(perturbation, cell_line):
+            return self.fallback.effect(perturbation, cell_line)
+        effects = [self._member(member, cell_line) for member in parts_of(perturbation)]
+        return max(effects, key=np.linalg.norm) if self.stronger else np.sum(effects, axis=0)
+
+    def knows(self, perturbation: str, cell_line: str) -> bool:
+        """Return whether it is a combination of which a member was measured, in whatever line."""
+        members = parts_of(perturbation)
+        return len(members) > 1 and any(member in line for line in self.training.effects.values() for member in members)
+
+    def _member(self, member: str, cell_line: str) -> np.ndarray:
+        own = self.training.effects.get(cell_line, {})
+        return own[member] if member in own else self._elsewhere.effect(member, cell_line)
+
+
 def naive_baselines(
     training: MeanEffects | None,
     genes: int,
@@ -251,6 +293,7 @@ def naive_baselines(
     conditions
         What is asked. Where training has none of these perturbations in another cell line (one line only, or
         perturbations held out in all), what they do there cannot be told, and that baseline is left out. None keeps it.
+        Where some are combinations `A+B` of known members, there are baselines for these.
     """
     found: dict[str, Baseline] = {NO_EFFECT: NoEffect(genes)}
     if training is not None and training.n_conditions:
@@ -260,4 +303,7 @@ def naive_baselines(
             found[OTHER_LINES] = other
         if embeddings:
             found[RIDGE] = Ridge(training, embeddings, mean)
+        additive = Members(training, mean)
+        if any(additive.knows(asked.perturbation, asked.cell_line) for asked in conditions or ()):
+            found |= {ADDITIVE: additive, STRONGER: Members(training, mean, stronger=True)}
     return found

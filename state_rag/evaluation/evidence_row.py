@@ -22,6 +22,7 @@ from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
+from state_rag.names.combinations import parts_of, with_members
 from state_rag.names.matching import OtherNames
 from state_rag.names.tables import read_symbols
 
@@ -134,7 +135,7 @@ def evidence_row(
         If the engine cannot be fitted.
     """
     vectors, source = embeddings[0] or {}, embeddings[1]
-    labels = sorted({name for _, _, name in conditions})
+    labels = sorted(with_members(name for _, _, name in conditions))
     known = OtherNames(labels, read_symbols()).matched(vectors, TEXT)
     if _nothing_to_tell(responses, asked, known):
         return None, NOTHING
@@ -151,7 +152,9 @@ def _nothing_to_tell(responses: Responses, asked: Iterable[Condition], embedded:
     for line, name in responses.conditions:
         lines.setdefault(name, set()).add(line)
     return not any(
-        one.perturbation in embedded or lines.get(one.perturbation, set()) - {one.cell_line} for one in asked
+        name in embedded or lines.get(name, set()) - ({one.cell_line} if name == one.perturbation else set())
+        for one in asked
+        for name in {one.perturbation, *parts_of(one.perturbation)}
     )
 
 

@@ -10,6 +10,9 @@ import torch
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
+from state_rag.evidence.combinations import Combinations
+from state_rag.evidence.combining import Combining
+from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Similarity, Source
@@ -68,10 +71,26 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     """
     if not hasattr(engine, "bank"):
         raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
-    merged = merge(engine.responses, new)
+    members = {name: engine.combining.members(name) for name in new.perturbation_names}
+    members = {name: parts for name, parts in members.items() if parts}
+    single = [row for row, name in enumerate(new.perturbations) if name not in members]
+    others = [row for row, name in enumerate(new.perturbations) if name in members]
+    merged = merge(engine.responses, new.take(single)) if single else Merged(engine.responses, (), ())
     embedded = engine.similarity.sources[0].names if engine.similarity.sources else ()
-    bank = Bank(merged.responses, embedded)
-    return _with(engine, bank, merged.responses, [_widened(one, bank) for one in engine.similarity.sources]), merged
+    further = [one for parts in members.values() for one in parts]
+    bank = Bank(merged.responses, [*embedded, *engine.bank.perturbations, *further])
+    bank.other_names = engine.bank.other_names
+    found = _with(
+        engine, bank, merged.responses, [one.widened(bank.perturbations) for one in engine.similarity.sources]
+    )
+    if not others:
+        return found, merged
+    combined = _merged_combinations(engine, new.take(others), members)
+    known = {**engine.combining.measured.members, **members}
+    measured = Combinations(combined.responses, known, bank)
+    found.combined = combined.responses
+    found.combining = Combining(measured, measured.learn(found.similarity, found.learned_for(USES[0]).weights))
+    return found, Merged(merged.responses, (*merged.added, *combined.added), (*merged.averaged, *combined.averaged))
 
 
 def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:
@@ -107,7 +126,7 @@ def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:
     for source in engine.similarity.sources:
         table = tables.get(source.name)
         if table is None:
-            sources.append(_widened(source, bank))
+            sources.append(source.widened(bank.perturbations))
             continue
         basis = {name for name, is_it in zip(source.names, _basis(source).tolist(), strict=True) if is_it}
         wider = Source.of(source.name, *table, bank.perturbations, basis=basis)
@@ -127,7 +146,24 @@ def _with(engine: Evidence, bank: Bank, responses: Responses, sources: Sequence[
         for use, one in engine.calibrated.items()
     }
     found.callers = dict(engine.callers)
+    found.combined = engine.combined
+    measured = Combinations(engine.combined, engine.combining.measured.members, bank)
+    found.combining = Combining(measured, engine.combining.learned)
     return found
+
+
+def _merged_combinations(engine: Evidence, new: Responses, members: Mapping[str, tuple[str, ...]]) -> Merged:
+    """Return known and new combinations as one; the same members are the same combination, in whatever order."""
+    known = engine.combined
+    if known is None:
+        columns = _columns(engine.responses.genes, new.genes)
+        counted = None if engine.responses.cells is None else new.cells
+        genes = engine.responses.genes
+        aligned = Responses(new.effects[:, columns], new.contexts, new.perturbations, genes, cells=counted)
+        return Merged(aligned, tuple(new.conditions), ())
+    called = {parts: name for name, parts in engine.combining.measured.members.items()}
+    names = [called.get(members[name], name) for name in new.perturbations]
+    return merge(known, Responses(new.effects, new.contexts, names, new.genes, cells=new.cells, changes=new.changes))
 
 
 def _basis(source: Source) -> torch.Tensor:
@@ -217,15 +253,3 @@ def _changes(new: Responses, fresh: Sequence[int], columns: np.ndarray) -> np.nd
 def _controls(known: Responses, new: Responses, columns: np.ndarray) -> Mapping[str, np.ndarray]:
     fresh = {name: mean[columns] for name, mean in new.controls.items() if name not in known.context_names}
     return {**fresh, **known.controls}
-
-
-def _widened(source: Source, bank: Bank) -> Source:
-    """Return a source that also knows which perturbations of a bank it does not know."""
-    row = {name: number for number, name in enumerate(source.names)}
-    vectors = source.vectors.new_zeros(len(bank.perturbations), source.vectors.shape[1])
-    basis = torch.zeros(len(vectors), dtype=torch.bool)
-    here = [number for number, name in enumerate(bank.perturbations) if name in row]
-    there = [row[bank.perturbations[number]] for number in here]
-    vectors[here] = source.vectors[there]
-    basis[here] = _basis(source)[there]
-    return Source(source.name, bank.perturbations, vectors, basis)

@@ -13,6 +13,9 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.answering import Answered, answer_scene
 from state_rag.evidence.bank import Bank
+from state_rag.evidence.combinations import Combinations, Combined, parted
+from state_rag.evidence.combining import USE as COMBINATION
+from state_rag.evidence.combining import Combining, explain_combination
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
 from state_rag.evidence.gene_caller import GeneCaller
@@ -147,8 +150,8 @@ class Evidence:
             raise StateRagError(f"evidence: unknown use {unknown[0]!r}; choose of {', '.join(USES)}.")
         tables = dict(embeddings or {})
         embedded = [str(name) for names, _ in tables.values() for name in names]
-        self.responses = responses
-        self.bank = Bank(responses, embedded)
+        self.responses, self.combined, members = parted(responses, embedded)
+        self.bank = Bank(self.responses, [*embedded, *(one for parts in members.values() for one in parts)])
         sources = [Source.of(name, *table, self.bank.perturbations) for name, table in tables.items()]
         self.similarity = Similarity(self.bank, sources, self.settings.powers)
         # without embeddings a perturbation that was measured nowhere is like no other: there is nothing to learn
@@ -160,6 +163,8 @@ class Evidence:
                 self.trained[use] = found
         for use, learned in self.trained.items() if self.settings.calibrating else ():
             self._calibrate(use, learned, progress)
+        measured = Combinations(self.combined, members, self.bank)
+        self.combining = Combining(measured, measured.learn(self.similarity, self.learned_for(USES[0]).weights))
         return self
 
     def predict(self, context: str, perturbations: Sequence[str], *, trust: bool = True) -> Prediction:
@@ -189,9 +194,14 @@ class Evidence:
         number = self.bank.number_of_context(str(context))
         trusting = Trusting(self.calibrated, self.bank.scale, mean.shape) if trust and self.calibrated else None
         calling = self._calling(mean.shape) if trusting is not None else None
-        for question in ask(self.bank, self.similarity, number, names):
+        combinations = {place: self.combining.members(name) for place, name in enumerate(names)}
+        combinations = {place: members for place, members in combinations.items() if members}
+        if combinations:
+            self._combine(str(context), combinations, mean, variance, uses, neighbours, trusting)
+        single = [place for place in range(len(names)) if place not in combinations]
+        for question in ask(self.bank, self.similarity, number, [names[place] for place in single]):
             learned = self.learned_for(question.use)
-            places = list(question.places)
+            places = [single[place] for place in question.places]
             if question.known:
                 answered = self._answer(question.scene, learned, with_genes=trusting is not None)
                 mean[places] = self._mean(answered)
@@ -209,7 +219,7 @@ class Evidence:
                     trusting.unknown(places, question.use, mean[places[0]], number, float(variance[places[0]]))
             for place in places:
                 uses[place] = question.use
-        sources = tuple(sources_of(self.similarity, self.bank.number_of(name), number) for name in names)
+        sources = tuple(self._sources(combinations.get(place, (name,)), number) for place, name in enumerate(names))
         return Prediction(
             str(context),
             names,
@@ -222,6 +232,17 @@ class Evidence:
             None if trusting is None else trusting.trust(),
             None if calling is None else calling.calls(),
         )
+
+    def knows(self, perturbation: str) -> bool:
+        """Tell whether anything is known of a perturbation, or of a member of a combination."""
+        return self.bank.number_of(perturbation) >= 0 or bool(self.combining.members(perturbation))
+
+    def measured(self, context: str, perturbation: str) -> bool:
+        """Tell whether a condition, a single one or a combination, was measured."""
+        if members := self.combining.members(perturbation):
+            found = self.combining.measured
+            return any(c == context and found.members[name] == members for c, name in found.conditions)
+        return self.bank.measured(self.bank.number_of_context(context), self.bank.number_of(perturbation))
 
     def explain(self, context: str, perturbation: str) -> Explanation:
         """Return where the prediction of one perturbation comes from.
@@ -237,6 +258,8 @@ class Evidence:
             If nothing was fitted, or nothing is known of the perturbation, so that there is nothing to show.
         """
         self._check_fitted()
+        if members := self.combining.members(str(perturbation)):
+            return self._explain_combination(str(context), str(perturbation), members)
         number = self.bank.number_of_context(str(context))
         (question,) = ask(self.bank, self.similarity, number, [str(perturbation)])
         learned = self.learned_for(question.use)
@@ -270,7 +293,15 @@ class Evidence:
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
         self._check_fitted()
-        return pack(self.settings, self.responses, self.similarity.sources, self.trained, self.calibrated, self.callers)
+        return pack(
+            self.settings,
+            self.responses,
+            self.similarity.sources,
+            self.trained,
+            self.calibrated,
+            self.callers,
+            (self.combined, self.combining.measured.members, self.combining.learned),
+        )
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Evidence:
@@ -281,12 +312,81 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained, calibrated, callers = unpack(state)
+        settings, responses, sources, trained, calibrated, callers, (combined, members, learned) = unpack(state)
         engine = cls(settings)
-        engine.responses, engine.bank = responses, Bank(responses, sources[0].names if sources else ())
+        engine.responses, engine.combined = responses, combined
+        more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
+        engine.bank = Bank(responses, more)
         engine.similarity = Similarity(engine.bank, sources, settings.powers)
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
+        engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
         return engine
+
+    def _combine(
+        self,
+        context: str,
+        asked: Mapping[int, tuple[str, ...]],
+        mean: np.ndarray,
+        variance: np.ndarray,
+        uses: list[str],
+        neighbours: list[tuple[tuple[str, float], ...]],
+        trusting: Trusting | None,
+    ) -> None:
+        """Fill in what is predicted for combinations: place -> members."""
+        places, learned = list(asked), self.learned_for(USES[0])
+        found, combining = self._combined_answer(context, list(asked.values()), learned)
+        mean[places] = (found.mean * self.bank.scale).numpy()
+        variance[places] = self._variance(found.variance, learned) * combining.error_ratio
+        for place, weight in zip(places, found.weight.T.abs(), strict=True):
+            uses[place] = COMBINATION
+            total: dict[str, float] = {}
+            for (_, name), value in zip(found.conditions, weight.tolist(), strict=True):
+                total[name] = total.get(name, 0.0) + value
+            heaviest = sorted(total.items(), key=lambda one: -one[1])[:NEIGHBOURS]
+            largest = max(heaviest[0][1], 1e-300) if heaviest else 1.0
+            neighbours[place] = tuple((name, value / largest) for name, value in heaviest if value > 0)
+        if trusting is not None:
+            expected = combining.expected(np.sqrt(np.square(mean[places]).mean(1)) / self.bank.scale)
+            reasons = [combining.words(context, members) for members in asked.values()]
+            told = expected.expected, expected.low, expected.high
+            trusting.combined(places, mean[places], told, variance[places], reasons)
+
+    def _combined_answer(
+        self, context: str, asked: Sequence[tuple[str, ...]], learned: Trained
+    ) -> tuple[Combined, Combining]:
+        """Return answers to combinations; members that nothing is known of are like no other perturbation."""
+        strange = [m for m in dict.fromkeys(m for members in asked for m in members) if self.bank.number_of(m) < 0]
+        if not strange:
+            return self.combining.answer(self.similarity, learned.weights, context, asked), self.combining
+        bank = Bank(self.responses, [*self.bank.perturbations, *strange])
+        bank.other_names = self.bank.other_names
+        sources = [source.widened(bank.perturbations) for source in self.similarity.sources]
+        similarity = Similarity(bank, sources, self.settings.powers)
+        measured = Combinations(self.combined, self.combining.measured.members, bank)
+        combining = Combining(measured, self.combining.learned)
+        return combining.answer(similarity, learned.weights, context, asked), combining
+
+    def _sources(self, members: Sequence[str], context: int) -> tuple[str, ...]:
+        found = [sources_of(self.similarity, self.bank.number_of(member), context) for member in members]
+        return tuple(dict.fromkeys(name for one in found for name in one))
+
+    def _explain_combination(self, context: str, name: str, members: tuple[str, ...]) -> Explanation:
+        learned = self.learned_for(USES[0])
+        found, combining = self._combined_answer(context, [members], learned)
+        cells: dict[tuple[str, str], float] = {}
+        for responses in (self.responses, self.combined):
+            if responses is not None and responses.cells is not None:
+                cells.update(zip(responses.conditions, responses.cells.tolist(), strict=True))
+        return explain_combination(
+            combining,
+            self.similarity.names,
+            found,
+            cells,
+            names=(context, name),
+            members=members,
+            genes=self.responses.genes,
+            trust=self.predict(context, [name]).trust if self.calibrated else None,
+        )
 
     def _calibrate(self, use: str, learned: Trained, progress: Progress | None) -> None:
         changes = self.responses.changes

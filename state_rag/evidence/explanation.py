@@ -49,6 +49,8 @@ class Explanation:
         How far the prediction can be trusted; None where the engine knows nothing of it.
     calls
         Which genes it changes; None where the engine knows nothing of it.
+    effects
+        [S, G]: measured effect of each condition, where its prior is not that of its context; else None.
     """
 
     context: str
@@ -65,6 +67,7 @@ class Explanation:
     priors: dict[str, np.ndarray]
     trust: Trust | None = None
     calls: GeneCalls | None = None
+    effects: np.ndarray | None = None
 
     @property
     def prediction(self) -> np.ndarray:
@@ -78,6 +81,8 @@ class Explanation:
 
     def measured(self, place: int) -> np.ndarray:
         """Return the measured effect of a condition [G]."""
+        if self.effects is not None:
+            return np.asarray(self.effects[place])
         effect: np.ndarray = self.deviations[place] + self.priors[self.conditions[place][0]]
         return effect
 

@@ -114,6 +114,24 @@ class Responses:
     def __len__(self) -> int:
         return len(self.effects)
 
+    def take(self, rows: Sequence[int]) -> Responses:
+        """Return some of the conditions, in the order given; at least one."""
+        chosen = np.asarray(rows, dtype=np.int64)
+
+        def part(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[chosen]
+
+        return Responses(
+            self.effects[chosen],
+            [self.contexts[row] for row in chosen],
+            [self.perturbations[row] for row in chosen],
+            self.genes,
+            cells=part(self.cells),
+            variance=part(self.variance),
+            controls=self.controls,
+            changes=part(self.changes),
+        )
+
     @property
     def conditions(self) -> list[tuple[str, str]]:
         """Return (context, perturbation) of each row."""

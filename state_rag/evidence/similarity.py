@@ -52,6 +52,17 @@ class Source:
     vectors: Tensor
     basis: Tensor | None = None
 
+    def widened(self, perturbations: Sequence[str]) -> Source:
+        """Return the source for more perturbations, those among them that it does not know told by none."""
+        row = {name: number for number, name in enumerate(self.names)}
+        here = [number for number, name in enumerate(perturbations) if name in row]
+        there = [row[perturbations[number]] for number in here]
+        vectors = self.vectors.new_zeros(len(perturbations), self.vectors.shape[1])
+        vectors[here] = self.vectors[there]
+        basis = torch.zeros(len(perturbations), dtype=torch.bool)
+        basis[here] = True if self.basis is None else self.basis[there]
+        return Source(self.name, tuple(perturbations), vectors, basis)
+
     @property
     def known(self) -> Tensor:
         """Return bool [P]: perturbations that the source knows."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.combinations import Learned, Rule
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.gene_caller import GeneCaller
 from state_rag.evidence.kriging import KernelWeights
@@ -24,6 +25,12 @@ from state_rag.evidence.trust_model import TrustModel
 VERSION = 1
 """Of the layout."""
 
+Combined = tuple[Responses | None, Mapping[str, tuple[str, ...]], Learned]
+"""Responses of combinations, members of each, and what they taught."""
+
+_TAUGHT = ("accuracy", "size", "ratio")
+NO_COMBINATIONS: Combined = None, MappingProxyType({}), Learned(Rule(), *(np.empty(0) for _ in _TAUGHT))
+
 
 def pack(
     settings: Settings,
@@ -32,6 +39,7 @@ def pack(
     trained: Mapping[str, Trained],
     calibrated: Mapping[str, Calibrated],
     callers: Mapping[str, GeneCaller] = MappingProxyType({}),
+    combinations: Combined = NO_COMBINATIONS,
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
@@ -39,14 +47,14 @@ def pack(
     ----------
     settings, responses, sources, trained, calibrated, callers
         All of which an engine consists.
+    combinations
+        Their responses, members, and what they taught.
     """
-    tensors = {"responses.effects": torch.from_numpy(responses.effects)}
-    if responses.cells is not None:
-        tensors["responses.cells"] = torch.from_numpy(responses.cells)
-    if responses.variance is not None:
-        tensors["responses.variance"] = torch.from_numpy(responses.variance)
-    if responses.changes is not None:
-        tensors["responses.changes"] = torch.from_numpy(responses.changes)
+    combined, members, taught = combinations
+    tensors = _tensors_of(responses, "responses")
+    if combined is not None:
+        tensors |= _tensors_of(combined, "combined")
+    tensors |= {f"taught.{name}": torch.from_numpy(getattr(taught, name)) for name in _TAUGHT}
     for number, mean in enumerate(responses.controls.values()):
         tensors[f"controls.{number}"] = torch.from_numpy(mean)
     for number, source in enumerate(sources):
@@ -69,8 +77,7 @@ def pack(
     about = {
         "version": VERSION,
         "settings": {**asdict(settings), "powers": list(settings.powers)},
-        "contexts": list(responses.contexts),
-        "perturbations": list(responses.perturbations),
+        **_labels_of(responses),
         "genes": list(responses.genes),
         "controls": list(responses.controls),
         "sources": [source.name for source in sources],
@@ -78,6 +85,9 @@ def pack(
         "trained": learned,
         "calibrated": {use: found.conditions for use, found in calibrated.items()},
         "callers": list(callers),
+        "combined": None if combined is None else _labels_of(combined),
+        "members": {name: list(parts) for name, parts in members.items()},
+        "rule": asdict(taught.rule),
     }
     for use, one in calibrated.items():
         for name, values in one.model.arrays.items() if one.model is not None else ():
@@ -89,8 +99,10 @@ def pack(
 
 def unpack(
     state: Mapping[str, Any],
-) -> tuple[Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated], dict[str, GeneCaller]]:
-    """Return what `pack` was given; nothing calibrated or called for a state from before there was such a thing.
+) -> tuple[
+    Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated], dict[str, GeneCaller], Combined
+]:
+    """Return what `pack` was given; nothing calibrated, called or combined for a state from before there was such.
 
     Raises
     ------
@@ -113,25 +125,46 @@ def unpack(
         trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
         callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
-        return settings, _responses(about, tensors), sources, trained, calibrated, callers
+        responses = _responses(about, about, tensors, "responses")
+        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors)
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
 
-def _responses(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Responses:
+def _tensors_of(responses: Responses, prefix: str) -> dict[str, Tensor]:
+    parts = {name: getattr(responses, name) for name in ("effects", "cells", "variance", "changes")}
+    return {f"{prefix}.{name}": torch.from_numpy(values) for name, values in parts.items() if values is not None}
+
+
+def _labels_of(responses: Responses) -> dict[str, list[str]]:
+    return {"contexts": list(responses.contexts), "perturbations": list(responses.perturbations)}
+
+
+def _combinations(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Combined:
+    labels = about.get("combined")
+    if labels is None:
+        return NO_COMBINATIONS
+    taught = Learned(Rule(**about["rule"]), *(tensors[f"taught.{name}"].numpy() for name in _TAUGHT))
+    members = {name: tuple(parts) for name, parts in about["members"].items()}
+    return _responses(labels, about, tensors, "combined"), members, taught
+
+
+def _responses(
+    labels: Mapping[str, Any], about: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str
+) -> Responses:
     def optional(name: str) -> np.ndarray | None:
-        return tensors[name].numpy() if name in tensors else None
+        return tensors[f"{prefix}.{name}"].numpy() if f"{prefix}.{name}" in tensors else None
 
     controls = {name: tensors[f"controls.{number}"].numpy() for number, name in enumerate(about["controls"])}
     return Responses(
-        tensors["responses.effects"].numpy(),
-        about["contexts"],
-        about["perturbations"],
+        tensors[f"{prefix}.effects"].numpy(),
+        labels["contexts"],
+        labels["perturbations"],
         about["genes"],
-        cells=optional("responses.cells"),
-        variance=optional("responses.variance"),
+        cells=optional("cells"),
+        variance=optional("variance"),
         controls=controls,
-        changes=optional("responses.changes"),
+        changes=optional("changes"),
     )
 
 

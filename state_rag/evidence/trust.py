@@ -6,7 +6,7 @@ Learned while an engine is fitted, on conditions of the user's own screen that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -241,6 +241,39 @@ class Trusting:
         for place in places:
             why = self._doubt(use, model, True)
             self._reason[place] = "; ".join(filter(None, [why, "nothing is known of it: context mean"]))
+
+    def combined(
+        self,
+        places: list[int],
+        mean: np.ndarray,
+        expected: tuple[np.ndarray, np.ndarray, np.ndarray],
+        variance: np.ndarray,
+        reasons: Sequence[str],
+    ) -> None:
+        """Note the trust of combinations.
+
+        Parameters
+        ----------
+        places
+            Where they stand.
+        mean
+            [Q, G]: predictions, in the unit of the responses.
+        expected
+            [Q] each: expected accuracy and both ends of its interval; NaN where that was not calibrated.
+        variance
+            [Q]: expected squared error, in that unit squared.
+        reasons
+            [Q]: what speaks for each, in words.
+        """
+        size = np.log(np.maximum(np.sqrt(np.square(mean).mean(1)) / self._scale, TINY))
+        self._note(places, *expected, size)
+        self._std[places] = np.sqrt(variance)[:, None]
+        holds = np.isfinite(expected[0])
+        self._holds[places] = holds
+        self._all = self._all and bool(holds.all())
+        for place, value, yes, reason in zip(places, expected[0], holds, reasons, strict=True):
+            self._grade[place] = grade_of(value) if yes else "none"
+            self._reason[place] = reason
 
     def trust(self) -> Trust:
         """Return all that was noted."""

@@ -179,7 +179,7 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         out = groups == group
         train = ~out if (~out).any() else out
         slopes = _ridge(seen.signs[train], seen.accuracy[train], new_context)
-        rise = _curve(_apply(slopes, seen.signs[train]), seen.accuracy[train])
+        rise = rising_curve(_apply(slopes, seen.signs[train]), seen.accuracy[train])
         offsets = np.zeros(n_contexts)
         if not new_context:
             error = seen.accuracy[train] - np.interp(_apply(slopes, seen.signs[train]), *rise)
@@ -187,7 +187,7 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         expected[out] = np.interp(_apply(slopes, seen.signs[out]), *rise) + offsets[seen.context[out]]
     whole = _ridge(seen.signs, seen.accuracy, new_context)
     score = _apply(whole, seen.signs)
-    scores, accuracies = _curve(score, seen.accuracy)
+    scores, accuracies = rising_curve(score, seen.accuracy)
     error = seen.accuracy - expected
     widths = _widths(score, error, scores)
     relative = error / np.interp(score, scores, widths)
@@ -196,9 +196,9 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         ends = _ends_elsewhere(relative, seen.context)
     else:
         stretch = 1 + _offsets(np.abs(relative) / np.abs(relative).mean() - 1, seen.context, n_contexts)
-        ends = _ends(relative / stretch[seen.context])
+        ends = tolerance_ends(relative / stretch[seen.context])
         offsets = _offsets(seen.accuracy - np.interp(score, scores, accuracies), seen.context, n_contexts)
-    low, high = _ends(seen.of_mean)
+    low, high = tolerance_ends(seen.of_mean)
     return TrustModel(
         *whole,
         scores,
@@ -240,7 +240,7 @@ def _apply(ridge: tuple[np.ndarray, np.ndarray, np.ndarray], signs: np.ndarray) 
     return score
 
 
-def _curve(score: np.ndarray, accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rising_curve(score: np.ndarray, accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the knots of a curve that never falls: isotonic, then means between quantiles, so that it has no steps."""
     from sklearn.isotonic import IsotonicRegression  # brings pandas with it
 
@@ -259,7 +259,7 @@ def _widths(score: np.ndarray, error: np.ndarray, knots: np.ndarray) -> np.ndarr
     return width
 
 
-def _ends(values: np.ndarray) -> np.ndarray:
+def tolerance_ends(values: np.ndarray) -> np.ndarray:
     """Return both ends of the interval that holds the next value, its chance being that of `COVERAGE`.
 
     What an interval holds hangs on which values were seen; each end is a standard deviation of that further out (a
@@ -279,7 +279,7 @@ def _ends_elsewhere(values: np.ndarray, context: np.ndarray) -> np.ndarray:
     if len(there) < 2:
         return np.array([-np.inf, np.inf])
     between = means.std(ddof=1) * np.sqrt(1 + 1 / len(there)) * student.ppf((1 + COVERAGE) / 2, len(there) - 1)
-    ends: np.ndarray = means.mean() + np.array([-1, 1]) * np.hypot(_ends(values - means[place]), between)
+    ends: np.ndarray = means.mean() + np.array([-1, 1]) * np.hypot(tolerance_ends(values - means[place]), between)
     return ends
 
 

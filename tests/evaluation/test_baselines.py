@@ -2,7 +2,7 @@ import numpy as np
 
 from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
-from state_rag.evaluation.baselines import MeanEffect, OtherLines, Ridge, naive_baselines
+from state_rag.evaluation.baselines import MeanEffect, Members, OtherLines, Ridge, naive_baselines
 
 
 def training():
@@ -77,3 +77,21 @@ def test_other_lines_are_left_out_where_they_answer_nothing_that_is_asked():
     assert list(naive_baselines(one_line, 2, conditions=asked("b", "P"))) == every
     assert list(naive_baselines(two_lines, 2, conditions=asked("a", "R"))) == without
     assert list(naive_baselines(two_lines, 2, conditions=asked("b", "P") + asked("a", "R"))) == every
+
+
+def test_members_add_up_and_a_missing_one_is_taken_from_other_lines_or_for_the_mean():
+    additive, stronger = Members(training()), Members(training(), stronger=True)
+    assert additive.effect("Q+P", "a").tolist() == [4, 0]
+    assert stronger.effect("Q+P", "a").tolist() == [3, 0]
+    assert additive.effect("P+R", "a").tolist() == [1, 4]
+    assert additive.effect("P+X", "a").tolist() == [3, 0]
+    assert not additive.knows("X+Y", "a")
+    assert additive.effect("X+Y", "a").tolist() == additive.effect("P", "a").tolist() == [2, 0]
+
+
+def test_baselines_of_combinations_are_there_where_some_are_asked():
+    rows = np.arange(1)
+    asked = [Condition(name, "a", rows, rows) for name in ("P+Q", "P")]
+    names = list(naive_baselines(training(), 2, conditions=asked))
+    assert names == ["no effect", "mean effect", "same pert., other lines", "additive", "stronger member"]
+    assert "additive" not in naive_baselines(training(), 2, conditions=asked[1:])

@@ -1,0 +1,332 @@
+"""Combinations of perturbations, `A+B`: predicted from their members and from other combinations, in one covariance.
+
+The effect of a combination is taken for a multiple of the sum of its members' plus what is its own, so that it is a
+linear function of the effects that co-kriging (`kriging`) is about, and all conditions, single ones and combinations,
+support one another: a member that was never measured alone is known by the combinations that it is part of. Prediction
+is the regression of Rasmussen and Williams (2006), section 2.2, on linear functions of the process (section 9.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.fusion import correlations
+from state_rag.evidence.kriging import KernelWeights, Scene, context_means, covariance, factorise, nearest
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.similarity import Similarity
+from state_rag.names.combinations import SEPARATOR, parts_of
+
+SUPPORTS = 1500
+"""Single conditions that a prediction looks at, at most; those with the highest covariance with a member."""
+
+FEWEST = 4
+"""Measured combinations from which on it is learned how they differ from the sum of their members."""
+
+SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)
+"""Multiples of the sum that are tried."""
+
+OWN = (0.0, 0.3, 1.0)
+"""Variances of what is a combination's own that are tried, in prior variances of a single perturbation."""
+
+
+def members_of(name: str, known: Container[str], separator: str = SEPARATOR) -> tuple[str, ...]:
+    """Return the members of a combination in alphabetical order; nothing for a name that is none.
+
+    A name is a combination where it has two or more different members and at least one of them is known.
+
+    Parameters
+    ----------
+    name
+        Of the perturbation.
+    known
+        Single perturbations.
+    separator
+        Between members.
+
+    Examples
+    --------
+    >>> members_of("B+A", ["A"]), members_of("A", ["A"]), members_of("X+Y", ["A"]), members_of("A+", ["A"])
+    (('A', 'B'), (), (), ())
+    """
+    parts = parts_of(name, separator)
+    return parts if len(parts) > 1 and any(part in known for part in parts) else ()
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Answers to Q combinations in a context.
+
+    Attributes
+    ----------
+    mean
+        float64 [Q, G], in units of the bank.
+    variance
+        float64 [Q]: posterior, in units of the bank squared.
+    conditions
+        (context, perturbation) that were looked at, S of them: single ones, then combinations.
+    weight
+        float64 [S, Q].
+    prior
+        float64 [Q, G]: what is expected without looking at any of them.
+    deviations
+        float64 [S, G]: measured effects minus what was expected of them; what the weights multiply.
+    effects
+        float64 [S, G]: measured effects.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    conditions: tuple[tuple[str, str], ...]
+    weight: Tensor
+    prior: Tensor
+    deviations: Tensor
+    effects: Tensor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the effect of a combination follows from those of its members.
+
+    Attributes
+    ----------
+    share
+        What the sum of the members' effects is multiplied by.
+    own
+        Variance of what is the combination's own, in prior variances of a single perturbation.
+    """
+
+    share: float = 1.0
+    own: float = 0.0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What measured combinations taught.
+
+    Attributes
+    ----------
+    rule
+        By which they are predicted best.
+    accuracy
+        float64 [M]: correlation of each with its prediction without itself.
+    size
+        float64 [M]: root mean square of that prediction, in units of the bank.
+    ratio
+        float64 [M]: its mean square error, over the expected one.
+    """
+
+    rule: Rule
+    accuracy: np.ndarray
+    size: np.ndarray
+    ratio: np.ndarray
+
+
+class Combinations:
+    """Measured combinations, beside a bank of single perturbations.
+
+    Parameters
+    ----------
+    responses
+        Measured effects of combinations, and of nothing else; None for none.
+    members
+        Combination -> its members, for each of them.
+    bank
+        Of single perturbations; it has every member.
+    """
+
+    def __init__(self, responses: Responses | None, members: Mapping[str, tuple[str, ...]], bank: Bank) -> None:
+        self.bank = bank
+        self.members = dict(members)
+        self.conditions: list[tuple[str, str]] = [] if responses is None else responses.conditions
+        # a context of which no single perturbation was measured is one by itself, with a number below 0
+        strange = list(dict.fromkeys(c for c, _ in self.conditions if bank.number_of_context(c) < 0))
+        self._contexts = {name: -2 - place for place, name in enumerate(strange)}
+        effects = np.zeros((0, bank.effects.shape[1])) if responses is None else responses.effects.astype(np.float64)
+        self.effects = torch.from_numpy(effects / bank.scale)
+        self.scarcity = torch.ones(len(effects), dtype=torch.float64)
+        if responses is not None and responses.cells is not None:
+            self.scarcity = torch.from_numpy(np.median(responses.cells) / responses.cells)
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def number_of_context(self, name: str) -> int:
+        """Return a context's number; below 0 for one of which no single perturbation was measured."""
+        return self._contexts.get(name, self.bank.number_of_context(name))
+
+    def answer(
+        self,
+        similarity: Similarity,
+        weights: KernelWeights,
+        rule: Rule,
+        context: str,
+        asked: Sequence[tuple[str, ...]],
+        *,
+        without: frozenset[tuple[str, ...]] = frozenset(),
+    ) -> Combined:
+        """Return what singles and other combinations tell of combinations in a context.
+
+        Parameters
+        ----------
+        similarity, weights
+            Kernels of the bank, and numbers of the covariance.
+        rule
+            How combinations follow from their members.
+        context
+            Name.
+        asked
+            Members of each of the Q combinations, all in the bank.
+        without
+            Combinations, by members, whose responses in this context are not looked at.
+        """
+        joint = self._joint(similarity, weights, rule, context, asked, without)
+        weight = torch.cholesky_solve(joint.cross, factorise(joint.among))
+        deviations = joint.values - joint.prior
+        mean = joint.prior_asked + weight.T @ deviations
+        variance = (joint.variance - (weight * joint.cross).sum(0)).clamp_min(0)
+        return Combined(mean, variance, joint.conditions, weight, joint.prior_asked, deviations, joint.values)
+
+    def learn(self, similarity: Similarity, weights: KernelWeights) -> Learned:
+        """Return the rule by which measured combinations are predicted best without themselves.
+
+        Of each the prediction without it comes from the solution with it (Rasmussen and Williams 2006, section 5.4.2).
+        Below `FEWEST` measured combinations nothing is learned: the effect is the sum.
+
+        """
+        rules = [Rule(share, own) for share in SHARES for own in OWN] if len(self) >= FEWEST else [Rule()]
+        losses = {rule: self._loss(self.left_out(similarity, weights, rule)[0]) for rule in rules}
+        best = min(losses, key=lambda rule: (losses[rule], -rule.share, rule.own))
+        predicted, variance = self.left_out(similarity, weights, best)
+        return Learned(
+            best,
+            correlations(predicted, self.effects).numpy(),
+            predicted.square().mean(1).sqrt().numpy(),
+            ((predicted - self.effects).square().mean(1) / variance.clamp_min(1e-12)).numpy(),
+        )
+
+    def _loss(self, predicted: Tensor) -> float:
+        error = (predicted - self.effects).square().mean() / self.effects.square().mean().clamp_min(1e-12)
+        return float(error - correlations(predicted, self.effects).mean())
+
+    def left_out(self, similarity: Similarity, weights: KernelWeights, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Return the prediction [M, G] of each measured combination without itself, and its expected square error [M].
+
+        The error is that against a new measurement of it, noise included.
+        """
+        found, variance = torch.zeros_like(self.effects), torch.ones(len(self), dtype=torch.float64)
+        for name in dict.fromkeys(context for context, _ in self.conditions):
+            here = [row for row, (context, _) in enumerate(self.conditions) if context == name]
+            asked = [self.members[self.conditions[row][1]] for row in here]
+            joint = self._joint(similarity, weights, rule, name, asked, frozenset())
+            inverse = torch.cholesky_inverse(factorise(joint.among))
+            residual = joint.values - joint.prior
+            first = len(joint.conditions) - len(self)
+            places = torch.tensor([first + row for row in here])
+            own = inverse.diagonal()[places]
+            found[here] = self.effects[here] - (inverse[places] @ residual) / own[:, None]
+            variance[here] = 1 / own
+        return found, variance
+
+    def _joint(
+        self,
+        similarity: Similarity,
+        weights: KernelWeights,
+        rule: Rule,
+        context: str,
+        asked: Sequence[tuple[str, ...]],
+        without: frozenset[tuple[str, ...]],
+    ) -> _Joint:
+        bank, number = self.bank, self.number_of_context(context)
+        wanted = torch.tensor([bank.number_of(member) for members in asked for member in members], dtype=torch.long)
+        kept = [
+            row for row, (c, name) in enumerate(self.conditions) if not (c == context and self.members[name] in without)
+        ]
+        parts = [self.members[self.conditions[row][1]] for row in kept]
+        also = [bank.number_of(member) for members in parts for member in members]
+        around = torch.unique(torch.cat([wanted, torch.tensor(also, dtype=torch.long)]))
+        scene = nearest(bank, Scene(max(number, -1), around, torch.arange(len(bank))), weights, similarity, SUPPORTS)
+        rows = scene.supports
+        # every condition is a row over atoms, the single conditions that it is made of
+        atoms: dict[tuple[int, int], int] = {}
+
+        def atom(where: int, member: int) -> int:
+            return atoms.setdefault((where, member), len(atoms))
+
+        single = list(zip(bank.context[rows].tolist(), bank.perturbation[rows].tolist(), strict=True))
+        made = [[atom(c, p)] for c, p in single]
+        places = [self.number_of_context(self.conditions[row][0]) for row in kept]
+        made += [[atom(c, bank.number_of(m)) for m in members] for c, members in zip(places, parts, strict=True)]
+        queried = [[atom(number, bank.number_of(m)) for m in members] for members in asked]
+        conditions = torch.tensor(list(atoms)).T.unbind()
+        among = covariance(similarity, weights, number, conditions, conditions)
+        design = _design(made, len(atoms), rule.share)
+        query = _design(queried, len(atoms), rule.share)
+        among = among.double()
+        means = context_means(bank, scene, weights, bank.effects[rows])
+        prior = torch.stack([means[c] if c >= 0 else means[-1] for c, _ in atoms])
+        noise = weights.noise_of(torch.cat([bank.scarcity[rows], self.scarcity[kept]])).detach()
+        own = rule.own * weights.prior_variance().detach()
+        noise[len(rows) :] += own
+        matrix = (design @ among) @ design.T
+        matrix.diagonal().add_(noise)
+        labels = [(bank.contexts[c], bank.perturbations[p]) for c, p in single]
+        return _Joint(
+            matrix,
+            design @ among @ query.T,
+            ((query @ among) * query).sum(1) + own,
+            design @ prior,
+            query @ prior,
+            torch.cat([bank.effects[rows], self.effects[kept]]),
+            (*labels, *(self.conditions[row] for row in kept)),
+        )
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """Covariances among S conditions and with Q combinations, variances of these, prior means, and measured effects."""
+
+    among: Tensor
+    cross: Tensor
+    variance: Tensor
+    prior: Tensor
+    prior_asked: Tensor
+    values: Tensor
+    conditions: tuple[tuple[str, str], ...]
+
+
+def _design(made: Sequence[Sequence[int]], n_atoms: int, share: float) -> Tensor:
+    """Return float64 [conditions, atoms]: 1 for the atom of a single one, `share` for each of a combination's."""
+    found = torch.zeros(len(made), n_atoms, dtype=torch.float64)
+    for row, atoms in enumerate(made):
+        found[row, list(atoms)] = share if len(atoms) > 1 else 1.0
+    return found
+
+
+def parted(
+    responses: Responses, embedded: Collection[str]
+) -> tuple[Responses, Responses | None, dict[str, tuple[str, ...]]]:
+    """Return single perturbations, combinations (None for none), and the members of each of these.
+
+    Where nothing but combinations was measured they are taken for single ones: there is nothing to add up.
+
+    Parameters
+    ----------
+    responses
+        Of both.
+    embedded
+        Perturbations that something else than a response is known of.
+    """
+    known = {*responses.perturbation_names, *embedded}
+    members = {name: members_of(name, known) for name in responses.perturbation_names}
+    members = {name: parts for name, parts in members.items() if parts}
+    rows = [row for row, name in enumerate(responses.perturbations) if name not in members]
+    if not members or not rows:
+        return responses, None, {}
+    others = [row for row, name in enumerate(responses.perturbations) if name in members]
+    return responses.take(rows), responses.take(others), members

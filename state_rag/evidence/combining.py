@@ -1,0 +1,210 @@
+"""What an engine says of combinations: predictions, how far to trust them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.combinations import Combinations, Combined, Learned, members_of
+from state_rag.evidence.explanation import SAME, Explanation
+from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.trust import Trust
+from state_rag.evidence.trust_model import rising_curve, tolerance_ends
+
+USE = "combination"
+"""What kind of question a combination is."""
+
+FEWEST = 30
+"""Measured combinations below which their accuracy is not calibrated."""
+
+MEMBER, SHARED = "member", "shares a member"
+"""Why a condition contributes: it is a member itself, or a combination with one of the members."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Expected accuracy of Q combinations with its 90 % interval, all NaN where it is not calibrated."""
+
+    expected: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Combining:
+    """Answers for combinations with what an engine has learned.
+
+    Parameters
+    ----------
+    measured
+        Measured combinations, beside the engine's bank.
+    learned
+        What they taught.
+    """
+
+    def __init__(self, measured: Combinations, learned: Learned) -> None:
+        self.measured, self.learned = measured, learned
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the members of a combination; nothing for a single perturbation."""
+        bank = self.measured.bank
+        number = bank.number_of(name)
+        # where nothing but combinations was measured, they are single perturbations
+        return () if number >= 0 and bool((bank.row[:, number] >= 0).any()) else members_of(name, _Known(bank))
+
+    def answer(
+        self, similarity: Similarity, weights: KernelWeights, context: str, asked: Sequence[tuple[str, ...]]
+    ) -> Combined:
+        """Return what is predicted for combinations, each without its own response in the context.
+
+        Parameters
+        ----------
+        similarity, weights
+            Of the engine.
+        context
+            Name.
+        asked
+            Members of each.
+        """
+        rule = self.learned.rule
+        there = {self.measured.members[name] for c, name in self.measured.conditions if c == context}
+        own = [members for members in asked if members in there]
+        free = [place for place, members in enumerate(asked) if members not in there]
+        parts: list[tuple[list[int], Combined]] = []
+        if free or not asked:
+            names = [asked[place] for place in free]
+            parts.append((free, self.measured.answer(similarity, weights, rule, context, names)))
+        for members in dict.fromkeys(own):
+            places = [place for place, one in enumerate(asked) if one == members]
+            names, without = [members] * len(places), frozenset([members])
+            found = self.measured.answer(similarity, weights, rule, context, names, without=without)
+            parts.append((places, found))
+        return _joined(parts, len(asked))
+
+    def expected(self, size: np.ndarray) -> Expected:
+        """Return the expected accuracy of combinations of a predicted size [Q], in units of the bank."""
+        if self._curve is None:
+            empty = np.full(len(size), np.nan)
+            return Expected(empty, empty, empty)
+        knots, accuracies, both = self._curve
+        expected = np.interp(np.log(np.maximum(size, 1e-12)), knots, accuracies)
+        return Expected(expected, *(np.clip(expected + end, -1, 1) for end in both))
+
+    @cached_property
+    def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        if len(self.learned.accuracy) < FEWEST:
+            return None
+        score = np.log(np.maximum(self.learned.size, 1e-12))
+        knots, accuracies = rising_curve(score, self.learned.accuracy)
+        return knots, accuracies, tolerance_ends(self.learned.accuracy - np.interp(score, knots, accuracies))
+
+    @property
+    def error_ratio(self) -> float:
+        """Return the square error of measured combinations over the expected one; 1 where too few tell."""
+        return float(np.mean(self.learned.ratio)) if len(self.learned.ratio) >= FEWEST else 1.0
+
+    def words(self, context: str, members: Sequence[str]) -> str:
+        """Return what speaks for a prediction, in words."""
+        bank, number = self.measured.bank, self.measured.number_of_context(context)
+        here = [m for m in members if bank.measured(number, bank.number_of(m))]
+        mates = [set(self.measured.members[name]) for c, name in self.measured.conditions if c == context]
+        others = sum(bool(mate & set(members)) and mate != set(members) for mate in mates)
+        told = f"{len(here)} of {len(members)} members measured here, {others} other combinations with one of them"
+        if self._curve is not None:
+            return told
+        return f"not calibrated, ranks only: {len(self)} measured combinations to judge by, {FEWEST} needed; {told}"
+
+    def why(self, condition: tuple[str, str], members: Sequence[str]) -> str:
+        """Return why a condition contributes to a combination; empty for one that is like a member."""
+        name = condition[1]
+        if name in members:
+            return MEMBER
+        return SHARED if set(self.measured.members.get(name, ())) & set(members) else ""
+
+
+class _Known:
+    """The names of a bank, other names too."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+
+    def __contains__(self, name: object) -> bool:
+        return self._bank.number_of(str(name)) >= 0
+
+
+def _joined(parts: list[tuple[list[int], Combined]], count: int) -> Combined:
+    """Return answers to some of the queries as one; a condition that was not looked at for one weighs nothing."""
+    if len(parts) == 1:
+        return parts[0][1]
+    conditions = tuple(dict.fromkeys(condition for _, part in parts for condition in part.conditions))
+    row = {condition: place for place, condition in enumerate(conditions)}
+    mean, prior = (torch.zeros(count, parts[0][1].mean.shape[1], dtype=torch.float64) for _ in range(2))
+    effects, deviations = (mean.new_zeros(len(conditions), mean.shape[1]) for _ in range(2))
+    variance, weight = mean.new_zeros(count), mean.new_zeros(len(conditions), count)
+    for places, part in parts:
+        mean[places], prior[places], variance[places] = part.mean, part.prior, part.variance
+        rows = torch.tensor([row[condition] for condition in part.conditions])
+        weight[rows[:, None], torch.tensor(places)[None]] = part.weight
+        effects[rows], deviations[rows] = part.effects, part.deviations
+    return Combined(mean, variance, conditions, weight, prior, deviations, effects)
+
+
+def explain_combination(
+    combining: Combining,
+    sources: Sequence[str],
+    found: Combined,
+    cells: Mapping[tuple[str, str], float],
+    *,
+    names: tuple[str, str],
+    members: tuple[str, ...],
+    genes: tuple[str, ...],
+    trust: Trust | None,
+) -> Explanation:
+    """Take the answer to one combination apart.
+
+    Parameters
+    ----------
+    combining, found
+        How it was answered.
+    sources
+        Names of what likeness goes by.
+    cells
+        (context, perturbation) -> cells behind it, where known.
+    names
+        Context and combination.
+    members
+        Of the combination.
+    genes
+        G names.
+    trust
+        Of the prediction, where it is known.
+    """
+    scale = combining.measured.bank.scale
+    order = torch.argsort(-found.weight[:, 0].abs(), stable=True)
+    conditions = tuple(found.conditions[place] for place in order.tolist())
+    why = [combining.why(condition, members) or "like a member" for condition in conditions]
+    reasons = {name: np.zeros(len(conditions)) for name in sources}
+    prior = (found.prior[0] * scale).numpy()
+    return Explanation(
+        *names,
+        genes,
+        prior,
+        conditions,
+        found.weight[order, 0].numpy(),
+        (found.deviations[order] * scale).numpy(),
+        tuple(why),
+        {**reasons, SAME: np.array([float(one == MEMBER) for one in why])},
+        np.array([cells.get(condition, np.nan) for condition in conditions]),
+        np.zeros(len(genes)),
+        {},
+        trust,
+        effects=(found.effects[order] * scale).numpy(),
+    )
