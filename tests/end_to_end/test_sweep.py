@@ -15,7 +15,7 @@ from state_rag.experiments.jobs import Job, read_jobs
 from tests.end_to_end import commands
 
 SWEEP = (sys.executable, "-m", "state_rag.cli", "sweep", "-m")
-LIMIT = 240
+LIMIT = 400
 """Seconds after which a sweep that is waited for has failed."""
 
 
@@ -91,6 +91,10 @@ def test_a_sweep_ends_with_every_job_evaluated_and_every_place_named(serial):
     assert table["pearson_delta"].notna().any()
     for place in ("runs", "jobs", "splits"):
         assert str(serial / place) in printed
+    baselines = [pd.read_csv(job.predictions / "gge" / "baselines.csv") for job in (plain, retrieving)]
+    engine = [rows[rows["predictor"] == "evidence, controls scaled"] for rows in baselines]
+    assert len(engine[0]) == len(table)
+    pd.testing.assert_frame_equal(*engine, check_exact=True)
 
 
 @pytest.mark.slow
