@@ -26,7 +26,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -87,8 +87,8 @@ def main() -> None:
             write(options.output, rows)
 
 
-def parse(about_it: str = __doc__) -> argparse.Namespace:
-    """Return the options of the command line; `about_it` is the program's docstring."""
+def parse(about_it: str = __doc__, more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
+    """Return the options of the command line; `about_it` is the program's docstring, `more` adds options of its own."""
     parser = argparse.ArgumentParser(
         description=about_it.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -103,6 +103,8 @@ def parse(about_it: str = __doc__) -> argparse.Namespace:
     )
     parser.add_argument("--random-source", action="store_true", help="add a source of noise, 256 wide")
     parser.add_argument("-o", "--output", type=Path, help="CSV file for the table")
+    if more is not None:
+        more(parser)
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.estimator import Evidence, Prediction
 from state_rag.evidence.kriging import BLOCK, Scene, context_means, covariance, factorise, nearest
-from state_rag.evidence.questions import measured_elsewhere, sources_of
+from state_rag.evidence.questions import measured_elsewhere
 
 FEW = 100
 """Genes with a weight below which (and below half of all) a target is a list: they are summed as they are."""
@@ -153,60 +153,119 @@ def search(
         raise StateRagError("search: nothing was fitted; call `fit` with measured responses first.")
     wanted = np.asarray(target, dtype=np.float64).ravel()
     _check(wanted, len(engine.responses.genes), top, draws)
-    bank, similarity = engine.bank, engine.similarity
-    number = bank.number_of_context(str(context))
-    offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
-    numbers = {name: bank.number_of(name) for name in offered}
-    names: list[str] = []
-    unknown: list[str] = []
-    for name, place in numbers.items():
-        known = bank.measured(number, place) or bool(sources_of(similarity, place, number))
-        (names if known else unknown).append(name)
-    if not names:
-        raise StateRagError(
-            f"search: no candidate is left: none of {len(offered)} was measured or has an embedding. Give others."
-        )
-    profiles = _Profiles(engine, number, wanted)
-    asked = torch.tensor([numbers[name] for name in names])
-    measured = np.array([bank.measured(number, int(place)) for place in asked])
-    here, others = np.flatnonzero(measured), np.flatnonzero(~measured)
-    found = torch.zeros(len(names), profiles.width)
-    for places, own in ((here, True), (others, False)):
-        if len(places) and (own or len(places) > refined):
-            found[places] = profiles.kriged(asked[places], own=own)
-    full = others
-    if len(others) > refined:
-        best = np.argsort(-profiles.scores(found[others]), kind="stable")[: max(refined, top)]
-        full = np.sort(others[best])
-    if len(full):
-        predicted = engine.predict(str(context), [names[place] for place in full], trust=False)
-        found[full] = profiles.predicted(asked[full], predicted.mean)
-    exact = measured.copy()
-    exact[full] = True
+    offered = Candidates(engine, context, candidates, max(refined, top))
+    profiles, found, exact = offered.profiles(wanted)
     score = profiles.scores(found)
     p, q = chances(found, profiles.target, draws, seed)
-    order = np.lexsort((np.arange(len(names)), -score, ~exact))
-    first = [names[place] for place in order[:top]]
-    described = engine.predict(str(context), first)
+    order = np.lexsort((np.arange(len(score)), -score, ~exact))
+    names, measured = [offered.names[place] for place in order], offered.measured[order]
+    described = engine.predict(str(context), names[:top])
     effects = described.mean.copy()
-    for place, at in enumerate(order[:top]):
-        if measured[at]:
-            effects[place] = bank.effects[bank.row[number, asked[at]]].numpy() * bank.scale
+    for place in np.flatnonzero(measured[:top]).tolist():
+        effects[place] = offered.response(names[place])
     return Search(
         str(context),
         engine.responses.genes,
         wanted,
         profiles.few,
-        tuple(names[place] for place in order),
+        tuple(names),
         score[order],
         p[order],
         q[order],
-        measured[order],
+        measured,
         exact[order],
         described,
         effects,
-        tuple(unknown),
+        offered.unknown,
     )
+
+
+class Candidates:
+    """Candidates of a context; what does not hang on the target is made once, for any number of targets.
+
+    Parameters
+    ----------
+    engine, context, candidates, refined
+        As for `search`.
+
+    Attributes
+    ----------
+    names
+        N that something is known of.
+    measured
+        Bool [N]: in the context.
+    unknown
+        The others.
+
+    Raises
+    ------
+    StateRagError
+        If nothing is known of any.
+    """
+
+    def __init__(
+        self, engine: Evidence, context: str, candidates: Sequence[str] | None = None, refined: int = REFINED
+    ) -> None:
+        bank, self._engine, self._context = engine.bank, engine, str(context)
+        self._number = bank.number_of_context(self._context)
+        self._refined = refined
+        offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
+        numbers = [bank.number_of(name) for name in offered]
+        measured = [bank.measured(self._number, number) for number in numbers]
+        place = torch.tensor(numbers)
+        told = engine.similarity.known(place.clamp_min(0), self._number).any(0) & (place >= 0)
+        known = [here or there for here, there in zip(measured, told.tolist(), strict=True)]
+        if not any(known):
+            raise StateRagError(
+                f"search: no candidate is left: none of {len(offered)} was measured or has an embedding. Give others."
+            )
+        self.names = tuple(name for name, there in zip(offered, known, strict=True) if there)
+        self.unknown = tuple(name for name, there in zip(offered, known, strict=True) if not there)
+        self.measured = np.array([here for here, there in zip(measured, known, strict=True) if there])
+        self._numbers = torch.tensor([bank.number_of(name) for name in self.names])
+        self._means: dict[int, np.ndarray] = {}
+        self._look: tuple[bytes, Decorrelation] | None = None
+
+    def response(self, name: str) -> np.ndarray:
+        """Return the measured response [G] of a candidate in the context, in the unit of the responses."""
+        bank = self._engine.bank
+        values: np.ndarray = bank.effects[bank.row[self._number, bank.number_of(name)]].numpy() * bank.scale
+        return values
+
+    def profiles(self, target: np.ndarray) -> tuple[Profiles, Tensor, np.ndarray]:
+        """Return the look of a target [G], the profile of each candidate in it [N, K], and which are predicted in full.
+
+        The measured ones count as predicted in full, since nothing more can be done for them.
+        """
+        profiles = Profiles(self._engine, self._number, target, self._decorrelation(target))
+        here, others = np.flatnonzero(self.measured), np.flatnonzero(~self.measured)
+        found = torch.zeros(len(self.names), profiles.width)
+        if len(here):
+            found[here] = profiles.kriged(self._numbers[here], own=True)
+        full = others
+        if len(others) > self._refined:
+            found[others] = profiles.kriged(self._numbers[others], own=False)
+            best = np.argsort(-profiles.scores(found[others]), kind="stable")[: self._refined]
+            full = np.sort(others[best])
+        if len(full):
+            found[full] = profiles.predicted(self._numbers[full], self._predicted(full))
+        exact = self.measured.copy()
+        exact[full] = True
+        return profiles, found, exact
+
+    def _decorrelation(self, target: np.ndarray) -> Decorrelation:
+        known = np.isfinite(target)
+        key = known.tobytes()
+        if self._look is None or self._look[0] != key:
+            self._look = key, Decorrelation.of(self._engine.bank.effects[:, torch.from_numpy(np.flatnonzero(known))])
+        return self._look[1]
+
+    def _predicted(self, places: np.ndarray) -> np.ndarray:
+        new = [place for place in places.tolist() if place not in self._means]
+        if new:
+            found = self._engine.predict(self._context, [self.names[place] for place in new], trust=False)
+            self._means |= dict(zip(new, found.mean, strict=True))
+        return np.stack([self._means[place] for place in places.tolist()])
 
 
 @dataclass(frozen=True)
@@ -248,20 +307,39 @@ class Decorrelation:
         return cls(found, (sizes / n_rows + shrink).rsqrt(), shrink**-0.5)
 
 
-class _Profiles:
+class Profiles:
     """What candidates do, in the few coordinates that a target can tell apart.
 
     These are the directions of a decorrelation, and one more: what else of the target there is. Other parts of an
     effect count by their length alone.
+
+    Parameters
+    ----------
+    engine
+        A fitted one.
+    context
+        Number, -1 for a new one.
+    target
+        float64 [G], NaN where unknown.
+    look
+        Of the responses' known genes.
+
+    Attributes
+    ----------
+    few
+        Whether the target is taken for a list of genes.
+    target
+        float32 [K + 1]: the target, decorrelated unless it is a list, of length 1.
+    width
+        K + 1.
     """
 
-    def __init__(self, engine: Evidence, context: int, target: np.ndarray) -> None:
+    def __init__(self, engine: Evidence, context: int, target: np.ndarray, look: Decorrelation) -> None:
         self._engine, self._context = engine, context
         known = torch.from_numpy(np.flatnonzero(np.isfinite(target)))
         self._genes = known
         bank = engine.bank
         self._responses = bank.effects[:, known]
-        look = Decorrelation.of(self._responses)
         values = torch.from_numpy(target)[known]
         self.few = int((values != 0).sum()) < min(FEW, len(target) / 2)
         values = values[None] if self.few else _centred(values[None])
@@ -282,6 +360,10 @@ class _Profiles:
         """Return float64 [N]: cosine of each profile [N, K + 1] with the target."""
         scores: np.ndarray = (profiles @ self.target).double().numpy()
         return scores
+
+    def scores_of_effects(self, effects: np.ndarray) -> np.ndarray:
+        """Return float64 [N]: cosine of effects [N, G], decorrelated and by themselves, with the target."""
+        return self.scores(self._unit(torch.from_numpy(effects)[:, self._genes])[0])
 
     def predicted(self, numbers: Tensor, mean: np.ndarray) -> Tensor:
         """Return profiles [Q, K + 1] of candidates with predicted effects [Q, G], in the unit of the responses."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,9 @@ class Source:
         basis[here] = True if self.basis is None else self.basis[there]
         return Source(self.name, tuple(perturbations), vectors, basis)
 
-    @property
+    @cached_property
     def known(self) -> Tensor:
-        """Return bool [P]: perturbations that the source knows."""
+        """Bool [P]: perturbations that the source knows."""
         return self.vectors.abs().sum(1) > 0
 
     def coarse(self) -> Tensor:

@@ -65,7 +65,7 @@ def search_run(
         run.engine,
         context,
         target,
-        candidates=[name for name in offered if name != control],
+        candidates=[name for name in map(run.own_name, offered) if name != control],
         top=top,
         seed=seed,
     )
