@@ -9,6 +9,7 @@ import numpy as np
 
 from state_rag.errors import StateRagError
 from state_rag.names import close_spellings, listing
+from state_rag.names.combinations import parts_of
 
 ZeroRows = Literal["error", "drop"]
 
@@ -97,6 +98,23 @@ class Embeddings:
             The name is unknown; close spellings are listed.
         """
         return self.vectors[self._index(name)]
+
+    def with_combinations(self, names: Iterable[str]) -> "Embeddings":
+        """Return the table with those combinations among some names whose members it has all, each as their mean.
+
+        Examples
+        --------
+        >>> table = Embeddings(("A", "B"), np.eye(2, dtype=np.float32), source="example")
+        >>> table.with_combinations(["B+A", "A+C", "A"]).row("B+A").tolist()
+        [0.5, 0.5]
+        """
+        members = {name: parts_of(name) for name in dict.fromkeys(names) if name not in self}
+        known = {name: parts for name, parts in members.items() if len(parts) > 1 and all(one in self for one in parts)}
+        if not known:
+            return self
+        means = np.stack([np.mean([self.row(one) for one in parts], axis=0) for parts in known.values()])
+        vectors = np.concatenate([self.vectors, means])
+        return Embeddings((*self.names, *known), vectors, self.source, dict(self.provenance))
 
     def subset(self, names: Iterable[str]) -> "Embeddings":
         """Return the table of `names`, in that order.

@@ -18,8 +18,7 @@ from state_rag.files import existing_file, listed_names
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.torch_files import read_torch
 from state_rag.upstream.inferred_cells import Request, completed
-from state_rag.upstream.knowledge_source import refuse_unknown, with_queries
-from state_rag.upstream.predict import load_embeddings_or_none
+from state_rag.upstream.knowledge_source import load_embeddings_or_none, refuse_unknown, with_queries
 from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files

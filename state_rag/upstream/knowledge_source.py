@@ -13,6 +13,7 @@ from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.names import close_spellings, listing
+from state_rag.names.combinations import with_members
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 
@@ -30,11 +31,24 @@ def load_embeddings(path: str | None, names: Collection[str], text_width: int) -
         If there is no file, it is unusable, or it knows none of the names.
     """
     found = find_embeddings(path)
-    embeddings = read_embeddings(found, names=names, text_width=text_width)
+    embeddings = _of_names(found, names, text_width)
     if not embeddings.names:
         raise StateRagError(none_known(found, names, text_width))
     logger.info("Embeddings: %s, %d of %d perturbations.", found, len(embeddings.names), len(names))
     return embeddings
+
+
+def load_embeddings_or_none(path: str | None, names: Collection[str], text_width: int) -> Embeddings | None:
+    """Read embeddings of `names`; None where the file knows none of them."""
+    embeddings = _of_names(find_embeddings(path), names, text_width)
+    return embeddings if embeddings.names else None
+
+
+def _of_names(path: Path, names: Collection[str], text_width: int) -> Embeddings:
+    """Read embeddings of names; of a combination `A+B` that the file does not have, the mean of its members'."""
+    table = read_embeddings(path, names=with_members(names), text_width=text_width).with_combinations(names)
+    made = set(names)
+    return table.subset([name for name in table.names if name in made])
 
 
 def knowledge_of(embeddings: Embeddings) -> Knowledge:

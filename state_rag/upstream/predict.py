@@ -17,6 +17,7 @@ from state_rag.run_folders import TRUST, split_file
 from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
+    load_embeddings_or_none,
     refuse_or_report,
     save_missing,
     with_queries,
@@ -270,15 +271,6 @@ def _embeddings_file(given: str | None, configured: str | None, needed: bool) ->
         return find_embeddings(configured)
     except StateRagError:
         return None
-
-
-def load_embeddings_or_none(path: str | None, names: set[str], text_width: int):
-    """Read embeddings of `names`; None where the file knows none of them."""
-    from state_rag.embeddings.find import find_embeddings
-    from state_rag.embeddings.readers import read_embeddings
-
-    embeddings = read_embeddings(find_embeddings(path), names=names, text_width=text_width)
-    return embeddings if embeddings.names else None
 
 
 def toml_path(found: Run, given: str | None) -> str:

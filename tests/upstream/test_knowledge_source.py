@@ -8,6 +8,7 @@ from state_rag.settings import RagSettings
 from state_rag.upstream.knowledge_source import (
     knowledge_of,
     load_embeddings,
+    load_embeddings_or_none,
     refuse_or_report,
     refuse_unknown,
     save_missing,
@@ -33,6 +34,13 @@ def file(tmp_path):
 
 def test_only_the_perturbations_of_the_data_are_read(file):
     assert set(load_embeddings(str(file), ["AARS", "KARS", "TP53"], 8).names) == {"AARS", "KARS"}
+
+
+def test_a_combination_that_the_file_lacks_is_the_mean_of_its_members(file):
+    found = load_embeddings(str(file), ["KARS+AARS", "AARS+TP53", "WARS"], 8)
+    assert set(found.names) == {"KARS+AARS", "WARS"}
+    assert found.row("KARS+AARS").tolist() == [0.5, 1.0]
+    assert load_embeddings_or_none(str(file), ["TP53+X"], 8) is None
 
 
 def test_a_file_that_knows_none_of_the_perturbations_is_refused(file):
