@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -80,6 +80,24 @@ class Prediction:
         return np.array([not known for known in self.sources], dtype=bool)
 
 
+class Table(Protocol):
+    """Names, P of them, and their vectors [P, D]."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the names."""
+
+    @property
+    def vectors(self) -> Any:
+        """Return the vectors."""
+
+
+def _tables(embeddings: Embeddings | Table | None) -> dict[str, tuple[Sequence[str], Any]]:
+    if embeddings is None or isinstance(embeddings, Mapping):
+        return dict(embeddings or {})
+    return {"text": (embeddings.names, embeddings.vectors)}
+
+
 class Evidence:
     """Predicts responses from what similar perturbations did, here and in other contexts.
 
@@ -122,7 +140,7 @@ class Evidence:
     def fit(
         self,
         responses: Responses,
-        embeddings: Embeddings | None = None,
+        embeddings: Embeddings | Table | None = None,
         uses: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Evidence:
@@ -131,9 +149,11 @@ class Evidence:
         Parameters
         ----------
         responses
-            Whatever was measured, in every context; nothing that is held out.
+            Whatever was measured, in every context; nothing that is held out. `sr.evidence.responses` makes them of a
+            table of effects.
         embeddings
-            Of perturbations, whether measured or not; any number of sources.
+            Of perturbations, whether measured or not; any number of sources, or one table, as `sr.embeddings.read`
+            reads it.
         uses
             Which kinds of question to train for, of `USES`; by default all that the responses allow. Each takes as
             long as the others.
@@ -143,12 +163,17 @@ class Evidence:
         Raises
         ------
         StateRagError
-            For an unknown use, or embeddings that do not fit their names.
+            For an unknown use, embeddings that do not fit their names, or anything else than responses.
         """
+        if not isinstance(responses, Responses):
+            raise StateRagError(
+                f"evidence: fit takes responses, not {type(responses).__name__}; `sr.evidence.responses(effects)` makes"
+                " them of a table of effects, a row a condition."
+            )
         unknown = sorted(set(uses or ()) - set(USES))
         if unknown:
             raise StateRagError(f"evidence: unknown use {unknown[0]!r}; choose of {', '.join(USES)}.")
-        tables = dict(embeddings or {})
+        tables = _tables(embeddings)
         embedded = [str(name) for names, _ in tables.values() for name in names]
         self.responses, self.combined, members = parted(responses, embedded)
         self.bank = Bank(self.responses, [*embedded, *(one for parts in members.values() for one in parts)])

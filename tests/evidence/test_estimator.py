@@ -30,6 +30,18 @@ def test_it_predicts_better_than_the_mean_of_the_context():
     assert error < 0.5 * np.square(drawn.effects[0, :6].mean(0) - truth).mean()
 
 
+def test_a_single_table_is_the_source_text_and_a_table_of_effects_is_refused_with_the_way_to_make_it(engine):
+    from types import SimpleNamespace
+
+    drawn = screen()
+    names, vectors = drawn.embeddings["text"]
+    table = SimpleNamespace(names=names, vectors=vectors)
+    found = Evidence(QUICK).fit(drawn.responses(TEST), table)
+    assert np.array_equal(found.predict("line0", ["P6"]).mean, engine.predict("line0", ["P6"]).mean)
+    with pytest.raises(StateRagError, match=r"not ndarray; `sr.evidence.responses\(effects\)` makes them"):
+        Evidence(QUICK).fit(drawn.effects)
+
+
 def test_each_kind_of_question_is_answered_as_such(engine):
     assert engine.predict("line0", ["P6", "P11"]).uses == ("few-shot", "few-shot")
     assert engine.predict("a new line", ["P6"]).uses == ("zero-shot",)

@@ -26,4 +26,9 @@ def test_the_room_loads_no_files_no_state_and_no_other_room():
     assert {name for name in ours if not name.startswith("state_rag.evidence")} <= {
         "state_rag.errors",
         "state_rag.public",
+        # what a label means, and how it is written
+        "state_rag.names",
+        "state_rag.names.combinations",
+        "state_rag.names.drugs",
+        "state_rag.names.spelling",
     }
