@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.design import design
-from state_rag.evidence.design_replay import DESIGNED, METHODS, Replay, replay
+from state_rag.evidence.choices.design import design
+from state_rag.evidence.choices.design_replay import DESIGNED, METHODS, Replay, replay
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source

@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
 
+from state_rag.evidence.choices.search import SIGNIFICANT, Candidates, chances, search
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.responses import Responses
-from state_rag.evidence.search import SIGNIFICANT, Candidates, chances, search
 from state_rag.evidence.training import Settings
 from state_rag.files import atomic_path
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.trust_model import NORMAL
+from state_rag.evidence.trust.model import NORMAL
 from state_rag.files import atomic_path
 
 QUINTILES = 5

@@ -46,8 +46,8 @@ NAMES: dict[str, dict[str, str]] = {
         "Settings": "state_rag.evidence.training:Settings",
         "Prediction": "state_rag.evidence.estimator:Prediction",
         "Explanation": "state_rag.evidence.explanation:Explanation",
-        "Trust": "state_rag.evidence.trust:Trust",
-        "GeneCalls": "state_rag.evidence.gene_calls:GeneCalls",
+        "Trust": "state_rag.evidence.trust.expected:Trust",
+        "GeneCalls": "state_rag.evidence.trust.gene_calls:GeneCalls",
     },
     "state_rag.metrics": {
         "evaluate": "state_rag.evaluation.api:evaluate",

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from state_rag.evidence.estimator import Evidence, Prediction
-from state_rag.evidence.gene_caller import GeneCaller
-from state_rag.evidence.gene_calls import FDR, GeneCalls
 from state_rag.evidence.responses import UNTOLD
+from state_rag.evidence.trust.gene_caller import GeneCaller
+from state_rag.evidence.trust.gene_calls import FDR, GeneCalls
 from state_rag.files import atomic_path, damage_told
 from state_rag.names import listing
 

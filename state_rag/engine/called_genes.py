@@ -8,9 +8,9 @@ from state_rag.engine.called import calls_table
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.errors import StateRagError
-from state_rag.evidence.gene_caller import FEWEST_CHANGES
-from state_rag.evidence.gene_calls import FDR
-from state_rag.evidence.trust import FEWEST
+from state_rag.evidence.trust.expected import FEWEST
+from state_rag.evidence.trust.gene_caller import FEWEST_CHANGES
+from state_rag.evidence.trust.gene_calls import FDR
 
 
 def called_genes(

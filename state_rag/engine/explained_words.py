@@ -7,7 +7,7 @@ import numpy as np
 
 from state_rag.engine.explained_parts import driven, label, largest, reasons
 from state_rag.evidence.explanation import Explanation
-from state_rag.evidence.trust import FEWEST, Calibrated, Trust
+from state_rag.evidence.trust.expected import FEWEST, Calibrated, Trust
 
 HEAD = ("made of", "weight", "why", "cells", "share", "genes it moves most")
 GENES_SHOWN = 3

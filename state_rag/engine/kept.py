@@ -22,11 +22,9 @@ import state_rag.evidence
 from state_rag import __version__
 from state_rag.engine.fitting import FitBar
 from state_rag.errors import StateRagError
-from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import Responses
-from state_rag.evidence.similarity import Source
-from state_rag.evidence.state import pack
+from state_rag.evidence.state import trained_in
 from state_rag.evidence.training import Settings
 from state_rag.files import atomic_path, reason
 from state_rag.torch_files import read_torch
@@ -127,7 +125,7 @@ def _recalled_or_fitted(
     if path.is_file():
         try:
             return _with_learned(responses, embeddings, settings, read_torch(path, "It is made again."))
-        except (StateRagError, LookupError, TypeError) as error:
+        except (StateRagError, LookupError, TypeError, RuntimeError) as error:
             logger.info("The kept fit is of no use: %s", error)
     engine = fit()
     try:
@@ -147,9 +145,7 @@ def _learned_of(engine: Evidence) -> dict[str, Any]:
 def _with_learned(
     responses: Responses, embeddings: Embeddings, settings: Settings, learned: dict[str, Any]
 ) -> Evidence:
-    bank = Bank(responses, [str(name) for names, _ in embeddings.values() for name in names])
-    sources = [Source.of(name, *embeddings[name], bank.perturbations) for name in learned["sources"]]
-    state = pack(settings, responses, sources, {}, {})
-    state["settings"][LEARNED] = learned[LEARNED]
-    state["tensors"].update(learned["tensors"])
-    return Evidence.from_state(state)
+    if learned["sources"] != list(embeddings):
+        raise StateRagError(f"it was made with other sources ({', '.join(learned['sources']) or 'none'})")
+    trained = trained_in(learned[LEARNED], learned["tensors"], settings, len(embeddings))
+    return Evidence.with_trained(settings, responses, embeddings, trained)

@@ -14,8 +14,8 @@ from state_rag.evidence.combinations import Combinations, Combined, Learned, mem
 from state_rag.evidence.explanation import SAME, Explanation
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.trust import Trust
-from state_rag.evidence.trust_model import rising_curve, tolerance_ends
+from state_rag.evidence.trust.expected import Trust
+from state_rag.evidence.trust.model import rising_curve, tolerance_ends
 
 USE = "combination"
 """What kind of question a combination is."""

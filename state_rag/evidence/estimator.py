@@ -18,15 +18,15 @@ from state_rag.evidence.combining import USE as COMBINATION
 from state_rag.evidence.combining import Combining, explain_combination
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
-from state_rag.evidence.gene_caller import GeneCaller
-from state_rag.evidence.gene_calls import Calling, GeneCalls, fit_caller
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import Progress, Settings, Trained, train
-from state_rag.evidence.trust import Calibrated, Trust, Trusting, calibrate, calibration
+from state_rag.evidence.trust.expected import Calibrated, Trust, Trusting, calibrate, calibration
+from state_rag.evidence.trust.gene_caller import GeneCaller
+from state_rag.evidence.trust.gene_calls import Calling, GeneCalls, fit_caller
 
 NEIGHBOURS = 32
 """Perturbations that a prediction names at most."""
@@ -174,11 +174,7 @@ class Evidence:
         if unknown:
             raise StateRagError(f"evidence: unknown use {unknown[0]!r}; choose of {', '.join(USES)}.")
         tables = _tables(embeddings)
-        embedded = [str(name) for names, _ in tables.values() for name in names]
-        self.responses, self.combined, members = parted(responses, embedded)
-        self.bank = Bank(self.responses, [*embedded, *(one for parts in members.values() for one in parts)])
-        sources = [Source.of(name, *table, self.bank.perturbations) for name, table in tables.items()]
-        self.similarity = Similarity(self.bank, sources, self.settings.powers)
+        self._know(responses, tables)
         # without embeddings a perturbation that was measured nowhere is like no other: there is nothing to learn
         useful = USES if tables else USES[:2]
         self.trained, self.calibrated, self.callers = {}, {}, {}
@@ -188,9 +184,27 @@ class Evidence:
                 self.trained[use] = found
         for use, learned in self.trained.items() if self.settings.calibrating else ():
             self._calibrate(use, learned, progress)
-        measured = Combinations(self.combined, members, self.bank)
-        self.combining = Combining(measured, measured.learn(self.similarity, self.learned_for(USES[0]).weights))
+        self._learn_combinations()
         return self
+
+    @classmethod
+    def with_trained(
+        cls, settings: Settings, responses: Responses, embeddings: Embeddings, trained: Mapping[str, Trained]
+    ) -> Evidence:
+        """Return the engine that `fit` would return, but for calibration, from what it has learned of the same.
+
+        Parameters
+        ----------
+        settings, responses, embeddings
+            Those of the fit.
+        trained
+            What it has learned.
+        """
+        engine = cls(settings)
+        engine._know(responses, dict(embeddings))
+        engine.trained = dict(trained)
+        engine._learn_combinations()
+        return engine
 
     def predict(self, context: str, perturbations: Sequence[str], *, trust: bool = True) -> Prediction:
         """Return the predicted effects of perturbations in a context.
@@ -412,6 +426,18 @@ class Evidence:
             genes=self.responses.genes,
             trust=self.predict(context, [name]).trust if self.calibrated else None,
         )
+
+    def _know(self, responses: Responses, tables: Mapping[str, tuple[Sequence[str], Any]]) -> None:
+        """Take in what is known; nothing is learned."""
+        embedded = [str(name) for names, _ in tables.values() for name in names]
+        self.responses, self.combined, self._members = parted(responses, embedded)
+        self.bank = Bank(self.responses, [*embedded, *(one for parts in self._members.values() for one in parts)])
+        sources = [Source.of(name, *table, self.bank.perturbations) for name, table in tables.items()]
+        self.similarity = Similarity(self.bank, sources, self.settings.powers)
+
+    def _learn_combinations(self) -> None:
+        measured = Combinations(self.combined, self._members, self.bank)
+        self.combining = Combining(measured, measured.learn(self.similarity, self.learned_for(USES[0]).weights))
 
     def _calibrate(self, use: str, learned: Trained, progress: Progress | None) -> None:
         changes = self.responses.changes

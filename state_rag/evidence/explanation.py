@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.gene_calls import GeneCalls
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.trust import Trust
+from state_rag.evidence.trust.expected import Trust
+from state_rag.evidence.trust.gene_calls import GeneCalls
 
 SAME = "same perturbation elsewhere"
 """Why a condition contributes that is of the perturbation asked about."""

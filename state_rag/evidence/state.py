@@ -14,13 +14,13 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.combinations import Learned, Rule
 from state_rag.evidence.fusion import Fusion
-from state_rag.evidence.gene_caller import GeneCaller
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Source
 from state_rag.evidence.training import Settings, Trained
-from state_rag.evidence.trust import Calibrated
-from state_rag.evidence.trust_model import TrustModel
+from state_rag.evidence.trust.expected import Calibrated
+from state_rag.evidence.trust.gene_caller import GeneCaller
+from state_rag.evidence.trust.model import TrustModel
 
 VERSION = 1
 """Of the layout."""
@@ -121,8 +121,7 @@ def unpack(
             Source(name, tuple(about["source_names"]), tensors[f"sources.{n}"], tensors.get(f"sources.{n}.basis"))
             for n, name in enumerate(about["sources"])
         ]
-        n_kernels = 2 * len(settings.powers) * (len(sources) + 1)
-        trained = {use: _trained(use, found, tensors, n_kernels) for use, found in about["trained"].items()}
+        trained = trained_in(about["trained"], tensors, settings, len(sources))
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
         callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
         responses = _responses(about, about, tensors, "responses")
@@ -175,6 +174,20 @@ def _calibrated(use: str, conditions: int, tensors: Mapping[str, Tensor]) -> Cal
 
 def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def trained_in(
+    about: Mapping[str, Any], tensors: Mapping[str, Tensor], settings: Settings, n_sources: int
+) -> dict[str, Trained]:
+    """Return use -> what was learned, from that part of a state and its tensors.
+
+    Raises
+    ------
+    KeyError, RuntimeError
+        If a part is missing, or of another shape.
+    """
+    n_kernels = 2 * len(settings.powers) * (n_sources + 1)
+    return {use: _trained(use, found, tensors, n_kernels) for use, found in about.items()}
 
 
 def _trained(use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int) -> Trained:

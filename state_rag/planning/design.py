@@ -7,9 +7,9 @@ import pandas as pd
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
-from state_rag.evidence.design import Design, design
-from state_rag.evidence.design_replay import FEWEST, Replay, replay
-from state_rag.evidence.hits import Hits, hits
+from state_rag.evidence.choices.design import Design, design
+from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
+from state_rag.evidence.choices.hits import Hits, hits
 
 AIMS = ("accuracy", "hits")
 
@@ -36,7 +36,7 @@ def design_run(
     contexts
         Cell lines to measure in, one or more.
     budget, candidates, targets, exclude, costs, replicates, seed
-        As for `state_rag.evidence.design.design`; the control is neither candidate nor target.
+        As for `state_rag.evidence.choices.design.design`; the control is neither candidate nor target.
     new_context
         Take contexts that the run does not know for new ones, of which nothing was measured.
 
@@ -73,7 +73,7 @@ def hits_run(
     signature: Mapping[str, float] | None = None,
     new_context: bool = False,
 ) -> Hits:
-    """Return the conditions that most likely exceed a wanted effect, as `state_rag.evidence.hits.hits` does.
+    """Return the conditions that most likely exceed a wanted effect, as `state_rag.evidence.choices.hits.hits` does.
 
     Raises
     ------

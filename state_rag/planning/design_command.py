@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from state_rag.evidence.design import Design
-    from state_rag.evidence.design_replay import Replay
-    from state_rag.evidence.hits import Hits
+    from state_rag.evidence.choices.design import Design
+    from state_rag.evidence.choices.design_replay import Replay
+    from state_rag.evidence.choices.hits import Hits
 
 
 def add_commands(subparsers: Any) -> None:
@@ -65,7 +65,7 @@ def run_design(args: Namespace) -> None:
     from state_rag.engine.adding import add
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.errors import StateRagError
-    from state_rag.evidence.hits import Hits
+    from state_rag.evidence.choices.hits import Hits
     from state_rag.files import writable_folder
     from state_rag.planning.design import design_run, hits_run
     from state_rag.planning.design_files import plate_table, read_names, read_numbers, write_design, write_replay
@@ -194,7 +194,7 @@ def _replay_table(found: "Replay") -> "Table":
 
 
 def _facts(found: "Design | Hits") -> list[str]:
-    from state_rag.evidence.hits import Hits
+    from state_rag.evidence.choices.hits import Hits
     from state_rag.names import listing
 
     count = len(found.conditions)

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.design import Design
-from state_rag.evidence.design_replay import Replay
-from state_rag.evidence.hits import Hits
+from state_rag.evidence.choices.design import Design
+from state_rag.evidence.choices.design_replay import Replay
+from state_rag.evidence.choices.hits import Hits
 from state_rag.files import atomic_path, read_text
 from state_rag.planning.design import design_table, replay_table
 from state_rag.plot.design import experiment_curves

@@ -10,7 +10,7 @@ from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
-from state_rag.evidence.search import SIGNIFICANT, Search, search
+from state_rag.evidence.choices.search import SIGNIFICANT, Search, search
 from state_rag.names import listing
 from state_rag.planning.signatures import target_of
 
@@ -43,7 +43,7 @@ def search_run(
     signature
         Gene -> wanted effect, or weight, or sign. Genes that the run lacks are left out, and named in the log.
     candidates, top, seed
-        As for `state_rag.evidence.search.search`; the control is no candidate.
+        As for `state_rag.evidence.choices.search.search`; the control is no candidate.
     reverse
         Look for the opposite, as for the signature of a disease.
     unlisted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from state_rag.evidence.search import Search
+    from state_rag.evidence.choices.search import Search
 
 
 def add_commands(subparsers: Any) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from state_rag.evidence.search import Search
+from state_rag.evidence.choices.search import Search
 from state_rag.files import atomic_path
 from state_rag.planning.search import candidates_table, search_table
 from state_rag.plot.search import search_figure

@@ -10,7 +10,7 @@ from state_rag.plot.style import labels, ticks
 
 
 class Found(Protocol):
-    """What a search found, as `state_rag.evidence.search.Search` is."""
+    """What a search found, as `state_rag.evidence.choices.search.Search` is."""
 
     @property
     def context(self) -> str:

@@ -116,3 +116,17 @@ def test_two_at_once_share_one_fit(fits, caplog):
     np.testing.assert_array_equal(*found)
     assert len(fits) == 1
     assert "Another process fits the evidence engine on the same data" in caplog.text
+
+
+def test_combinations_are_answered_alike_by_the_kept_fit(fits):
+    one = made()
+    pairs = [one.effects[8] + one.effects[9], one.effects[10] + one.effects[11]]
+    cells = np.append(one.cells, [20, 20])
+    labels = [*one.contexts, "b", "b"], [*one.perturbations, "P1+P2", "P3+P4"]
+    responses = Responses(np.concatenate([one.effects, pairs]), *labels, cells=cells)
+    first, second = (kept_fit(responses, tables(), ["few-shot"], SETTINGS, progress=False) for _ in range(2))
+    assert len(fits) == 1
+    for name in ("P1+P2", "P5+P6", "P3"):
+        found, again = (engine.predict("b", [name], trust=False) for engine in (first, second))
+        np.testing.assert_allclose(found.mean, again.mean, atol=1e-12)
+        assert found.uses == again.uses

@@ -3,7 +3,7 @@
 import numpy as np
 
 from state_rag.engine.explained_words import calibration_words, trust_words
-from state_rag.evidence.trust import Calibrated, Trust
+from state_rag.evidence.trust.expected import Calibrated, Trust
 
 
 def trust(expected):

@@ -6,8 +6,8 @@ PROGRAM = """
 import importlib, pkgutil, sys
 before = set(sys.modules)
 import state_rag.evidence as room
-for module in pkgutil.iter_modules(room.__path__):
-    importlib.import_module(f"state_rag.evidence.{module.name}")
+for module in pkgutil.walk_packages(room.__path__, "state_rag.evidence."):
+    importlib.import_module(module.name)
 for name in sorted(set(sys.modules) - before):
     print(name)
 """

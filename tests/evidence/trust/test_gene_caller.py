@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from state_rag.evidence.gene_caller import FEATURES, GeneCaller, error_rates, learn_caller, precision_of
+from state_rag.evidence.trust.gene_caller import FEATURES, GeneCaller, error_rates, learn_caller, precision_of
 
 
 def drawn(seed=0, conditions=60, genes=80, slopes=(0.5, 1.0, 0.3, 0.8)):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load, save
 
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.trust import GRADES
+from state_rag.evidence.trust.expected import GRADES
 from tests.evidence.pretend_screen import QUICK, screen
 
 TEST = [(0, p) for p in range(20, 40)]

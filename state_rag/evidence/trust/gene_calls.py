@@ -17,10 +17,10 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.answering import Answered, chance_of_change
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
-from state_rag.evidence.gene_caller import GeneCaller, learn_caller
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import UNTOLD
-from state_rag.evidence.trust_model import Calibration, TrustModel
+from state_rag.evidence.trust.gene_caller import GeneCaller, learn_caller
+from state_rag.evidence.trust.model import Calibration, TrustModel
 
 FDR = 0.1
 """False discovery rate of a list of genes unless another is asked for."""

@@ -1,7 +1,7 @@
 """How far a prediction can be trusted: expected accuracy with an interval, a deviation for each gene, and why in words.
 
 Learned while an engine is fitted, on conditions of the user's own screen that are predicted without themselves
-(`trust_episodes`), from what can be told beforehand (`trust_features`), by a small model (`trust_model`).
+(`scenes`), from what can be told beforehand (`signs`), by a small model (`model`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import context_means
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import Progress, Settings, Trained
-from state_rag.evidence.trust_episodes import calibration_scenes
-from state_rag.evidence.trust_features import SIGNS, TINY, Signs, signs_of
-from state_rag.evidence.trust_model import Calibration, TrustModel, learn
+from state_rag.evidence.trust.model import Calibration, TrustModel, learn
+from state_rag.evidence.trust.scenes import calibration_scenes
+from state_rag.evidence.trust.signs import SIGNS, TINY, Signs, signs_of
 
 FEWEST = 30
 """Conditions below which nothing is calibrated."""

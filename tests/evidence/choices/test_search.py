@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.search import Decorrelation, chances, search
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.search import Decorrelation, chances, search
 from tests.evidence.pretend_screen import QUICK, screen
 
 GENES = 120

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from state_rag.evidence.trust_model import NORMAL, Calibration, TrustModel, learn
+from state_rag.evidence.trust.model import NORMAL, Calibration, TrustModel, learn
 
 
 def planted(rng: np.random.Generator, rows: int = 300, genes: int = 60, shift: float = 0.0) -> Calibration:

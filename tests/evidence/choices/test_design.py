@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.design import Posterior, design, greedy
-from state_rag.evidence.design_replay import DESIGNED, METHODS, RANDOM, Replay, medoids, replay
+from state_rag.evidence.choices.design import Posterior, design, greedy
+from state_rag.evidence.choices.design_replay import DESIGNED, METHODS, RANDOM, Replay, medoids, replay
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
@@ -179,7 +179,7 @@ def test_what_cannot_be_asked_is_refused():
 
 def test_a_sample_of_the_targets_stands_for_all(monkeypatch):
     engine = fitted()
-    monkeypatch.setattr("state_rag.evidence.design.MOST_TARGETS", 3)
+    monkeypatch.setattr("state_rag.evidence.choices.design.MOST_TARGETS", 3)
     found = design(engine, ["a"], 2, seed=1, **few())
     assert found.targets == 6
     assert found.conditions == design(engine, ["a"], 2, seed=1, **few()).conditions
