@@ -26,6 +26,9 @@ COVERAGE = 0.9
 NORMAL = 1.6448536269514722
 """Standard deviations to either side that hold 90 % of a normal distribution."""
 
+TILT = 0.01
+"""Rise of the expected accuracy over all scores, added to the curve, which has flat parts: a better score expects more."""
+
 FOLDS = 5
 KNOTS = 24
 SIZES = 5
@@ -90,7 +93,9 @@ class TrustModel:
         """Return expected accuracy [Q] and both ends of its interval; context -1 for a new one."""
         score = self.score(signs)
         offset = self.offsets[context] if context >= 0 else 0.0
-        expected = np.interp(score, self.scores, self.accuracies) + offset
+        span = max(float(self.scores[-1] - self.scores[0]), 1e-12)
+        tilt = TILT * (score - (self.scores[-1] + self.scores[0]) / 2) / span
+        expected = np.interp(score, self.scores, self.accuracies) + tilt + offset
         width = np.interp(score, self.scores, self.widths) * (self.stretch[context] if context >= 0 else 1.0)
         low, high = expected + width * self.ends[0], expected + width * self.ends[1]
         return np.clip(expected, -1, 1), np.clip(low, -1, 1), np.clip(high, -1, 1)

@@ -80,3 +80,14 @@ def test_a_sign_that_never_varies_does_not_count():
     model = learn(seen, 3, False)
     other = np.array([[0.0, 0.0, 4.0], [0.0, 0.0, 9.0]])
     assert np.ptp(model.expect(other, 0)[0]) == 0
+
+
+def test_of_two_predictions_the_one_with_the_better_score_expects_more():
+    rng = np.random.default_rng(0)
+    flat = planted(rng)
+    flat.accuracy[:] = 0.5 + 0.3 * (flat.signs[:, 0] > 0) + 0.05 * rng.normal(size=300)
+    model = learn(flat, 3, False)
+    signs = planted(rng, 200).signs
+    expected = model.expect(signs, 0)[0]
+    assert (np.argsort(expected) == np.argsort(model.score(signs))).all()
+    assert len(np.unique(expected)) > 195
