@@ -27,7 +27,7 @@ NORMAL = 1.6448536269514722
 """Standard deviations to either side that hold 90 % of a normal distribution."""
 
 TILT = 0.01
-"""Rise of the expected accuracy over all scores, added to the curve, which has flat parts: a better score expects more."""
+"""Rise of the expected accuracy over all scores, added to the curve: that has flat parts, where ranks would be lost."""
 
 FOLDS = 5
 KNOTS = 24
