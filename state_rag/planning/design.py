@@ -10,6 +10,7 @@ from state_rag.engine.further import knowing
 from state_rag.evidence.choices.design import Design, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
+from state_rag.planning.signatures import target_of
 
 AIMS = ("accuracy", "hits")
 
@@ -75,6 +76,8 @@ def hits_run(
 ) -> Hits:
     """Return the conditions that most likely exceed a wanted effect, as `state_rag.evidence.choices.hits.hits` does.
 
+    Genes of the signature that the run lacks are left out, and named in the log.
+
     Raises
     ------
     StateRagError
@@ -84,6 +87,10 @@ def hits_run(
     run = knowing(run, candidates or ())
     control = run.data.get("control_pert")
     offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
+    if signature is not None:
+        genes = run.engine.responses.genes
+        wanted = target_of(genes, signature, unlisted="unchanged").tolist()
+        signature = dict(zip(genes, wanted, strict=True))
     return hits(
         run.engine,
         contexts,

@@ -124,3 +124,13 @@ def test_a_predictor_gives_the_same_table(folder, run):
     assert "probability" in sr.load(folder).design(["hepg2"], 3, aim="hits")
     with pytest.raises(StateRagError, match="unknown aim 'luck'"):
         sr.load(folder).design("hepg2", 3, aim="luck")
+
+
+def test_genes_of_a_signature_that_the_run_lacks_are_named(run, caplog):
+    gene = run.engine.responses.genes[3]
+    with_one = hits_run(run, ["hepg2"], 5, threshold=0.0, signature={gene: 1.0, "no gene": -1.0})
+    alone = hits_run(run, ["hepg2"], 5, threshold=0.0, signature={gene: 1.0})
+    assert with_one.conditions == alone.conditions
+    assert "1 of 2 genes are not among the run's, and left out: no gene" in caplog.text
+    with pytest.raises(StateRagError, match=f"none of the 1 genes .*{gene}x -> {gene}"):
+        hits_run(run, ["hepg2"], 5, signature={f"{gene}x": 1.0})
