@@ -102,6 +102,8 @@ class Embeddings:
     def with_combinations(self, names: Iterable[str]) -> "Embeddings":
         """Return the table with those combinations among some names whose members it has all, each as their mean.
 
+        `A+ctrl` is `A`.
+
         Examples
         --------
         >>> table = Embeddings(("A", "B"), np.eye(2, dtype=np.float32), source="example")
@@ -109,7 +111,9 @@ class Embeddings:
         [0.5, 0.5]
         """
         members = {name: parts_of(name) for name in dict.fromkeys(names) if name not in self}
-        known = {name: parts for name, parts in members.items() if len(parts) > 1 and all(one in self for one in parts)}
+        known = {
+            name: parts for name, parts in members.items() if parts != (name,) and all(one in self for one in parts)
+        }
         if not known:
             return self
         means = np.stack([np.mean([self.row(one) for one in parts], axis=0) for parts in known.values()])

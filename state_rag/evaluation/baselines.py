@@ -14,7 +14,7 @@ from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.ridge import RidgeModel, fit_ridge
 from state_rag.metrics.row_blocks import row_blocks
-from state_rag.names.combinations import parts_of
+from state_rag.names.combinations import parts_of, plain_of
 
 MIN_RIDGE_CONDITIONS = 10
 NO_EFFECT, MEAN_EFFECT, OTHER_LINES, RIDGE, ADDITIVE, STRONGER = NAIVE = (
@@ -256,6 +256,7 @@ class Members:
         self.fallback = fallback or MeanEffect(training)
         self.stronger = stronger
         self._elsewhere = OtherLines(training, self.fallback)
+        self._label = {plain_of(name): name for effects in training.effects.values() for name in effects}
 
     def effect(self, perturbation: str, cell_line: str) -> np.ndarray:
         """Return the sum of the members' effects, or the larger one by its norm `[G]`."""
@@ -267,11 +268,11 @@ class Members:
     def knows(self, perturbation: str, cell_line: str) -> bool:
         """Return whether it is a combination of which a member was measured, in whatever line."""
         members = parts_of(perturbation)
-        return len(members) > 1 and any(member in line for line in self.training.effects.values() for member in members)
+        return len(members) > 1 and any(member in self._label for member in members)
 
     def _member(self, member: str, cell_line: str) -> np.ndarray:
-        own = self.training.effects.get(cell_line, {})
-        return own[member] if member in own else self._elsewhere.effect(member, cell_line)
+        own, label = self.training.effects.get(cell_line, {}), self._label.get(member, member)
+        return own[label] if label in own else self._elsewhere.effect(label, cell_line)
 
 
 def naive_baselines(

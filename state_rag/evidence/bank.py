@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from state_rag.evidence.responses import Responses
+from state_rag.names.combinations import plain_of
 
 
 class Bank:
@@ -43,7 +44,9 @@ class Bank:
 
     def __init__(self, responses: Responses, more: Iterable[str] = ()) -> None:
         self.contexts = responses.context_names
-        self.perturbations = tuple(dict.fromkeys((*responses.perturbation_names, *more)))
+        self._plain = {plain_of(name): name for name in reversed(responses.perturbation_names)}
+        further = (name for name in more if plain_of(name) not in self._plain or name in responses.perturbation_names)
+        self.perturbations = tuple(dict.fromkeys((*responses.perturbation_names, *further)))
         self._context = {name: number for number, name in enumerate(self.contexts)}
         self._perturbation = {name: number for number, name in enumerate(self.perturbations)}
         self.context = torch.tensor([self._context[name] for name in responses.contexts])
@@ -68,8 +71,15 @@ class Bank:
         return self._context.get(name, -1)
 
     def number_of(self, perturbation: str) -> int:
-        """Return a perturbation's number, also by another name; -1 for one of which nothing is known."""
-        return self._perturbation.get(perturbation, self._perturbation.get(self.other_names.get(perturbation, ""), -1))
+        """Return a perturbation's number, also by another name; -1 for one of which nothing is known.
+
+        `A` and `A+ctrl` are the same, whichever was measured.
+        """
+        plain = plain_of(perturbation)
+        for name in (perturbation, self.other_names.get(perturbation), self._plain.get(plain), plain):
+            if name is not None and name in self._perturbation:
+                return self._perturbation[name]
+        return -1
 
     def rows_of(self, context: int) -> Tensor:
         """Return the rows measured in a context, ascending; none for -1."""

@@ -20,7 +20,7 @@ from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import KernelWeights, Scene, context_means, covariance, factorise, nearest
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity
-from state_rag.names.combinations import SEPARATOR, parts_of
+from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
 
 SUPPORTS = 1500
 """Single conditions that a prediction looks at, at most; those with the highest covariance with a member."""
@@ -322,7 +322,7 @@ def parted(
     embedded
         Perturbations that something else than a response is known of.
     """
-    known = {*responses.perturbation_names, *embedded}
+    known = {*map(plain_of, responses.perturbation_names), *embedded}
     members = {name: members_of(name, known) for name in responses.perturbation_names}
     members = {name: parts for name, parts in members.items() if parts}
     rows = [row for row, name in enumerate(responses.perturbations) if name not in members]

@@ -16,6 +16,7 @@ from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.expected import Trust
 from state_rag.evidence.trust.model import rising_curve, tolerance_ends
+from state_rag.names.combinations import plain_of
 
 USE = "combination"
 """What kind of question a combination is."""
@@ -125,7 +126,7 @@ class Combining:
     def why(self, condition: tuple[str, str], members: Sequence[str]) -> str:
         """Return why a condition contributes to a combination; empty for one that is like a member."""
         name = condition[1]
-        if name in members:
+        if plain_of(name) in members:
             return MEMBER
         return SHARED if set(self.measured.members.get(name, ())) & set(members) else ""
 

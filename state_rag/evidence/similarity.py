@@ -20,6 +20,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
+from state_rag.names.combinations import plain_of
 
 RESPONSES = "responses"
 """Name of the source that is not an embedding."""
@@ -128,7 +129,9 @@ class Source:
         if not torch.isfinite(values).all():
             raise StateRagError(f"embeddings {name!r}: NaN or infinity among the values; leave such rows out.")
         row = {str(label): number for number, label in enumerate(names)}
-        index = torch.tensor([row.get(label, -1) for label in perturbations], dtype=torch.long)
+        index = torch.tensor(
+            [row.get(label, row.get(plain_of(label), -1)) for label in perturbations], dtype=torch.long
+        )
         vectors = torch.zeros(len(perturbations), values.shape[1], dtype=torch.float64)
         vectors[index >= 0] = values[index[index >= 0]]
         known = vectors.abs().amax(1) > 0 if values.shape[1] else torch.zeros(len(vectors), dtype=torch.bool)

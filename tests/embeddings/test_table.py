@@ -103,3 +103,10 @@ def test_ragged_vectors_are_named_with_their_width():
 def test_values_that_are_no_vectors_are_named_with_their_kind(value, found):
     with pytest.raises(StateRagError, match=f"expected a vector of numbers for each name, found {found}"):
         stack_rows({"A": [1.0, 2.0], "B": value}, "x")
+
+
+def test_a_label_with_a_control_has_the_vector_of_its_perturbation():
+    table = Embeddings(("A", "B"), np.eye(2, dtype=np.float32), source="example")
+    found = table.with_combinations(["A+ctrl", "ctrl", "B+A"])
+    assert found.names == ("A", "B", "A+ctrl", "B+A")
+    assert found.row("A+ctrl").tolist() == [1, 0]

@@ -95,3 +95,9 @@ def test_baselines_of_combinations_are_there_where_some_are_asked():
     names = list(naive_baselines(training(), 2, conditions=asked))
     assert names == ["no effect", "mean effect", "same pert., other lines", "additive", "stronger member"]
     assert "additive" not in naive_baselines(training(), 2, conditions=asked[1:])
+
+
+def test_members_are_found_under_labels_with_a_control():
+    effects = MeanEffects({"a": {"P+ctrl": np.array([1.0, 0.0]), "ctrl+Q": np.array([0.0, 3.0])}})
+    assert Members(effects).effect("P+Q", "a").tolist() == [1, 3]
+    assert not Members(effects).knows("P+ctrl", "a")

@@ -170,3 +170,17 @@ def test_new_combinations_are_taken_in_and_averaged_whatever_their_order(engine)
     np.testing.assert_allclose(found.combined.effects[row], known / 2, atol=1e-6)
     assert found.measured("line0", "P6+P10")
     assert len(engine.combined) == 5
+
+
+def test_labels_with_a_control_are_the_single_perturbations_that_combinations_are_made_of():
+    drawn, plain = made()
+    labels = [name if "+" in name else f"{name}+ctrl" for name in plain.perturbations]
+    gears = Evidence(QUICK).fit(Responses(plain.effects, plain.contexts, labels), drawn.embeddings)
+    engine = Evidence(QUICK).fit(plain, drawn.embeddings)
+    for asked in ("P0+P7", "P0+P1", "P3", "P3+ctrl"):
+        found, other = gears.predict("line0", [asked]), engine.predict("line0", [asked])
+        assert found.uses == other.uses
+        assert found.sources == other.sources
+        np.testing.assert_allclose(found.mean, other.mean, atol=1e-6)
+    assert gears.measured("line0", "P3")
+    assert len(gears.bank.perturbations) == 12
