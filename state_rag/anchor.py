@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from state_rag.cells.anchored import LARGEST_FACTOR
-from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.prediction import Prediction
 
 _LEAST = 1e-6
 

@@ -44,7 +44,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Responses": "state_rag.evidence.responses:Responses",
         "responses": "state_rag.engine.bank:responses_in",
         "Settings": "state_rag.evidence.training:Settings",
-        "Prediction": "state_rag.evidence.estimator:Prediction",
+        "Prediction": "state_rag.evidence.prediction:Prediction",
         "Explanation": "state_rag.evidence.explanation:Explanation",
         "Trust": "state_rag.evidence.trust.expected:Trust",
         "GeneCalls": "state_rag.evidence.trust.gene_calls:GeneCalls",

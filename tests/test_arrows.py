@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
 LEAVES = {
     "__version__",
+    "cache",
     "console",
     "errors",
     "files",

@@ -1,10 +1,11 @@
-"""`state-rag data simulate|split|prepare|check`; `quickstart` has a module of its own."""
+"""`state-rag data simulate|split|prepare|check`; `quickstart` and `data fetch` have modules of their own."""
 
 import argparse
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from state_rag.datasets.fetch_command import add_fetch
 from state_rag.datasets.quickstart_command import add_quickstart
 from state_rag.datasets.screen_sizes import PRESETS
 from state_rag.errors import StateRagError
@@ -39,12 +40,15 @@ _SIMULATE_SIZES = (
 def add_commands(subparsers: Any) -> None:
     """Add `quickstart`, and `data` with its sub-commands."""
     add_quickstart(subparsers)
-    data = subparsers.add_parser("data", help="simulate a screen; write, check a split; prepare an h5ad file")
+    data = subparsers.add_parser(
+        "data", help="simulate or download a screen; write, check a split; prepare an h5ad file"
+    )
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_split(commands)
     _add_prepare(commands)
     _add_check(commands)
+    add_fetch(commands)
 
 
 def _add_simulate(commands: Any) -> None:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from state_rag.cache import ENVIRONMENT as CACHE
+from state_rag.cache import USUAL, cache_folder
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file
 from state_rag.names import listing
@@ -13,13 +15,13 @@ PUBLISHED_FILE = "GenePT_gene_embedding_ada_text.pickle"
 DEFAULT_PATHS = (
     f"GenePT_emebdding_v2/{PUBLISHED_FILE}",
     f"genept/{PUBLISHED_FILE}",
-    f"~/.cache/state-rag/GenePT_emebdding_v2/{PUBLISHED_FILE}",
-    f"~/.cache/state-rag/{PUBLISHED_FILE}",
+    f"{USUAL}/GenePT_emebdding_v2/{PUBLISHED_FILE}",
+    f"{USUAL}/{PUBLISHED_FILE}",
 )
 WAYS = f"""Ways to get embeddings:
-  1. GenePT, the paper's choice: download GenePT_emebdding_v2.zip (574 MB, CC BY 4.0) from
-     https://zenodo.org/records/10833191 and unpack it here, or point training.genept_path or the environment
-     variable {ENVIRONMENT} at {PUBLISHED_FILE};
+  1. GenePT, the paper's choice: state-rag data fetch genept (574 MB, CC BY 4.0) puts it where it is found; or
+     download GenePT_emebdding_v2.zip from https://zenodo.org/records/10833191 and unpack it here, or point
+     training.genept_path or the environment variable {ENVIRONMENT} at {PUBLISHED_FILE};
   2. offline, from gene summaries: state-rag embeddings build SUMMARIES.json -o OUT.safetensors (JSON: name -> text);
   3. your own vectors: .csv, .tsv, .parquet, .npz, .pt, .safetensors or .pickle, one vector a perturbation."""
 
@@ -34,7 +36,7 @@ def find_embeddings(path: str | os.PathLike[str] | None, environ: Mapping[str, s
         holds GenePT's published file stands for that file.
     environ
         Where `STATE_RAG_GENEPT` is looked up if `path` is None or empty. If neither says, the published file is looked
-        for in `DEFAULT_PATHS`, relative to the current folder.
+        for in `DEFAULT_PATHS`, relative to the current folder, and in the folder that `STATE_RAG_CACHE` names.
 
     Raises
     ------
@@ -47,13 +49,17 @@ def find_embeddings(path: str | os.PathLike[str] | None, environ: Mapping[str, s
     named = environ.get(ENVIRONMENT, "")
     if named:
         return _existing(named, f"the embedding file that {ENVIRONMENT} names")
-    for place in DEFAULT_PATHS:
+    places: tuple[str, ...] = DEFAULT_PATHS
+    if environ.get(CACHE):
+        kept = cache_folder(environ)
+        places += (str(kept / "GenePT_emebdding_v2" / PUBLISHED_FILE), str(kept / PUBLISHED_FILE))
+    for place in places:
         candidate = _expanded(place, environ)
         if candidate.is_file():
             return candidate
     raise StateRagError(
         f"no embeddings: no path was given, {ENVIRONMENT} is not set, and there is no file at "
-        f"{', '.join(DEFAULT_PATHS)} (from {Path.cwd()}).\n{WAYS}"
+        f"{', '.join(places)} (from {Path.cwd()}).\n{WAYS}"
     )
 
 

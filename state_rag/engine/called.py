@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from state_rag.evidence.estimator import Evidence, Prediction
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.prediction import Prediction
 from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import FDR, GeneCalls

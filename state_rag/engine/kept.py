@@ -7,7 +7,6 @@ folder may be removed at any time.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -20,6 +19,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 import state_rag.evidence
 from state_rag import __version__
+from state_rag.cache import ENVIRONMENT, cache_folder
 from state_rag.engine.fitting import FitBar
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Embeddings, Evidence
@@ -31,8 +31,6 @@ from state_rag.torch_files import read_torch
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT = "STATE_RAG_CACHE"
-USUAL = "~/.cache/state-rag"
 LEARNED = "trained"
 """Part of an engine's state that is kept, and how its tensors' names begin."""
 
@@ -69,7 +67,7 @@ def kept_fit(
             return Evidence(settings).fit(responses, embeddings, uses=uses, progress=bar.tell)
 
     digest = fingerprint(responses, embeddings, uses, settings)
-    folder = Path(os.environ.get(ENVIRONMENT) or USUAL).expanduser() / "evidence"
+    folder = cache_folder() / "evidence"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _taken(FileLock(folder / f"{digest}.lock"))

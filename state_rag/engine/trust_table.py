@@ -9,7 +9,7 @@ import pandas as pd
 from anndata.io import read_elem, write_elem
 
 from state_rag.effects.conditions import Columns
-from state_rag.evidence.estimator import Prediction
+from state_rag.evidence.prediction import Prediction
 from state_rag.files import atomic_path
 from state_rag.run_folders import TRUST
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,66 +18,19 @@ from state_rag.evidence.combining import USE as COMBINATION
 from state_rag.evidence.combining import Combining, explain_combination
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
-from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
+from state_rag.evidence.kriging import KernelWeights, Scene, context_means
+from state_rag.evidence.prediction import Neighbours, Prediction, heaviest
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import Progress, Settings, Trained, train
-from state_rag.evidence.trust.expected import Calibrated, Trust, Trusting, calibrate, calibration
+from state_rag.evidence.trust.expected import Calibrated, Trusting, calibrate, calibration
 from state_rag.evidence.trust.gene_caller import GeneCaller
-from state_rag.evidence.trust.gene_calls import Calling, GeneCalls, fit_caller
-
-NEIGHBOURS = 32
-"""Perturbations that a prediction names at most."""
+from state_rag.evidence.trust.gene_calls import Calling, fit_caller
 
 Embeddings = Mapping[str, tuple[Sequence[str], Any]]
 """Source -> (names, matrix [len(names), D])."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predicted effects of perturbations in a context.
-
-    Attributes
-    ----------
-    context, perturbations, genes
-        Names: of the context, the Q queries and the G genes.
-    mean
-        float64 [Q, G]: predicted mean effects, in the unit of the responses.
-    variance
-        float64 [Q]: expected squared error, averaged over genes, in that unit squared.
-    uses
-        [Q]: what kind of question it was, one of `USES`.
-    sources
-        [Q]: sources that know the perturbation: embeddings by name, `responses` for a response elsewhere. Where it is
-        empty nothing is known, and the prediction is the mean effect of the context.
-    neighbours
-        [Q]: the perturbations with the largest weights, at most `NEIGHBOURS`, each with its weight (in all contexts,
-        without sign) relative to the largest; empty where nothing is known.
-    trust
-        How far each can be trusted; None where it was not asked for, or the engine knows nothing of it, as one that
-        was fitted before there was such a thing.
-    calls
-        Which genes each changes; None where trust was not asked for, the responses do not say which genes changed, or
-        too few did to learn it.
-    """
-
-    context: str
-    perturbations: tuple[str, ...]
-    genes: tuple[str, ...]
-    mean: np.ndarray
-    variance: np.ndarray
-    uses: tuple[str, ...]
-    sources: tuple[tuple[str, ...], ...]
-    neighbours: tuple[tuple[tuple[str, float], ...], ...]
-    trust: Trust | None = None
-    calls: GeneCalls | None = None
-
-    @property
-    def nothing_known(self) -> np.ndarray:
-        """Return bool [Q]: perturbations with neither a response elsewhere nor an embedding."""
-        return np.array([not known for known in self.sources], dtype=bool)
 
 
 class Table(Protocol):
@@ -229,7 +182,7 @@ class Evidence:
         mean = np.zeros((len(names), len(self.responses.genes)))
         variance = np.zeros(len(names))
         uses = [""] * len(names)
-        neighbours: list[tuple[tuple[str, float], ...]] = [()] * len(names)
+        neighbours: list[Neighbours] = [()] * len(names)
         number = self.bank.number_of_context(str(context))
         trusting = Trusting(self.calibrated, self.bank.scale, mean.shape) if trust and self.calibrated else None
         calling = self._calling(mean.shape) if trusting is not None else None
@@ -245,8 +198,10 @@ class Evidence:
                 answered = self._answer(question.scene, learned, with_genes=trusting is not None)
                 mean[places] = self._mean(answered)
                 variance[places] = self._variance(answered.answer.variance, learned)
-                for place, heaviest in zip(places, self._neighbours(answered.scene, answered.answer), strict=True):
-                    neighbours[place] = heaviest
+                supports = self.bank.perturbation[answered.scene.supports].tolist()
+                drawn = heaviest(tuple(self.bank.perturbations[one] for one in supports), answered.answer.weight)
+                for place, found in zip(places, drawn, strict=True):
+                    neighbours[place] = found
                 if trusting is not None:
                     expected = trusting.known(places, question.use, self.bank, answered, learned, variance[places])
                     if calling is not None:
@@ -368,7 +323,7 @@ class Evidence:
         mean: np.ndarray,
         variance: np.ndarray,
         uses: list[str],
-        neighbours: list[tuple[tuple[str, float], ...]],
+        neighbours: list[Neighbours],
         trusting: Trusting | None,
     ) -> None:
         """Fill in what is predicted for combinations: place -> members."""
@@ -376,14 +331,9 @@ class Evidence:
         found, combining = self._combined_answer(context, list(asked.values()), learned)
         mean[places] = (found.mean * self.bank.scale).numpy()
         variance[places] = self._variance(found.variance, learned) * combining.error_ratio
-        for place, weight in zip(places, found.weight.T.abs(), strict=True):
-            uses[place] = COMBINATION
-            total: dict[str, float] = {}
-            for (_, name), value in zip(found.conditions, weight.tolist(), strict=True):
-                total[name] = total.get(name, 0.0) + value
-            heaviest = sorted(total.items(), key=lambda one: -one[1])[:NEIGHBOURS]
-            largest = max(heaviest[0][1], 1e-300) if heaviest else 1.0
-            neighbours[place] = tuple((name, value / largest) for name, value in heaviest if value > 0)
+        drawn = heaviest(tuple(name for _, name in found.conditions), found.weight)
+        for place, one in zip(places, drawn, strict=True):
+            uses[place], neighbours[place] = COMBINATION, one
         if trusting is not None:
             expected = combining.expected(np.sqrt(np.square(mean[places]).mean(1)) / self.bank.scale)
             reasons = [combining.words(context, members) for members in asked.values()]
@@ -474,17 +424,6 @@ class Evidence:
 
     def _mean(self, answered: Answered) -> np.ndarray:
         return (answered.values * self.bank.scale).numpy()
-
-    def _neighbours(self, scene: Scene, answer: Answer) -> list[tuple[tuple[str, float], ...]]:
-        distinct, place = torch.unique(self.bank.perturbation[scene.supports], return_inverse=True)
-        weights = answer.weight.new_zeros(len(distinct), answer.weight.shape[1])
-        weights.index_add_(0, place, answer.weight.abs())
-        largest, rows = weights.topk(min(NEIGHBOURS, len(distinct)), 0)
-        relative = largest / largest[:1].clamp_min(1e-300)
-        return [
-            tuple((self.bank.perturbations[row], value) for row, value in zip(names, values, strict=True))
-            for names, values in zip(distinct[rows].T.tolist(), relative.T.tolist(), strict=True)
-        ]
 
     def _prior(self, scene: Scene, learned: Trained) -> np.ndarray:
         means = context_means(self.bank, scene, learned.weights, self.bank.effects[scene.supports])

@@ -30,7 +30,7 @@ from state_rag.upstream.train import is_disk_full
 
 if TYPE_CHECKING:
     from state_rag.anchor import Anchor
-    from state_rag.evidence.estimator import Prediction
+    from state_rag.evidence.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
