@@ -52,6 +52,7 @@ OUTPUTS = {
     "embeddings convert -o": ["embeddings", "convert", "e.csv", "-o", "{}.safetensors"],
     "data split -o": ["data", "split", "{screen}", "--held-out", "{line}", "-o", "{}"],
     "data simulate": ["data", "simulate", "{}", "--preset", "small"],
+    "data fetch --to": ["data", "fetch", "genept", "--to", "{}", "--from", "http://127.0.0.1:9"],
     "report -o": ["report", "{run}", "--quiet", "-o", "{}"],
     "retrieval -o": ["retrieval", "{run}", "--quiet", "-o", "{}"],
     "gge --output": ["gge", "--real", "{screen}", "--generated", "{screen}", "--conditions", "gene", "--output", "{}"],

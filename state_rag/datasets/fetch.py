@@ -4,7 +4,8 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -79,19 +80,29 @@ def fetch(
         return Fetched(final, False)
     address = _address(wanted.transfer, mirror)
     writable_folder(folder, "STATE_RAG_CACHE" if to is None else "--to")
-    lock = FileLock(folder / f".{wanted.transfer.file}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise StateRagError(f"another process downloads {wanted.transfer.file} to {folder}. Wait for it.") from error
-    try:
+    with _alone(folder, wanted.transfer.file):
         received = _received(wanted, address, folder, progress=progress, tries=tries, wait=wait)
         if wanted.member is not None:
             _unpack(received, wanted, final)
+    return Fetched(final, True)
+
+
+@contextmanager
+def _alone(folder: Path, file: str) -> Iterator[None]:
+    """Hold the right to download a file to a folder, where its file system knows locks."""
+    lock = FileLock(folder / f".{file}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise StateRagError(f"another process downloads {file} to {folder}. Wait for it.") from error
+    except NotImplementedError:
+        yield
+        return
+    try:
+        yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-    return Fetched(final, True)
 
 
 def _address(transfer: Transfer, mirror: str | None) -> str:

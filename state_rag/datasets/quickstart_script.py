@@ -264,8 +264,8 @@ def _embeddings(found: Plan, given: str | None, data: Path, pert: str) -> tuple[
             made,
             known,
             [
-                f"Embeddings of the genes. {PLACEHOLDERS['embeddings']}: where you keep GenePT's file, from the zip at "
-                "https://zenodo.org/records/10833191 (574 MB; --embeddings names it here).",
+                f"Embeddings of the genes. {PLACEHOLDERS['embeddings']}: where you keep GenePT's file; `state-rag "
+                "data fetch genept` downloads it (574 MB) and says where (--embeddings names it here).",
                 f"state-rag embeddings convert {PLACEHOLDERS['embeddings']} --h5ad {_word(data)}{columns} -o {made}",
             ],
         )
