@@ -196,7 +196,8 @@ def test_real_data_train_with_text_embeddings_after_preparation(tmp_path):
         tmp_path,
     )
     assert "have no embedding" in finished.stderr
-    run(["tx", "predict", "--output-dir", "runs", "--eval-genept-pert", "--profile", "minimal"], tmp_path)
+    words = ["tx", "predict", "--output-dir", "runs", "--eval-genept-pert", "--no-evidence", "--profile", "minimal"]
+    run(words, tmp_path)
     results = tmp_path / "runs" / "real" / "eval_last.ckpt"
     table = pd.read_csv(results / "retrieval_info.csv", keep_default_na=False)
     assert set(table["cell_type"]) == {"A172"}

@@ -109,7 +109,7 @@ def test_several_lines_tested_at_once_are_evaluated_line_by_line(project, tmp_pa
     assert "asks unseen perturbation: 10 test conditions (5 perturbations in k562, rpe1)" in said
     assert "asks unseen perturbation in a zero-shot line: 5 test conditions (5 perturbations in hepg2)" in said
     trained_on(tmp_path, "none", tmp_path / "both.toml", "rag=none")
-    said = ours(tmp_path, "evaluate", "runs/none")
+    said = ours(tmp_path, "evaluate", "runs/none", "--no-evidence")
     assert "different questions: 10 unseen perturbation (k562, rpe1); 5 unseen perturbation in a zero-shot line" in said
     table = pd.read_csv(tmp_path / "runs" / "none" / "eval_last.ckpt" / "gge" / "results.csv")
     assert table.groupby("cell_line").size().to_dict() == {"hepg2": 5, "k562": 5, "rpe1": 5}
