@@ -42,7 +42,7 @@ NAMES: dict[str, dict[str, str]] = {
     "state_rag.evidence": {
         "Evidence": "state_rag.evidence.estimator:Evidence",
         "Responses": "state_rag.evidence.responses:Responses",
-        "responses": "state_rag.engine.bank:responses_in",
+        "from_effects": "state_rag.engine.bank:responses_in",
         "Settings": "state_rag.evidence.training:Settings",
         "Prediction": "state_rag.evidence.prediction:Prediction",
         "Explanation": "state_rag.evidence.explanation:Explanation",

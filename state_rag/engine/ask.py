@@ -1,5 +1,6 @@
 """Predict for cells in memory from an evidence run: the same question and answer as for every other run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import columns_of_cells, trust_table
 from state_rag.errors import StateRagError
+from state_rag.names import listing, suggest
 from state_rag.progress import track
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def ask(
     labels = asked.obs[names.perturbation].astype(str).to_numpy()
     lines = names.contexts(asked.obs)
     run = knowing(run, np.unique(labels[labels != names.control]).tolist())
+    _refuse_unknown(run, wanted.perturbations)
     rng = np.random.default_rng(seed)
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)
@@ -109,3 +112,14 @@ def ask(
     if cells.shape == predicted.shape:
         cells.layers.update(layers)
     return cells
+
+
+def _refuse_unknown(run: EvidenceRun, named: Sequence[str] | None) -> None:
+    """Refuse perturbations that were asked for by name and of which nothing is known."""
+    control = run.data.get("control_pert")
+    unknown = [name for name in named or () if name != control and not run.engine.knows(name)]
+    if unknown:
+        raise StateRagError(
+            f"nothing is known of {listing(unknown)}: neither a response nor an embedding, so the prediction would be "
+            f"the mean effect of the cell line{suggest(unknown, run.engine.bank.perturbations)}"
+        )

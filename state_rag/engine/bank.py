@@ -52,16 +52,27 @@ def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Re
 
 
 def responses_in(effects: "anndata.AnnData") -> Responses:
-    """Return the responses in a table of effects: a row a condition, `obs` with `perturbation` and `context`.
+    """Return the responses in a table of effects, which the evidence engine is fitted on.
 
-    `obs["n_cells"]` and `varm["control_mean"]` are used where they are there, as `sr.effects.read` writes them; where
-    deviations of cells are there too, so is which genes changed. `X` may be any score of genes (mean differences, log
-    fold changes, signed significance).
+    Parameters
+    ----------
+    effects
+        A row a condition, `obs` with `perturbation` and `context`. `obs["n_cells"]` and `varm["control_mean"]` are used
+        where they are there, as `sr.effects.read` writes them; where deviations of cells are there too, so is which
+        genes changed. `X` [conditions, genes] may be any score (mean differences, log fold changes, signed
+        significance).
 
     Raises
     ------
     StateRagError
         If a column is missing.
+
+    Examples
+    --------
+    >>> import state_rag as sr
+    >>> effects = sr.effects.from_anndata(sr.datasets.screen(n_perturbations=4, n_genes=40))
+    >>> len(sr.evidence.from_effects(effects))
+    16
     """
     for column in ("perturbation", "context"):
         if column not in effects.obs:

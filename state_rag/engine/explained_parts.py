@@ -114,6 +114,8 @@ def label(condition: tuple[str, str]) -> str:
 
 def reasons(found: Explanation) -> list[str]:
     """Return why each condition contributes, in words."""
+    if found.effects is not None:
+        return list(found.why)  # of a combination, whose conditions are like it by their members
     said = {RESPONSES: "response similarity"}
     alike = np.sum([np.zeros(len(found.conditions)), *found.reasons.values()], axis=0) > 0
     return [said.get(why, why) if any_ else OFFSETS for why, any_ in zip(found.why, alike.tolist(), strict=True)]

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -16,7 +16,6 @@ from state_rag.datasets.split_copy import split_tables
 from state_rag.datasets.split_questions import QUESTIONS, questions
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
-from state_rag.effects.sources import read as read_effects
 from state_rag.effects.training_effects import training_effects
 from state_rag.engine.bank import responses_in, responses_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
@@ -27,9 +26,13 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
+from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
+
+if TYPE_CHECKING:
+    import anndata
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def fit(
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
     else:
         data, identity, uses = {}, None, None
-        responses = responses_in(read_effects(source, progress=False))
+        responses = responses_in(_effects(source))
         asked = responses.perturbation_names
     symbols = read_symbols(names)
     knowledge = knowledge_of(embeddings, sources, with_members(asked), symbols)
@@ -137,6 +140,21 @@ def fit(
         time.perf_counter() - start,
     )
     return run
+
+
+def _effects(source: Path) -> "anndata.AnnData":
+    """Read a table of effects; cells are told to be such."""
+    import anndata
+
+    with open_h5ad(source) as file:
+        columns = set(file["obs"]) - {"_index"}
+    if not {"perturbation", "context"} <= columns:
+        raise StateRagError(
+            f"{source}: no table of effects, which has a row a condition and the obs columns `perturbation` and "
+            f"`context` (it has {listing(sorted(columns)) or 'none'}). If these are cells, write a split and fit on "
+            f"that: `state-rag data split {source} --held-out LINE -o split.toml`."
+        )
+    return anndata.read_h5ad(source)
 
 
 def fit_to_split(

@@ -119,6 +119,8 @@ class Combining:
         mates = [set(self.measured.members[name]) for c, name in self.measured.conditions if c == context]
         others = sum(bool(mate & set(members)) and mate != set(members) for mate in mates)
         told = f"{len(here)} of {len(members)} members measured here, {others} other combinations with one of them"
+        if strange := [m for m in members if bank.number_of(m) < 0]:
+            told = f"nothing is known of {', '.join(strange)}; {told}"
         if self._curve is not None:
             return told
         return f"not calibrated, ranks only: {len(self)} measured combinations to judge by, {FEWEST} needed; {told}"

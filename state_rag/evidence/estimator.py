@@ -102,8 +102,8 @@ class Evidence:
         Parameters
         ----------
         responses
-            Whatever was measured, in every context; nothing that is held out. `sr.evidence.responses` makes them of a
-            table of effects.
+            Whatever was measured, in every context; nothing that is held out. `sr.evidence.from_effects` makes them of
+            a table of effects.
         embeddings
             Of perturbations, whether measured or not; any number of sources, or one table, as `sr.embeddings.read`
             reads it.
@@ -120,8 +120,8 @@ class Evidence:
         """
         if not isinstance(responses, Responses):
             raise StateRagError(
-                f"evidence: fit takes responses, not {type(responses).__name__}; `sr.evidence.responses(effects)` makes"
-                " them of a table of effects, a row a condition."
+                f"evidence: fit takes responses, not {type(responses).__name__}; `sr.evidence.from_effects(effects)` "
+                "makes them of a table of effects, a row a condition."
             )
         unknown = sorted(set(uses or ()) - set(USES))
         if unknown:
@@ -336,7 +336,7 @@ class Evidence:
             uses[place], neighbours[place] = COMBINATION, one
         if trusting is not None:
             expected = combining.expected(np.sqrt(np.square(mean[places]).mean(1)) / self.bank.scale)
-            reasons = [combining.words(context, members) for members in asked.values()]
+            reasons = [self.combining.words(context, members) for members in asked.values()]
             told = expected.expected, expected.low, expected.high
             trusting.combined(places, mean[places], told, variance[places], reasons)
 

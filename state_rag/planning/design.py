@@ -1,6 +1,7 @@
 """Which experiments to do next, asked of a run: names are checked, and the control is never one."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -10,7 +11,10 @@ from state_rag.engine.further import knowing
 from state_rag.evidence.choices.design import Design, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
+from state_rag.names import listing, suggest
 from state_rag.planning.signatures import target_of
+
+logger = logging.getLogger(__name__)
 
 AIMS = ("accuracy", "hits")
 
@@ -48,6 +52,8 @@ def design_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, [*(candidates or ()), *(targets or ())])
+    _tell_unknown(run, exclude, "excluded")
+    _tell_unknown(run, costs or (), "given a cost")
     control = run.data.get("control_pert")
     known = run.engine.bank.perturbations
     return design(
@@ -85,6 +91,7 @@ def hits_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, candidates or ())
+    _tell_unknown(run, exclude, "excluded")
     control = run.data.get("control_pert")
     offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
     if signature is not None:
@@ -100,6 +107,15 @@ def hits_run(
         threshold=threshold,
         signature=signature,
     )
+
+
+def _tell_unknown(run: EvidenceRun, names: Iterable[str], what: str) -> None:
+    """Say which names stand for nothing that could be chosen."""
+    bank = run.engine.bank
+    unknown = [name for name in names if bank.number_of(name) < 0]
+    if unknown:
+        close = suggest(unknown, bank.perturbations)
+        logger.warning("No perturbation of the run, though %s: %s%s.", what, listing(unknown), close)
 
 
 def replay_run(

@@ -152,13 +152,15 @@ def _table(path: Path, flag: str) -> dict[str, float]:
     head = [name.strip().lower() for name in rows[0]]
     columns = [next((head.index(name) for name in names if name in head), None) for names in (GENES, VALUES)]
     start = 1
+    if columns[0] is None and not head[0]:
+        columns[0] = 0  # the names of rows, as R writes them
     if len(head) == 2 and None in columns:
         # two columns leave no doubt about which is which, and a number is no heading
         columns, start = [0, 1], 0 if _number(head[1]) is not None else 1
     if None in columns:
         raise StateRagError(
-            f"{flag} {path}: expected a column of genes ({', '.join(GENES[:3])}, ...) and one of values "
-            f"({', '.join(VALUES[:5])}, ...); found {', '.join(rows[0])}."
+            f"{flag} {path}: expected a column of genes ({', '.join(GENES)}) and one of values ({', '.join(VALUES)}), "
+            f"with commas or tabs between; found {', '.join(name or '(no name)' for name in rows[0])}."
         )
     gene, value = columns
     assert gene is not None

@@ -64,6 +64,11 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
             "evidence engine. Leave them out."
         )
     engine = read_run(found.folder)
+    if engine.identity is None:
+        raise StateRagError(
+            f"{found.folder} was fitted on a table of effects, without cells, so no cells can be predicted. Effects "
+            f"can: `state-rag evidence predict {found.folder} -o predicted.h5ad`."
+        )
     split = Path(toml_path(found, args.toml))
     summary = check_run_split(found, args.toml)
     if engine.identity is not None:

@@ -184,3 +184,8 @@ def test_labels_with_a_control_are_the_single_perturbations_that_combinations_ar
         np.testing.assert_allclose(found.mean, other.mean, atol=1e-6)
     assert gears.measured("line0", "P3")
     assert len(gears.bank.perturbations) == 12
+
+
+def test_a_member_that_nothing_is_known_of_is_named(engine):
+    said = engine.combining.words("line0", ("P0", "X"))
+    assert "nothing is known of X; 1 of 2 members measured here, 2 other combinations with one of them" in said

@@ -38,7 +38,7 @@ def test_a_single_table_is_the_source_text_and_a_table_of_effects_is_refused_wit
     table = SimpleNamespace(names=names, vectors=vectors)
     found = Evidence(QUICK).fit(drawn.responses(TEST), table)
     assert np.array_equal(found.predict("line0", ["P6"]).mean, engine.predict("line0", ["P6"]).mean)
-    with pytest.raises(StateRagError, match=r"not ndarray; `sr.evidence.responses\(effects\)` makes them"):
+    with pytest.raises(StateRagError, match=r"not ndarray; `sr.evidence.from_effects\(effects\)` makes them"):
         Evidence(QUICK).fit(drawn.effects)
 
 

@@ -134,3 +134,9 @@ def test_genes_of_a_signature_that_the_run_lacks_are_named(run, caplog):
     assert "1 of 2 genes are not among the run's, and left out: no gene" in caplog.text
     with pytest.raises(StateRagError, match=f"none of the 1 genes .*{gene}x -> {gene}"):
         hits_run(run, ["hepg2"], 5, signature={f"{gene}x": 1.0})
+
+
+def test_excluded_names_that_are_none_of_the_run_are_named_with_close_spellings(run, caplog):
+    name = run.engine.bank.perturbations[0]
+    design_run(run, ["hepg2"], 2, exclude=[f"{name}X", name])
+    assert f"No perturbation of the run, though excluded: {name}X; close spellings: {name}X -> {name}" in caplog.text

@@ -88,3 +88,9 @@ def test_genes_that_the_run_lacks_are_named_and_none_is_an_error(caplog):
     assert "1 of 2 genes are not among the run's, and left out: TP63; close spellings: TP63 -> TP53" in caplog.text
     with pytest.raises(StateRagError, match="none of the 1 genes.*myc -> MYC.*such as MYC, TP53"):
         target_of(genes, {"myc": 1.0})
+
+
+def test_the_names_of_rows_are_genes_as_r_writes_them(tmp_path):
+    path = tmp_path / "deseq.csv"
+    path.write_text('"","baseMean","log2FoldChange","padj"\n"A",10,1.5,0.01\n"B",12,-2,0.2\n')
+    assert read_signature(path, "--target") == {"A": 1.5, "B": -2.0}
