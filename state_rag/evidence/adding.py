@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.bank import Bank
 from state_rag.evidence.combinations import Combinations
 from state_rag.evidence.combining import Combining
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
-from state_rag.evidence.similarity import Similarity, Source
+from state_rag.evidence.similarity import Source
 
 SAMPLE = 500
 """Perturbations by which a source is recognised."""
@@ -69,25 +68,18 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     >>> merged.added, len(engine.responses)
     ((('b', 'P5'),), 9)
     """
-    if not hasattr(engine, "bank"):
-        raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+    engine.check_fitted()
     members = {name: engine.combining.members(name) for name in new.perturbation_names}
     members = {name: parts for name, parts in members.items() if parts}
     single = [row for row, name in enumerate(new.perturbations) if name not in members]
     others = [row for row, name in enumerate(new.perturbations) if name in members]
     merged = merge(engine.responses, new.take(single)) if single else Merged(engine.responses, (), ())
-    embedded = engine.similarity.sources[0].names if engine.similarity.sources else ()
-    further = [one for parts in members.values() for one in parts]
-    bank = Bank(merged.responses, [*embedded, *engine.bank.perturbations, *further])
-    bank.other_names = engine.bank.other_names
-    found = _with(
-        engine, bank, merged.responses, [one.widened(bank.perturbations) for one in engine.similarity.sources]
-    )
+    found = engine.over(merged.responses, (one for parts in members.values() for one in parts))
     if not others:
         return found, merged
     combined = _merged_combinations(engine, new.take(others), members)
     known = {**engine.combining.measured.members, **members}
-    measured = Combinations(combined.responses, known, bank)
+    measured = Combinations(combined.responses, known, found.bank)
     found.combined = combined.responses
     found.combining = Combining(measured, measured.learn(found.similarity, found.learned_for(USES[0]).weights))
     return found, Merged(merged.responses, (*merged.added, *combined.added), (*merged.averaged, *combined.averaged))
@@ -111,45 +103,25 @@ def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:
     StateRagError
         If nothing was fitted, a table is of no source of the engine, or says something else of what is known already.
     """
-    if not hasattr(engine, "bank"):
-        raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+    engine.check_fitted()
     own = [source.name for source in engine.similarity.sources]
     if strange := [name for name in tables if name not in own]:
         raise StateRagError(
             f"evidence: the engine was fitted without a source {strange[0]!r} (it has {', '.join(own) or 'none'}); fit "
             "again to use it."
         )
-    further = [str(name) for names, _ in tables.values() for name in names]
-    bank = Bank(engine.responses, [*engine.bank.perturbations, *further])
-    bank.other_names = engine.bank.other_names
-    sources = []
-    for source in engine.similarity.sources:
+    further = (str(name) for names, _ in tables.values() for name in names)
+
+    def told(source: Source, perturbations: Sequence[str]) -> Source:
         table = tables.get(source.name)
         if table is None:
-            sources.append(source.widened(bank.perturbations))
-            continue
+            return source.widened(perturbations)
         basis = {name for name, is_it in zip(source.names, _basis(source).tolist(), strict=True) if is_it}
-        wider = Source.of(source.name, *table, bank.perturbations, basis=basis)
+        wider = Source.of(source.name, *table, perturbations, basis=basis)
         _check_same(source, wider)
-        sources.append(wider)
-    return _with(engine, bank, engine.responses, sources)
+        return wider
 
-
-def _with(engine: Evidence, bank: Bank, responses: Responses, sources: Sequence[Source]) -> Evidence:
-    """Return an engine with what another has learned."""
-    found = Evidence(engine.settings)
-    found.responses, found.bank = responses, bank
-    found.similarity = Similarity(bank, sources, engine.settings.powers)
-    found.trained = dict(engine.trained)
-    found.calibrated = {
-        use: one if one.model is None else replace(one, model=one.model.with_contexts(len(bank.contexts)))
-        for use, one in engine.calibrated.items()
-    }
-    found.callers = dict(engine.callers)
-    found.combined = engine.combined
-    measured = Combinations(engine.combined, engine.combining.measured.members, bank)
-    found.combining = Combining(measured, engine.combining.learned)
-    return found
+    return engine.over(engine.responses, further, told)
 
 
 def _merged_combinations(engine: Evidence, new: Responses, members: Mapping[str, tuple[str, ...]]) -> Merged:

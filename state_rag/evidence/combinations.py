@@ -8,7 +8,7 @@ is the regression of Rasmussen and Williams (2006), section 2.2, on linear funct
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,7 +185,7 @@ class Combinations:
         without
             Combinations, by members, whose responses in this context are not looked at.
         """
-        joint = self._joint(similarity, weights, rule, context, asked, without)
+        joint = self._look(similarity, weights, context, asked, without).under(rule)
         weight = torch.cholesky_solve(joint.cross, factorise(joint.among))
         deviations = joint.values - joint.prior
         mean = joint.prior_asked + weight.T @ deviations
@@ -198,11 +198,16 @@ class Combinations:
         Of each the prediction without it comes from the solution with it (Rasmussen and Williams 2006, section 5.4.2).
         Below `FEWEST` measured combinations nothing is learned: the effect is the sum.
 
+        Parameters
+        ----------
+        similarity, weights
+            As for `answer`.
         """
         rules = [Rule(share, own) for share in SHARES for own in OWN] if len(self) >= FEWEST else [Rule()]
-        losses = {rule: self._loss(self.left_out(similarity, weights, rule)[0]) for rule in rules}
+        found = self.left_out(similarity, weights, rules)
+        losses = {rule: self._loss(predicted) for rule, (predicted, _) in found.items()}
         best = min(losses, key=lambda rule: (losses[rule], -rule.share, rule.own))
-        predicted, variance = self.left_out(similarity, weights, best)
+        predicted, variance = found[best]
         return Learned(
             best,
             correlations(predicted, self.effects).numpy(),
@@ -214,76 +219,106 @@ class Combinations:
         error = (predicted - self.effects).square().mean() / self.effects.square().mean().clamp_min(1e-12)
         return float(error - correlations(predicted, self.effects).mean())
 
-    def left_out(self, similarity: Similarity, weights: KernelWeights, rule: Rule) -> tuple[Tensor, Tensor]:
-        """Return the prediction [M, G] of each measured combination without itself, and its expected square error [M].
+    def left_out(
+        self, similarity: Similarity, weights: KernelWeights, rules: Sequence[Rule]
+    ) -> dict[Rule, tuple[Tensor, Tensor]]:
+        """Return, by each rule, the prediction [M, G] of measured combinations without themselves, and its error [M].
 
-        The error is that against a new measurement of it, noise included.
+        The error is the expected square of that against a new measurement, noise included.
         """
-        found, variance = torch.zeros_like(self.effects), torch.ones(len(self), dtype=torch.float64)
+        found = {rule: (torch.zeros_like(self.effects), self.effects.new_ones(len(self))) for rule in rules}
         for name in dict.fromkeys(context for context, _ in self.conditions):
             here = [row for row, (context, _) in enumerate(self.conditions) if context == name]
-            asked = [self.members[self.conditions[row][1]] for row in here]
-            joint = self._joint(similarity, weights, rule, name, asked, frozenset())
-            inverse = torch.cholesky_inverse(factorise(joint.among))
-            residual = joint.values - joint.prior
-            first = len(joint.conditions) - len(self)
-            places = torch.tensor([first + row for row in here])
-            own = inverse.diagonal()[places]
-            found[here] = self.effects[here] - (inverse[places] @ residual) / own[:, None]
-            variance[here] = 1 / own
-        return found, variance
+            # what is looked at hangs on no rule, and takes most of the time
+            look = self._look(similarity, weights, name, [self.members[self.conditions[row][1]] for row in here])
+            places = torch.tensor([len(look.conditions) - len(self) + row for row in here])
+            for rule, (predicted, variance) in found.items():
+                joint = look.under(rule)
+                inverse = torch.cholesky_inverse(factorise(joint.among))
+                own = inverse.diagonal()[places]
+                residual = inverse[places] @ (joint.values - joint.prior)
+                predicted[here] = self.effects[here] - residual / own[:, None]
+                variance[here] = 1 / own
+        return found
 
-    def _joint(
+    def _look(
         self,
         similarity: Similarity,
         weights: KernelWeights,
-        rule: Rule,
         context: str,
         asked: Sequence[tuple[str, ...]],
-        without: frozenset[tuple[str, ...]],
-    ) -> _Joint:
+        without: frozenset[tuple[str, ...]] = frozenset(),
+    ) -> _Look:
+        """Return what is looked at to answer; parameters as of `answer`."""
         bank, number = self.bank, self.number_of_context(context)
-        wanted = torch.tensor([bank.number_of(member) for members in asked for member in members], dtype=torch.long)
         kept = [
             row for row, (c, name) in enumerate(self.conditions) if not (c == context and self.members[name] in without)
         ]
         parts = [self.members[self.conditions[row][1]] for row in kept]
-        also = [bank.number_of(member) for members in parts for member in members]
-        around = torch.unique(torch.cat([wanted, torch.tensor(also, dtype=torch.long)]))
+        numbers = [bank.number_of(one) for members in (*asked, *parts) for one in members]
+        around = torch.unique(torch.tensor(numbers, dtype=torch.long))
         scene = nearest(bank, Scene(max(number, -1), around, torch.arange(len(bank))), weights, similarity, SUPPORTS)
         rows = scene.supports
         # every condition is a row over atoms, the single conditions that it is made of
         atoms: dict[tuple[int, int], int] = {}
 
-        def atom(where: int, member: int) -> int:
-            return atoms.setdefault((where, member), len(atoms))
+        def made_of(where: int, numbers: Iterable[int]) -> list[int]:
+            return [atoms.setdefault((where, one), len(atoms)) for one in numbers]
+
+        def members_at(where: int, members: Iterable[str]) -> list[int]:
+            return made_of(where, (bank.number_of(one) for one in members))
 
         single = list(zip(bank.context[rows].tolist(), bank.perturbation[rows].tolist(), strict=True))
-        made = [[atom(c, p)] for c, p in single]
-        places = [self.number_of_context(self.conditions[row][0]) for row in kept]
-        made += [[atom(c, bank.number_of(m)) for m in members] for c, members in zip(places, parts, strict=True)]
-        queried = [[atom(number, bank.number_of(m)) for m in members] for members in asked]
+        contexts = [self.number_of_context(self.conditions[row][0]) for row in kept]
+        made = [made_of(c, [p]) for c, p in single]
+        made += [members_at(c, members) for c, members in zip(contexts, parts, strict=True)]
+        queried = [members_at(number, members) for members in asked]
         conditions = torch.tensor(list(atoms)).T.unbind()
-        among = covariance(similarity, weights, number, conditions, conditions)
-        design = _design(made, len(atoms), rule.share)
-        query = _design(queried, len(atoms), rule.share)
-        among = among.double()
         means = context_means(bank, scene, weights, bank.effects[rows])
-        prior = torch.stack([means[c] if c >= 0 else means[-1] for c, _ in atoms])
-        noise = weights.noise_of(torch.cat([bank.scarcity[rows], self.scarcity[kept]])).detach()
-        own = rule.own * weights.prior_variance().detach()
-        noise[len(rows) :] += own
-        matrix = (design @ among) @ design.T
-        matrix.diagonal().add_(noise)
-        labels = [(bank.contexts[c], bank.perturbations[p]) for c, p in single]
+        return _Look(
+            made,
+            queried,
+            covariance(similarity, weights, number, conditions, conditions).double(),
+            torch.stack([means[c] if c >= 0 else means[-1] for c, _ in atoms]),
+            weights.noise_of(torch.cat([bank.scarcity[rows], self.scarcity[kept]])).detach(),
+            float(weights.prior_variance().detach()),
+            torch.cat([bank.effects[rows], self.effects[kept]]),
+            (*((bank.contexts[c], bank.perturbations[p]) for c, p in single), *(self.conditions[row] for row in kept)),
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """S conditions, single ones and then combinations, and Q queries, over the A single conditions they are made of.
+
+    Covariance [A, A] and prior mean [A, G] of the latter, the noise [S] of measured effects [S, G], and the prior
+    variance of a single perturbation.
+    """
+
+    made: list[list[int]]
+    queried: list[list[int]]
+    among: Tensor
+    prior: Tensor
+    noise: Tensor
+    prior_variance: float
+    values: Tensor
+    conditions: tuple[tuple[str, str], ...]
+
+    def under(self, rule: Rule) -> _Joint:
+        """Return the covariances that a rule makes of it."""
+        n_atoms, own = len(self.among), rule.own * self.prior_variance
+        design, query = (_design(rows, n_atoms, rule.share) for rows in (self.made, self.queried))
+        matrix = (design @ self.among) @ design.T
+        several = torch.tensor([len(atoms) > 1 for atoms in self.made])
+        matrix.diagonal().add_(self.noise + own * several)
         return _Joint(
             matrix,
-            design @ among @ query.T,
-            ((query @ among) * query).sum(1) + own,
-            design @ prior,
-            query @ prior,
-            torch.cat([bank.effects[rows], self.effects[kept]]),
-            (*labels, *(self.conditions[row] for row in kept)),
+            design @ self.among @ query.T,
+            ((query @ self.among) * query).sum(1) + own,
+            design @ self.prior,
+            query @ self.prior,
+            self.values,
+            self.conditions,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -26,15 +25,6 @@ FEWEST = 30
 
 MEMBER, SHARED = "member", "shares a member"
 """Why a condition contributes: it is a member itself, or a combination with one of the members."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Expected accuracy of Q combinations with its 90 % interval, all NaN where it is not calibrated."""
-
-    expected: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
 
 class Combining:
@@ -90,14 +80,17 @@ class Combining:
             parts.append((places, found))
         return _joined(parts, len(asked))
 
-    def expected(self, size: np.ndarray) -> Expected:
-        """Return the expected accuracy of combinations of a predicted size [Q], in units of the bank."""
+    def expected(self, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the expected accuracy of combinations of a predicted size [Q], and both ends of its 90 % interval.
+
+        Sizes are in units of the bank; all are NaN where accuracy is not calibrated.
+        """
         if self._curve is None:
             empty = np.full(len(size), np.nan)
-            return Expected(empty, empty, empty)
-        knots, accuracies, both = self._curve
+            return empty, empty, empty
+        knots, accuracies, (lower, upper) = self._curve
         expected = np.interp(np.log(np.maximum(size, 1e-12)), knots, accuracies)
-        return Expected(expected, *(np.clip(expected + end, -1, 1) for end in both))
+        return expected, np.clip(expected + lower, -1, 1), np.clip(expected + upper, -1, 1)
 
     @cached_property
     def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -177,7 +177,7 @@ class Evidence:
         StateRagError
             If nothing was fitted.
         """
-        self._check_fitted()
+        self.check_fitted()
         names = tuple(map(str, perturbations))
         mean = np.zeros((len(names), len(self.responses.genes)))
         variance = np.zeros(len(names))
@@ -251,7 +251,7 @@ class Evidence:
         StateRagError
             If nothing was fitted, or nothing is known of the perturbation, so that there is nothing to show.
         """
-        self._check_fitted()
+        self.check_fitted()
         if members := self.combining.members(str(perturbation)):
             return self._explain_combination(str(context), str(perturbation), members)
         number = self.bank.number_of_context(str(context))
@@ -286,7 +286,7 @@ class Evidence:
 
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
-        self._check_fitted()
+        self.check_fitted()
         return pack(
             self.settings,
             self.responses,
@@ -327,54 +327,83 @@ class Evidence:
         trusting: Trusting | None,
     ) -> None:
         """Fill in what is predicted for combinations: place -> members."""
-        places, learned = list(asked), self.learned_for(USES[0])
-        found, combining = self._combined_answer(context, list(asked.values()), learned)
+        places = list(asked)
+        found = self._combined_answer(context, list(asked.values()))
         mean[places] = (found.mean * self.bank.scale).numpy()
-        variance[places] = self._variance(found.variance, learned) * combining.error_ratio
+        variance[places] = self._combined_variance(found)
         drawn = heaviest(tuple(name for _, name in found.conditions), found.weight)
         for place, one in zip(places, drawn, strict=True):
             uses[place], neighbours[place] = COMBINATION, one
         if trusting is not None:
-            expected = combining.expected(np.sqrt(np.square(mean[places]).mean(1)) / self.bank.scale)
-            reasons = [self.combining.words(context, members) for members in asked.values()]
-            told = expected.expected, expected.low, expected.high
-            trusting.combined(places, mean[places], told, variance[places], reasons)
+            self._trust_combined(trusting, places, context, list(asked.values()), found)
 
-    def _combined_answer(
-        self, context: str, asked: Sequence[tuple[str, ...]], learned: Trained
-    ) -> tuple[Combined, Combining]:
+    def _trust_combined(
+        self, trusting: Trusting, places: list[int], context: str, asked: Sequence[tuple[str, ...]], found: Combined
+    ) -> None:
+        size = found.mean.square().mean(1).sqrt().numpy()
+        reasons = [self.combining.words(context, members) for members in asked]
+        mean = (found.mean * self.bank.scale).numpy()
+        trusting.combined(places, mean, self.combining.expected(size), self._combined_variance(found), reasons)
+
+    def _combined_variance(self, found: Combined) -> np.ndarray:
+        return self._variance(found.variance, self.learned_for(USES[0])) * self.combining.error_ratio
+
+    def _combined_answer(self, context: str, asked: Sequence[tuple[str, ...]]) -> Combined:
         """Return answers to combinations; members that nothing is known of are like no other perturbation."""
         strange = [m for m in dict.fromkeys(m for members in asked for m in members) if self.bank.number_of(m) < 0]
-        if not strange:
-            return self.combining.answer(self.similarity, learned.weights, context, asked), self.combining
-        bank = Bank(self.responses, [*self.bank.perturbations, *strange])
-        bank.other_names = self.bank.other_names
-        sources = [source.widened(bank.perturbations) for source in self.similarity.sources]
-        similarity = Similarity(bank, sources, self.settings.powers)
-        measured = Combinations(self.combined, self.combining.measured.members, bank)
-        combining = Combining(measured, self.combining.learned)
-        return combining.answer(similarity, learned.weights, context, asked), combining
+        engine = self.over(self.responses, strange) if strange else self
+        return engine.combining.answer(engine.similarity, self.learned_for(USES[0]).weights, context, asked)
+
+    def over(
+        self,
+        responses: Responses,
+        more: Iterable[str],
+        told: Callable[[Source, Sequence[str]], Source] = Source.widened,
+    ) -> Evidence:
+        """Return an engine with what this one has learned, over other responses or more perturbations.
+
+        Parameters
+        ----------
+        responses
+            Of single perturbations, those that are known already first.
+        more
+            Further perturbations.
+        told
+            What a source is for more perturbations; by default it knows nothing of these.
+        """
+        found = Evidence(self.settings)
+        found.responses, found.combined = responses, self.combined
+        found.bank = Bank(responses, [*self.bank.perturbations, *more])
+        found.bank.other_names = self.bank.other_names
+        sources = [told(source, found.bank.perturbations) for source in self.similarity.sources]
+        found.similarity = Similarity(found.bank, sources, self.settings.powers)
+        found.trained, found.callers = dict(self.trained), dict(self.callers)
+        found.calibrated = {use: one.with_contexts(len(found.bank.contexts)) for use, one in self.calibrated.items()}
+        measured = Combinations(self.combined, self.combining.measured.members, found.bank)
+        found.combining = Combining(measured, self.combining.learned)
+        return found
 
     def _sources(self, members: Sequence[str], context: int) -> tuple[str, ...]:
         found = [sources_of(self.similarity, self.bank.number_of(member), context) for member in members]
         return tuple(dict.fromkeys(name for one in found for name in one))
 
     def _explain_combination(self, context: str, name: str, members: tuple[str, ...]) -> Explanation:
-        learned = self.learned_for(USES[0])
-        found, combining = self._combined_answer(context, [members], learned)
+        found = self._combined_answer(context, [members])
+        trusting = Trusting(self.calibrated, self.bank.scale, (1, len(self.responses.genes)))
+        self._trust_combined(trusting, [0], context, [members], found)
         cells: dict[tuple[str, str], float] = {}
         for responses in (self.responses, self.combined):
             if responses is not None and responses.cells is not None:
                 cells.update(zip(responses.conditions, responses.cells.tolist(), strict=True))
         return explain_combination(
-            combining,
+            self.combining,
             self.similarity.names,
             found,
             cells,
             names=(context, name),
             members=members,
             genes=self.responses.genes,
-            trust=self.predict(context, [name]).trust if self.calibrated else None,
+            trust=trusting.trust() if self.calibrated else None,
         )
 
     def _know(self, responses: Responses, tables: Mapping[str, tuple[Sequence[str], Any]]) -> None:
@@ -403,9 +432,16 @@ class Evidence:
         changes = self.responses.changes
         return Calling(self.callers, changes, shape) if changes is not None and self.callers else None
 
-    def _check_fitted(self) -> None:
+    def check_fitted(self, wanted: str = "evidence") -> None:
+        """Refuse to be asked before `fit`; `wanted` begins the sentence.
+
+        Raises
+        ------
+        StateRagError
+            If nothing was fitted.
+        """
         if not hasattr(self, "bank"):
-            raise StateRagError("evidence: nothing was fitted; call `fit` with measured responses first.")
+            raise StateRagError(f"{wanted}: nothing was fitted; call `fit` with measured responses first.")
 
     def learned_for(self, use: str) -> Trained:
         """Return what was learned for a use, or else for the most informed one; untaught numbers where there is none.

@@ -96,7 +96,7 @@ def test_left_out_predictions_are_those_of_solutions_without_the_combination(eng
     measured = engine.combining.measured
     weights = engine.learned_for("few-shot").weights
     rule = Rule(0.7, 0.3)
-    found, _ = measured.left_out(engine.similarity, weights, rule)
+    found, _ = measured.left_out(engine.similarity, weights, [Rule(), rule])[rule]
     for row, (context, name) in enumerate(measured.conditions):
         members = measured.members[name]
         one = measured.answer(engine.similarity, weights, rule, context, [members], without=frozenset([members]))
@@ -105,7 +105,7 @@ def test_left_out_predictions_are_those_of_solutions_without_the_combination(eng
 
 def test_the_covariance_is_that_of_sums(engine):
     measured, weights = engine.combining.measured, engine.learned_for("few-shot").weights
-    joint = measured._joint(engine.similarity, weights, Rule(0.5, 0.0), "line0", [("P0", "P1")], frozenset())
+    joint = measured._look(engine.similarity, weights, "line0", [("P0", "P1")]).under(Rule(0.5, 0.0))
     bank = engine.bank
     at = joint.conditions.index(("line1", "P3"))
 

@@ -142,8 +142,7 @@ def design(
     StateRagError
         If nothing was fitted, the budget or a cost is not above 0, or no candidate or target is left.
     """
-    if not hasattr(engine, "bank"):
-        raise StateRagError("design: nothing was fitted; call `fit` with measured responses first.")
+    engine.check_fitted("design")
     if budget < 1:
         raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
     bank = engine.bank

@@ -86,8 +86,7 @@ def hits(
     StateRagError
         If nothing was fitted, no gene of the signature is known or has a weight, or no candidate is left.
     """
-    if not hasattr(engine, "bank"):
-        raise StateRagError("design: nothing was fitted; call `fit` with measured responses first.")
+    engine.check_fitted("design")
     if budget < 1:
         raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
     bank = engine.bank

@@ -150,8 +150,7 @@ def search(
     StateRagError
         If nothing was fitted, the target does not fit the genes or wants nothing, or no candidate is known.
     """
-    if not hasattr(engine, "bank"):
-        raise StateRagError("search: nothing was fitted; call `fit` with measured responses first.")
+    engine.check_fitted("search")
     wanted = np.asarray(target, dtype=np.float64).ravel()
     _check(wanted, len(engine.responses.genes), top, draws)
     offered = Candidates(engine, context, candidates, max(refined, top))

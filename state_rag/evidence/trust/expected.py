@@ -7,7 +7,7 @@ Learned while an engine is fitted, on conditions of the user's own screen that a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -93,6 +93,10 @@ class Calibrated:
 
     conditions: int
     model: TrustModel | None
+
+    def with_contexts(self, n_contexts: int) -> Calibrated:
+        """Return the same for more contexts, as `TrustModel.with_contexts` does."""
+        return self if self.model is None else replace(self, model=self.model.with_contexts(n_contexts))
 
 
 def calibrate(found: Calibration | None, n_contexts: int, use: str) -> Calibrated:
