@@ -13,7 +13,7 @@ import numpy as np
 from state_rag.contract.feature_names import HVG, FileMatrices
 from state_rag.contract.space import fit, read_space
 from state_rag.effects.sources import read as read_effects
-from state_rag.engine.bank import responses_in
+from state_rag.engine.bank import LABELS, read_table, responses_in
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError
@@ -110,22 +110,8 @@ def add_to_folder(
 
 def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
     """Read the responses in a file of cells or of effects."""
-    matrix = None
-    with open_h5ad(path) as file:
-        there = set(file["obs"]) - {"_index"}
-        if run.identity is None:
-            wanted = {"perturbation", "context"}
-        else:
-            wanted = {str(run.data["pert_col"]), str(run.data["cell_type_key"])}
-            is_effects = "uns/state_rag/kind" in file or not wanted <= there and {"perturbation", "context"} <= there
-            if not is_effects and (missing := sorted(wanted - there)):
-                raise StateRagError(
-                    f"{path}: obs has no column {missing[0]!r}, by which the run was fitted (it has "
-                    f"{listing(sorted(there))}). Name the columns alike, or give a table of effects, with obs columns "
-                    "`perturbation` and `context`."
-                )
-            matrix = None if is_effects else _checked_matrix(run, file, path)
-    if matrix is None:
+    matrix = None if run.identity is None else _matrix_of_cells(run, path)
+    if run.identity is None or matrix is None:
         return _effects(run, path)
     data = run.data
     found = read_effects(
@@ -138,16 +124,29 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
     )
     if left_out := [str(one) for one in found.uns["state_rag"].get("left_out", [])]:
         logger.warning("%s: left out: %s.", path, listing(left_out))
-    assert run.identity is not None
     if run.identity.spaces[run.key].names is None:  # columns are known by place alone, and are as many
         found.var_names = list(run.engine.responses.genes)
     return responses_in(found)
 
 
-def _effects(run: EvidenceRun, path: Path) -> Responses:
-    import anndata
+def _matrix_of_cells(run: EvidenceRun, path: Path) -> str | None:
+    """Return which matrix of a file of cells to read, checked; None for a table of effects."""
+    wanted = {str(run.data["pert_col"]), str(run.data["cell_type_key"])}
+    with open_h5ad(path) as file:
+        there = set(file["obs"]) - {"_index"}
+        if "uns/state_rag/kind" in file or (set(LABELS) <= there and not wanted <= there):
+            return None
+        if missing := sorted(wanted - there):
+            raise StateRagError(
+                f"{path}: obs has no column {missing[0]!r}, by which the run was fitted (it has "
+                f"{listing(sorted(there))}). Name the columns alike, or give a table of effects, with obs columns "
+                "`perturbation` and `context`."
+            )
+        return _checked_matrix(run, file, path)
 
-    new = responses_in(anndata.read_h5ad(path))
+
+def _effects(run: EvidenceRun, path: Path) -> Responses:
+    new = read_table(path)
     sizes = [float(np.sqrt(np.mean(np.square(one.effects)))) for one in (run.engine.responses, new)]
     if min(sizes) > 0 and max(sizes) > UNLIKE * min(sizes):
         logger.warning(

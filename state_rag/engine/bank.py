@@ -1,6 +1,7 @@
 """Measured responses of what a split trains on, or of a file of mean effects."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +10,14 @@ from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.errors import StateRagError
 from state_rag.evidence.responses import Responses
+from state_rag.h5ad import open_h5ad
+from state_rag.names import listing
 
 if TYPE_CHECKING:
     import anndata
+
+LABELS = ("perturbation", "context")
+"""Columns of `obs` that a table of effects has."""
 
 
 def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Responses:
@@ -74,7 +80,7 @@ def responses_in(effects: "anndata.AnnData") -> Responses:
     >>> len(sr.evidence.from_effects(effects))
     16
     """
-    for column in ("perturbation", "context"):
+    for column in LABELS:
         if column not in effects.obs:
             raise StateRagError(
                 "a table of effects has a row a condition, with obs columns `perturbation` and `context`; this one has "
@@ -91,3 +97,24 @@ def responses_in(effects: "anndata.AnnData") -> Responses:
         controls=None if means is None else {str(line): means[line].to_numpy() for line in means},
         changes=changes_in(effects),
     )
+
+
+def read_table(path: Path) -> Responses:
+    """Read the responses in a file of effects; the columns are looked at before anything large is read.
+
+    Raises
+    ------
+    StateRagError
+        If it holds something else, such as cells.
+    """
+    import anndata
+
+    with open_h5ad(path) as file:
+        columns = set(file["obs"]) - {"_index"}
+    if not set(LABELS) <= columns:
+        raise StateRagError(
+            f"{path}: no table of effects, which has a row a condition and the obs columns `perturbation` and "
+            f"`context` (it has {listing(sorted(columns)) or 'none'}). If these are cells, write a split and fit on "
+            f"that: `state-rag data split {path} --held-out LINE -o split.toml`."
+        )
+    return responses_in(anndata.read_h5ad(path))

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,22 +17,18 @@ from state_rag.datasets.split_questions import QUESTIONS, questions
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
-from state_rag.engine.bank import responses_in, responses_of
+from state_rag.engine.bank import read_table, responses_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
-from state_rag.engine.knowledge import knowledge_of, write_sources
+from state_rag.engine.knowledge import knowledge_of
 from state_rag.errors import StateRagError
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.files import existing_file
-from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
-
-if TYPE_CHECKING:
-    import anndata
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +106,7 @@ def fit(
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
     else:
         data, identity, uses = {}, None, None
-        responses = responses_in(_effects(source))
+        responses = read_table(source)
         asked = responses.perturbation_names
     symbols = read_symbols(names)
     knowledge = knowledge_of(embeddings, sources, with_members(asked), symbols)
@@ -130,7 +126,6 @@ def fit(
     }
     run = EvidenceRun(engine, config, identity, knowledge.names)
     write_run(output, run, overwrite=overwrite)
-    write_sources(engine, knowledge.about, output)
     logger.info(
         "Fitted on %d conditions of %d perturbations in %d contexts, %d genes, in %.0f s.",
         len(responses),
@@ -140,21 +135,6 @@ def fit(
         time.perf_counter() - start,
     )
     return run
-
-
-def _effects(source: Path) -> "anndata.AnnData":
-    """Read a table of effects; cells are told to be such."""
-    import anndata
-
-    with open_h5ad(source) as file:
-        columns = set(file["obs"]) - {"_index"}
-    if not {"perturbation", "context"} <= columns:
-        raise StateRagError(
-            f"{source}: no table of effects, which has a row a condition and the obs columns `perturbation` and "
-            f"`context` (it has {listing(sorted(columns)) or 'none'}). If these are cells, write a split and fit on "
-            f"that: `state-rag data split {source} --held-out LINE -o split.toml`."
-        )
-    return anndata.read_h5ad(source)
 
 
 def fit_to_split(

@@ -14,6 +14,7 @@ import yaml
 from state_rag import __version__
 from state_rag.contract.identity import Identity, spaces_used
 from state_rag.datasets.split_copy import write_split_tables
+from state_rag.engine.knowledge import write_sources
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.files import atomic_path, damage_told, read_text
@@ -93,6 +94,7 @@ def write_run(folder: str | os.PathLike[str], run: EvidenceRun, *, overwrite: bo
     try:
         (aside / "checkpoints").mkdir(parents=True)
         write_other_names(run.names, aside)
+        write_sources(run.engine, run.config.get("sources") or {}, aside)
         (aside / CONFIG).write_text(yaml.safe_dump(run.config, sort_keys=False), encoding="utf-8")
         state: dict[str, Any] = {"format": FORMAT, "version": __version__, "evidence": run.engine.to_state()}
         if run.names:

@@ -32,7 +32,8 @@ def load_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _load_table(path: Path, words: Iterable[str]) -> pd.DataFrame:
+def load_table(path: Path, words: Iterable[str] = ()) -> pd.DataFrame:
+    """Read back a table of an evaluation; `words` are the columns of text."""
     # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
     with damage_told(path, AGAIN):
         return pd.read_csv(
@@ -46,7 +47,7 @@ def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any
         raise StateRagError(f"{folder}: no finished evaluation here; make one with `state-rag evaluate`")
     summary = load_summary(folder)
     words = ("predictor", "perturbation", "cell_line", "condition_key", *summary.get("condition_columns", ()))
-    model, baselines = (_load_table(folder / name, words) for name in ("results.csv", "baselines.csv"))
+    model, baselines = (load_table(folder / name, words) for name in ("results.csv", "baselines.csv"))
     return model, baselines, summary
 
 

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from state_rag.evaluation.called_genes import LISTS, PRECISION, in_words
+from state_rag.evaluation.results import load_table
 from state_rag.evaluation.runs import Run
-from state_rag.files import damage_told
 from state_rag.report.page import Report
-from state_rag.report.tables import number
+from state_rag.report.tables import number, percent
 
 CALLERS = ("genes ranked by", "conditions", "average precision", "p against probability", "over all genes together")
 LISTED = ("false discovery rate", "called", "do not change", "change the other way", "of all changed genes")
@@ -29,7 +28,7 @@ def show_called_genes(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> N
     judged = {name: results for name, (_, results) in runs.items() if (results / PRECISION).is_file()}
     for name, results in judged.items():
         report.heading("Called genes" + (f", {name}" if len(judged) > 1 else ""))
-        precision, lists = (_read(results / file) for file in (PRECISION, LISTS))
+        precision, lists = (load_table(results / file) for file in (PRECISION, LISTS))
         report.text(in_words(precision, lists))
         rows = precision.itertuples(index=False, name=None)
         report.table(
@@ -37,7 +36,7 @@ def show_called_genes(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> N
             [[who, str(count), number(mean), _p(p), number(whole)] for who, count, mean, p, whole in rows],
         )
         rows = lists.itertuples(index=False, name=None)
-        report.table(list(LISTED), [[f"{fdr:g}", str(count), *map(_share, shares)] for fdr, count, *shares in rows])
+        report.table(list(LISTED), [[f"{fdr:g}", str(count), *map(percent, shares)] for fdr, count, *shares in rows])
         report.text(
             "What changes is told by Welch's test between the real cells of a condition and its controls, false "
             "discovery rate .05 within the condition; gene frequency is the share of the line's training conditions "
@@ -45,14 +44,5 @@ def show_called_genes(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> N
         )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    with damage_told(path, "Evaluate again with --force."):
-        return pd.read_csv(path)
-
-
 def _p(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.1e}"
-
-
-def _share(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.0f} %"

@@ -55,6 +55,17 @@ def number(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1)
 
 
+def percent(share: float) -> str:
+    """Return a share in percent, or a dash for none.
+
+    Examples
+    --------
+    >>> percent(0.873), percent(float("nan"))
+    ('87 %', '-')
+    """
+    return f"{100 * share:.0f} %" if math.isfinite(share) else "-"
+
+
 def legend(comparison: Comparison) -> str:
     """Return the explanation of the marks, `limits` and `exceptions`."""
     marks_mean = LEGEND.format(reference=comparison.reference, over=mean_over(comparison))

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from state_rag.evaluation.results import load_table
 from state_rag.evaluation.runs import Run
 from state_rag.evaluation.trust_calibration import CALIBRATION, CONDITIONS, in_words
-from state_rag.files import damage_told
 from state_rag.plot.trust import trust_figure
 from state_rag.report.page import Report
-from state_rag.report.tables import number
+from state_rag.report.tables import number, percent
 
 HEAD = ("expected, from the least", "conditions", "expected (mean)", "observed (mean)", "in their 90 % interval")
 
@@ -30,13 +27,14 @@ def show_trust(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> None:
     for name, results in judged.items():
         several = len(judged) > 1
         report.heading("Trust: expected and observed accuracy" + (f", {name}" if several else ""))
-        table, conditions = (_read(results / file) for file in (CALIBRATION, CONDITIONS))
+        table = load_table(results / CALIBRATION, ("expected",))
+        conditions = load_table(results / CONDITIONS, ("context", "perturbation"))
         report.text(in_words(table))
         shown = zip(*(table[column] for column in table.columns[:5]), strict=True)
         report.table(
             list(HEAD),
             [
-                [_fifth(str(which)), str(count), number(expected), number(observed), _share(covered)]
+                [_fifth(str(which)), str(count), number(expected), number(observed), percent(covered)]
                 for which, count, expected, observed, covered in shown
             ],
         )
@@ -49,14 +47,5 @@ def show_trust(report: Report, runs: Mapping[str, tuple[Run, Path]]) -> None:
             )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    with damage_told(path, "Evaluate again with --force."):
-        return pd.read_csv(path, dtype={"expected": str})
-
-
 def _fifth(which: str) -> str:
     return which if which == "all" else f"fifth {which}"
-
-
-def _share(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.0f} %"
