@@ -98,6 +98,15 @@ def plain_pair(build_once, project) -> dict[str, Path]:
     return {kind: folder / kind / "runs" / "plain" for kind in ("with", "without")}
 
 
+@pytest.fixture(scope="module")
+def evidence_run(build_once, tmp_path_factory) -> tuple[Path, Path]:
+    """The cells of a small screen, and a module's own copy of an evidence run on them (`engine/runs.py`)."""
+    from tests.engine.runs import make_run as make_evidence_run
+
+    base = build_once("evidence-run", make_evidence_run)
+    return base / "screen.h5ad", Path(shutil.copytree(base / "evidence", tmp_path_factory.mktemp("run") / "evidence"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_evidence_row() -> Iterator[None]:
     """Fit the evidence engine's row in this process in a second instead of half a minute."""

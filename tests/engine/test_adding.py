@@ -8,17 +8,12 @@ from state_rag.engine.adding import add, add_to_folder
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
-from tests.engine.runs import QUICK, make_run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"))
+from tests.engine.runs import QUICK
 
 
 def new_cells(screen, names, folder, line="hepg2", label="liver", genes=None):
     """Write cells of some perturbations and controls of a line under another name of it; return the file."""
-    cells = ad.read_h5ad(screen.h5ad)
+    cells = ad.read_h5ad(screen)
     keep = (cells.obs["cell_line"] == line) & cells.obs["gene"].isin([*names, "non-targeting"])
     cells = cells[keep.to_numpy()].copy()
     cells.obs["cell_line"] = label
@@ -29,8 +24,8 @@ def new_cells(screen, names, folder, line="hepg2", label="liver", genes=None):
     return path
 
 
-def test_new_cells_become_effects_of_their_own_controls(made, tmp_path):
-    screen, _, folder = made
+def test_new_cells_become_effects_of_their_own_controls(evidence_run, tmp_path):
+    screen, folder = evidence_run
     run = read_run(folder)
     names = list(run.engine.responses.perturbation_names[:3])
     found = add(run, new_cells(screen, names, tmp_path), progress=False)
@@ -44,26 +39,26 @@ def test_new_cells_become_effects_of_their_own_controls(made, tmp_path):
     assert found.run.engine.predict("liver", ["unheard of"]).context == "liver"
 
 
-def test_what_the_split_tests_is_refused(made, tmp_path):
-    screen, _, folder = made
+def test_what_the_split_tests_is_refused(evidence_run, tmp_path):
+    screen, folder = evidence_run
     run = read_run(folder)
     name = run.identity.split["fewshot"]["screen.hepg2"]["test"][0]
     with pytest.raises(StateRagError, match=f"validation or test in the run's split .{name} in hepg2"):
         add(run, new_cells(screen, [name], tmp_path, label="hepg2"), progress=False)
 
 
-def test_cells_without_controls_are_refused(made, tmp_path):
-    screen, _, folder = made
+def test_cells_without_controls_are_refused(evidence_run, tmp_path):
+    screen, folder = evidence_run
     path = new_cells(screen, ["GENE1"], tmp_path)
-    cells = ad.read_h5ad(screen.h5ad)
+    cells = ad.read_h5ad(screen)
     cells = cells[(cells.obs["cell_line"] == "k562") & (cells.obs["gene"] != "non-targeting")].copy()
     cells.write_h5ad(path)
     with pytest.raises(StateRagError, match="no control cells .*'non-targeting' in 'gene'.* in k562"):
         add(read_run(folder), path, progress=False)
 
 
-def test_counts_for_a_run_of_log_values_are_refused(made, tmp_path):
-    screen, _, folder = made
+def test_counts_for_a_run_of_log_values_are_refused(evidence_run, tmp_path):
+    screen, folder = evidence_run
     run = read_run(folder)
     path = new_cells(screen, list(run.engine.responses.perturbation_names[:2]), tmp_path)
     cells = ad.read_h5ad(path)
@@ -73,8 +68,8 @@ def test_counts_for_a_run_of_log_values_are_refused(made, tmp_path):
         add(run, path, progress=False)
 
 
-def test_without_the_runs_columns_the_error_names_them(made, tmp_path):
-    screen, _, folder = made
+def test_without_the_runs_columns_the_error_names_them(evidence_run, tmp_path):
+    screen, folder = evidence_run
     path = new_cells(screen, ["GENE1"], tmp_path)
     cells = ad.read_h5ad(path)
     cells.obs = cells.obs.rename(columns={"gene": "target"})
@@ -83,9 +78,9 @@ def test_without_the_runs_columns_the_error_names_them(made, tmp_path):
         add(read_run(folder), path, progress=False)
 
 
-def test_a_run_of_effects_takes_effects(made, tmp_path):
-    screen, _, _ = made
-    effects = sr.effects.from_anndata(ad.read_h5ad(screen.h5ad), matrix="obsm/X_hvg")
+def test_a_run_of_effects_takes_effects(evidence_run, tmp_path):
+    screen, _ = evidence_run
+    effects = sr.effects.from_anndata(ad.read_h5ad(screen), matrix="obsm/X_hvg")
     new = (effects.obs["context"] == "hepg2").to_numpy() & (np.arange(len(effects)) % 2 == 0)
     sr.effects.write(effects[~new].copy(), tmp_path / "known.h5ad")
     sr.effects.write(effects[new].copy(), tmp_path / "later.h5ad")
@@ -95,8 +90,8 @@ def test_a_run_of_effects_takes_effects(made, tmp_path):
     np.testing.assert_allclose(found.run.engine.responses.effects[len(run.engine.responses) :], effects.X[new], 1e-5)
 
 
-def test_the_command_writes_a_run_that_every_command_takes(made, tmp_path, capsys):
-    screen, _, folder = made
+def test_the_command_writes_a_run_that_every_command_takes(evidence_run, tmp_path, capsys):
+    screen, folder = evidence_run
     names = list(read_run(folder).engine.responses.perturbation_names[:3])
     path = new_cells(screen, names, tmp_path)
     main(["evidence", "add", str(folder), str(path), "-o", str(tmp_path / "more"), "--quiet"])
@@ -110,8 +105,8 @@ def test_the_command_writes_a_run_that_every_command_takes(made, tmp_path, capsy
         add_to_folder(again, path, tmp_path / "more", progress=False)
 
 
-def test_new_measurements_are_counted_in_and_not_written(made, tmp_path):
-    screen, _, folder = made
+def test_new_measurements_are_counted_in_and_not_written(evidence_run, tmp_path):
+    screen, folder = evidence_run
     run = sr.load(folder)
     names = list(read_run(folder).engine.responses.perturbation_names[:3])
     more = run.add(new_cells(screen, names, tmp_path))

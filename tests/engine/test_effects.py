@@ -8,12 +8,12 @@ from state_rag.engine.effects import predicted_effects
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
-from tests.engine.runs import QUICK, make_run
+from tests.engine.runs import QUICK
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"))[2]
+def folder(evidence_run):
+    return evidence_run[1]
 
 
 @pytest.fixture(scope="module")

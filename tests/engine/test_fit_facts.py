@@ -8,12 +8,11 @@ from state_rag.engine.fit_tracking import track
 from state_rag.engine.folder import read_run
 from state_rag.tracking import fit_run
 from state_rag.tracking.run_record import FILE
-from tests.engine.runs import make_run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("facts"))[2]
+def folder(evidence_run):
+    return evidence_run[1]
 
 
 @pytest.fixture

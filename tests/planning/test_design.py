@@ -11,12 +11,11 @@ from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
 from state_rag.planning.design import design_run, design_table, hits_run
 from state_rag.planning.design_files import plate_table, read_numbers
-from tests.engine.runs import make_run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"))[2]
+def folder(evidence_run):
+    return evidence_run[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ from state_rag.cli import main
 from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
 from state_rag.planning.search import search_run, search_table, verdict
-from tests.engine.runs import make_run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"))[2]
+def folder(evidence_run):
+    return evidence_run[1]
 
 
 @pytest.fixture(scope="module")

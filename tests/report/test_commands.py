@@ -39,7 +39,8 @@ def test_compare_writes_csv_markdown_and_latex_and_finds_the_planted_difference(
     rows = pd.read_csv(output / "comparison.csv").set_index(["predictor", "metric"])
     assert rows.loc[("poor", "energy_pca50"), "q_wilcoxon"] < 0.01
     assert rows.loc[("poor", "energy_pca50"), "mean"] > rows.loc[("good", "energy_pca50"), "mean"]
-    assert len(rows) == 6 * 9
+    assert "evidence, controls scaled" in rows.index.unique("predictor")
+    assert len(rows) == 7 * 9
     assert "poor" in capsys.readouterr().out
 
 
