@@ -11,13 +11,13 @@ interval over combinations, and Wilcoxon's p-value.
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
+from evidence_accuracy import write
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
@@ -30,7 +30,6 @@ from state_rag.evidence.combining import USE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
-from state_rag.files import atomic_path
 from state_rag.names.combinations import parts_of, with_members
 
 ENGINE = "engine"
@@ -59,10 +58,7 @@ def main() -> None:
         shown.add_row(*(f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in COLUMNS))
     Console(width=140).print(shown)
     if options.output:
-        with atomic_path(options.output) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write(options.output, rows)
 
 
 def parse() -> argparse.Namespace:

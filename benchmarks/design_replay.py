@@ -19,7 +19,6 @@ Real effects are those of the protocol's folder (`--protocol`, see evidence_accu
 """
 
 import argparse
-import csv
 import resource
 import sys
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence_accuracy import FILES, HELD_OUT, protocol
+from evidence_accuracy import FILES, HELD_OUT, protocol, write
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +38,6 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.training import KRIGING, Settings, Trained, train
-from state_rag.files import atomic_path
 
 
 def main() -> None:
@@ -204,14 +202,6 @@ def cost(options: argparse.Namespace) -> None:
     threads = torch.get_num_threads()
     print(f"96 of 9,500 candidates, 9,500 targets: {seconds:.1f} s, peak {memory:.2f} GiB, {threads} threads")
     print(f"share of variance {found.explained[-1]:.4f}")
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write all rows so far as CSV."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -293,9 +293,10 @@ def table(case: Case, rows: list[dict[str, Any]], seconds: float) -> Table:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write all rows so far as CSV."""
+    """Write all rows so far as CSV, with every column that one of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *PAIRED])
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -18,7 +18,6 @@ of noise, and true responses whose genes are shuffled.
 `--cost` searches 20,000 candidates, with 1,500 conditions measured in two contexts, and prints time and memory.
 """
 
-import csv
 import resource
 import time
 from argparse import ArgumentParser, Namespace
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evidence_accuracy import Case, about, cases, correlations, naive, parse
+from evidence_accuracy import Case, about, cases, correlations, naive, parse, write
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
@@ -36,7 +35,6 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
-from state_rag.files import atomic_path
 
 SEARCH = "search"
 LISTS = (10, 50)
@@ -208,14 +206,6 @@ def cost(seed: int) -> None:
         f"peak {memory:.2f} GiB, {torch.get_num_threads()} threads; the right one is at rank "
         f"{found.perturbations.index('P15000') + 1}"
     )
-
-
-def write(path: Path, rows: list[dict[str, float | str]]) -> None:
-    """Write all rows so far as CSV."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,17 @@ deviations of the predicted one, of all and by quintile of the size of the predi
 predicted size of the gene's effect; share of predictions that calibration is said to hold for, and their coverage.
 """
 
-import csv
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_accuracy import Case, about, cases, correlations, parse
+from evidence_accuracy import Case, about, cases, correlations, parse, write
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.trust.model import NORMAL
-from state_rag.files import atomic_path
 
 QUINTILES = 5
 
@@ -90,15 +87,6 @@ def table(row: dict[str, Any]) -> Table:
     for name in list(row)[4:]:
         shown.add_row(name, f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]))
     return shown
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write all rows so far as CSV."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":
