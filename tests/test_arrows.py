@@ -10,6 +10,7 @@ LEAVES = {
     "__version__",
     "cache",
     "console",
+    "counts",
     "errors",
     "files",
     "h5ad",

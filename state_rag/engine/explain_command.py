@@ -1,8 +1,10 @@
 """`state-rag explain`."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from state_rag.counts import count_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +26,9 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("--perturbation", required=True, metavar="NAME", help="what was predicted")
     parser.add_argument("--context", required=True, metavar="NAME", help="cell line (or donor, tissue) it is for")
-    parser.add_argument("--top", type=_count, default=15, metavar="N", help="conditions shown (%(default)s)")
+    parser.add_argument(
+        "--top", type=count_of("conditions"), default=15, metavar="N", help="conditions shown (%(default)s)"
+    )
     parser.add_argument(
         "--genes", nargs="+", metavar="GENE", help="genes to write and draw (default: the largest effects)"
     )
@@ -66,9 +70,3 @@ def run_explain(args: Namespace) -> None:
     console.print(LEGEND, style="dim", markup=False)
     for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):
         console.print(f"Written: {path}", markup=False, soft_wrap=True)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not a number of conditions; give 1 or more")
-    return int(text)

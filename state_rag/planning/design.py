@@ -1,7 +1,6 @@
 """Which experiments to do next, asked of a run: names are checked, and the control is never one."""
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,10 +10,8 @@ from state_rag.engine.further import knowing
 from state_rag.evidence.choices.design import Design, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
-from state_rag.names import listing, suggest
+from state_rag.planning.offered import offered, tell_unknown
 from state_rag.planning.signatures import target_of
-
-logger = logging.getLogger(__name__)
 
 AIMS = ("accuracy", "hits")
 
@@ -52,16 +49,14 @@ def design_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, [*(candidates or ()), *(targets or ())])
-    _tell_unknown(run, exclude, "excluded")
-    _tell_unknown(run, costs or (), "given a cost")
-    control = run.data.get("control_pert")
-    known = run.engine.bank.perturbations
+    tell_unknown(run, exclude, "excluded")
+    tell_unknown(run, costs or (), "given a cost")
     return design(
         run.engine,
         contexts,
         budget,
-        candidates=[name for name in (known if candidates is None else candidates) if name != control],
-        targets=[name for name in (known if targets is None else targets) if name != control],
+        candidates=offered(run, candidates),
+        targets=offered(run, targets),
         exclude=exclude,
         costs=costs,
         replicates=replicates,
@@ -91,9 +86,7 @@ def hits_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, candidates or ())
-    _tell_unknown(run, exclude, "excluded")
-    control = run.data.get("control_pert")
-    offered = [n for n in (run.engine.bank.perturbations if candidates is None else candidates) if n != control]
+    tell_unknown(run, exclude, "excluded")
     if signature is not None:
         genes = run.engine.responses.genes
         wanted = target_of(genes, signature, unlisted="unchanged").tolist()
@@ -102,20 +95,11 @@ def hits_run(
         run.engine,
         contexts,
         budget,
-        candidates=offered,
+        candidates=offered(run, candidates),
         exclude=exclude,
         threshold=threshold,
         signature=signature,
     )
-
-
-def _tell_unknown(run: EvidenceRun, names: Iterable[str], what: str) -> None:
-    """Say which names stand for nothing that could be chosen."""
-    bank = run.engine.bank
-    unknown = [name for name in names if bank.number_of(name) < 0]
-    if unknown:
-        close = suggest(unknown, bank.perturbations)
-        logger.warning("No perturbation of the run, though %s: %s%s.", what, listing(unknown), close)
 
 
 def replay_run(
@@ -175,7 +159,7 @@ def design_table(found: Design | Hits) -> pd.DataFrame:
         named = [
             (f"{context}:{name}" if several else name, value / max(gain, 1e-300)) for (context, name), value in best
         ]
-        helps.append("|".join(f"{name}({share:.2f})" for name, share in named))
+        helps.append("|".join(f"{name}({share:.2f})" for name, share in named if share >= 0.005))
     rows |= {"gain": found.gain, "variance_explained": found.explained}
     rows |= {"variance_explained_random": found.explained_by_random, "cost": found.cost}
     return pd.DataFrame(rows | {"replicate": found.replicate, "helps": helps})

@@ -1,8 +1,10 @@
 """`state-rag design`."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from state_rag.counts import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +27,9 @@ def add_commands(subparsers: Any) -> None:
         "run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`, or of `state tx train rag=evidence`"
     )
     parser.add_argument("--context", required=True, nargs="+", metavar="NAME", help="cell lines to measure in")
-    parser.add_argument("--budget", required=True, type=_count, metavar="N", help="experiments to choose")
+    parser.add_argument(
+        "--budget", required=True, type=count_of("experiments"), metavar="N", help="experiments to choose"
+    )
     parser.add_argument(
         "--candidates", type=Path, metavar="FILE", help="perturbations to choose from, one a line (default: all known)"
     )
@@ -49,10 +53,14 @@ def add_commands(subparsers: Any) -> None:
         "--threshold", type=float, metavar="X", help="of hits (default: what a tenth of the measured effects exceed)"
     )
     parser.add_argument("--signature", metavar="TARGET", help="of hits: what `state-rag search --target` takes")
-    parser.add_argument("--batch-size", type=_count, default=96, metavar="N", help="experiments a plate (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=count_of("experiments"), default=96, metavar="N", help="experiments a plate (%(default)s)"
+    )
     parser.add_argument("--controls", type=int, default=0, metavar="N", help="control wells a plate (%(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="replay the choice on a measured context of the run")
-    parser.add_argument("--splits", type=_count, default=12, metavar="N", help="of the replay (%(default)s)")
+    parser.add_argument(
+        "--splits", type=count_of("experiments"), default=12, metavar="N", help="of the replay (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of samples and of the replay")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/design)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -171,9 +179,12 @@ def _table(found: "Design | Hits") -> "Table":
     from state_rag.planning.design import design_table
 
     table = design_table(found)
+    table = table.drop(columns=[name for name in ("cost", "replicate") if name in table and table[name].nunique() == 1])
     shown = Table(title=f"{len(table)} experiments, in this order")
     for column in table.columns:
-        shown.add_column(column.replace("_", " "), justify="left" if table[column].dtype == object else "right")
+        words = table[column].dtype == object
+        whole = column == "perturbation"
+        shown.add_column(column.replace("_", " "), justify="left" if words else "right", no_wrap=whole, overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in row))
     return shown
@@ -211,9 +222,3 @@ def _facts(found: "Design | Hits") -> list[str]:
     if found.unknown:
         lines.append(f"Left out, known by no embedding and no response elsewhere: {listing(found.unknown)}.")
     return lines
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not a number of experiments; give 1 or more")
-    return int(text)

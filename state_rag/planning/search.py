@@ -12,6 +12,7 @@ from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
 from state_rag.evidence.choices.search import SIGNIFICANT, Search, search
 from state_rag.names import listing
+from state_rag.planning.offered import offered
 from state_rag.planning.signatures import target_of
 
 logger = logging.getLogger(__name__)
@@ -58,14 +59,12 @@ def search_run(
     """
     check_contexts(run, [context], new_context=new_context)
     target = target_of(run.engine.responses.genes, signature, reverse=reverse, unlisted=unlisted)
-    control = run.data.get("control_pert")
     run = knowing(run, candidates or ())
-    offered = run.engine.bank.perturbations if candidates is None else candidates
     found = search(
         run.engine,
         context,
         target,
-        candidates=[name for name in map(run.own_name, offered) if name != control],
+        candidates=offered(run, candidates),
         top=top,
         seed=seed,
     )

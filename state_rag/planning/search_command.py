@@ -1,8 +1,10 @@
 """`state-rag search`."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from state_rag.counts import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +42,9 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--candidates", type=Path, metavar="FILE", help="perturbations to choose from, one a line (default: all known)"
     )
-    parser.add_argument("--top", type=_count, default=20, metavar="N", help="how many to describe (%(default)s)")
+    parser.add_argument(
+        "--top", type=count_of("perturbations"), default=20, metavar="N", help="how many to describe (%(default)s)"
+    )
     parser.add_argument("--new-context", action="store_true", help="the context is new: nothing was measured in it")
     parser.add_argument("--seed", type=int, default=0, help="of the random targets")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/search)")
@@ -105,7 +109,9 @@ def _table(found: "Search") -> "Table":
     shown = Table(title=f"The best {len(table)} of {len(found.perturbations)} candidates in {escape(found.context)}")
     agreement = "mean effect" if found.few else "Pearson"
     for heading in ("rank", "perturbation", "known by", "score", "p", agreement, "expected Pearson", "why", "evidence"):
-        shown.add_column(heading, justify="right" if heading in ("rank", "score", "p", agreement) else "left")
+        right = heading in ("rank", "score", "p", agreement)
+        whole = right or heading == "perturbation"
+        shown.add_column(heading, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in table.to_dict("records"):
         expected = row.get("expected_pearson", float("nan"))
         told = (
@@ -118,9 +124,3 @@ def _table(found: "Search") -> "Table":
         cells += [f"{row['mean_effect' if found.few else 'pearson']:.3f}", told, why]
         shown.add_row(*(escape(str(cell)) for cell in [*cells, row["evidence"].split("|")[0]]))
     return shown
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not a number of perturbations; give 1 or more")
-    return int(text)

@@ -69,5 +69,5 @@ def search_figure(found: Found, genes: int = 30, candidates: int = 10) -> Figure
     axes.set_title(
         f"best candidates in {found.context} (score)" + ("; * measured" if found.measured[:count].any() else "")
     )
-    figure.colorbar(image, ax=axes, label="effect, of the column's largest", shrink=0.6)
+    figure.colorbar(image, ax=axes, label="effect,\nof the column's largest", shrink=0.6)
     return figure

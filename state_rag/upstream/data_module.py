@@ -58,7 +58,7 @@ class LimitedDataModule(PerturbationDataModule):
             rows: dict[str, Any] = self.pert_onehot_map or {}  # type: ignore[has-type]
             self.pert_onehot_map = {name: row for name, row in rows.items() if name in keep | {self.control_pert}}
 
-    def _process_celltype(self, ds, celltype, ct_indices, ctrl_indices, pert_indices, cache, *rest, **named):  # noqa: ANN
+    def _process_celltype(self, ds, celltype, ct_indices, ctrl_indices, pert_indices, cache, *rest, **named):
         keep = type(self).keep
         if keep is not None:
             codes = [code for code, name in enumerate(cache.pert_categories) if str(name) in keep]

@@ -7,7 +7,7 @@ import yaml
 from state_rag.cli import main
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
-from state_rag.evaluation.baselines import EVIDENCE, NAMES, naive_baselines
+from state_rag.evaluation.baselines import ADDITIVE, EVIDENCE, NAMES, STRONGER, naive_baselines
 from state_rag.evaluation.gather import remarks
 
 
@@ -63,7 +63,8 @@ def test_every_name_of_a_baseline_is_reserved(screen):
     from state_rag.datasets.split_toml import read_split
 
     training = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
-    assert {*naive_baselines(training, len(screen.genes), screen.embeddings), EVIDENCE} == set(NAMES)
+    made = {*naive_baselines(training, len(screen.genes), screen.embeddings), ADDITIVE, STRONGER, EVIDENCE}
+    assert made == set(NAMES)
 
 
 def test_runs_of_one_name_in_folders_of_one_name_are_told_apart(runs, tmp_path, capsys):

@@ -95,10 +95,10 @@ class TrustModel:
         offset = self.offsets[context] if context >= 0 else 0.0
         span = max(float(self.scores[-1] - self.scores[0]), 1e-12)
         tilt = TILT * (score - (self.scores[-1] + self.scores[0]) / 2) / span
-        expected = np.interp(score, self.scores, self.accuracies) + tilt + offset
+        told = np.interp(score, self.scores, self.accuracies) + offset
         width = np.interp(score, self.scores, self.widths) * (self.stretch[context] if context >= 0 else 1.0)
-        low, high = expected + width * self.ends[0], expected + width * self.ends[1]
-        return np.clip(expected, -1, 1), np.clip(low, -1, 1), np.clip(high, -1, 1)
+        low, high = told + width * self.ends[0], told + width * self.ends[1]
+        return np.clip(told + tilt, -1, 1), np.clip(low, -1, 1), np.clip(high, -1, 1)
 
     def deviations(self, predicted: np.ndarray, sizes: np.ndarray, context: int) -> np.ndarray:
         """Return the standard deviation [Q, G] of each gene's error.

@@ -1,0 +1,15 @@
+"""Counts on the command line."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+
+def count_of(what: str) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of `what`, 1 or more."""
+
+    def count(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < 1:
+            raise ArgumentTypeError(f"{text} is not a number of {what}; give 1 or more")
+        return int(text)
+
+    return count
