@@ -146,5 +146,8 @@ def brought_to_mean(cells: Tensor, wanted: Tensor) -> Tensor:
     """
     positive, wanted = cells.clamp_min(0), wanted.clamp_min(0).to(cells.dtype)
     own = positive.mean(1)
-    factor = (wanted / own.clamp_min(_LEAST)).clamp_max(LARGEST_FACTOR)
-    return positive * factor[:, None] + (wanted - own * factor)[:, None]
+    factor = wanted / own.clamp_min(_LEAST)
+    enough = (own >= _LEAST) & (factor <= LARGEST_FACTOR)
+    factor = factor.clamp_max(LARGEST_FACTOR)
+    lacking = (wanted - own * factor).masked_fill(enough, 0.0)  # exactly zero, or zeros would not stay
+    return positive * factor[:, None] + lacking[:, None]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from tests.end_to_end import commands
 from tests.end_to_end.commands import Project
@@ -21,6 +22,9 @@ for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
     os.environ.setdefault(name, value)
 for name in ("STATE_RAG_DISABLE", "STATE_RAG_GENEPT", "STATE_RAG_TRACEBACK"):
     os.environ.pop(name, None)
+# How long an example takes says how busy the machine is, nothing of the code.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 # Workers and the commands that tests run share the fits of one session.
 os.environ.setdefault("STATE_RAG_CACHE", tempfile.mkdtemp(prefix="state-rag-tests-"))
 

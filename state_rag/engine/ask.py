@@ -96,7 +96,9 @@ def ask(
         for number in track(range(len(queries)), f"predicting {line}", disable=not progress):
             rows = np.flatnonzero(here & (labels == queries[number]))
             drawn = drawn_from(pool, len(rows), rng)
-            predicted[rows] = brought_to_mean(values[drawn], base + found.mean[number], expression=is_expression(key))
+            predicted[rows] = brought_to_mean(
+                values[drawn], base + found.mean[number], rng, expression=is_expression(key)
+            )
             sources[rows] = drawn
             if found.trust is not None:
                 layers["std"][rows] = found.trust.std[number]

@@ -40,14 +40,17 @@ class HeldOutCells:
     batches: np.ndarray
     batch_names: np.ndarray
 
+    def rng(self, perturbation: str, seed: int, *purpose: str) -> np.random.Generator:
+        """Return a generator whose numbers hang on seed, line, perturbation and purpose alone."""
+        text = "\t".join((str(seed), self.line, perturbation, *purpose))
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
     def control_rows(self, perturbation: str, seed: int) -> np.ndarray:
         """Return a control row for each cell of a condition, of its own batch where that has controls.
 
         A draw hangs on seed, line and perturbation alone. No control is drawn twice while others are left.
         """
-        rows = self.conditions[perturbation]
-        text = f"{seed}\t{self.line}\t{perturbation}"
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+        rows, rng = self.conditions[perturbation], self.rng(perturbation, seed)
         drawn = np.empty(len(rows), dtype=np.int64)
         for batch in np.unique(self.batches[rows]):
             own = self.batches[rows] == batch

@@ -183,7 +183,7 @@ def _predicted(
             name = perturbations[number]
             controls = rows.read(group.control_rows(name, seed))
             mean = base + found.mean[number]
-            cells = brought_to_mean(controls, mean, expression=expression)
+            cells = brought_to_mean(controls, mean, group.rng(name, seed, "cells"), expression=expression)
             both = _both(cells, rows.read(group.conditions[name]), expression)
             of_genes = {} if found.trust is None else {"std": found.trust.std[number]}
             if found.calls is not None:

@@ -92,8 +92,8 @@ class EvidenceRow:
         return np.clip(mean, 0, LARGEST) if self.expression else mean
 
     def scaled(self, cells: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Return cells `[n, G]` with a wanted mean `[G]`: scaled gene by gene, or shifted where they are no genes."""
-        found = brought_to_mean(cells, mean, expression=self.expression)
+        """Return cells `[n, G]` with a wanted mean `[G]`: changed gene by gene, or shifted where they are no genes."""
+        found = brought_to_mean(cells, mean, np.random.default_rng(0), expression=self.expression)
         return np.clip(found, 0, LARGEST) if self.expression else found
 
 
