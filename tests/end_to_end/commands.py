@@ -6,7 +6,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from tests.end_to_end.fork_server import ForkServer
 
 SCREEN = {
     "n_perturbations": 24,
@@ -49,6 +52,8 @@ REPLOGLE_COLUMNS = (
 
 STATE = (str(Path(sys.executable).with_name("state")),)
 STATE_MODULE = (sys.executable, "-m", "state.__main__")
+LIMIT = 300
+"""Seconds that a command may take."""
 OURS = (str(Path(sys.executable).with_name("state-rag")),)
 OUR_MODULE = (sys.executable, "-m", "state_rag")
 
@@ -103,26 +108,45 @@ def run(
     check: bool = True,
     file_limit: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command; with `file_limit` (bytes) writing beyond it fails as on a full disk."""
+    """Run a command; with `file_limit` (bytes) writing beyond it fails as on a full disk.
+
+    Console scripts run in a fork of a Python that has imported the large libraries, modules in a process of their own.
+    """
+    environment = {**os.environ, **(env or {})}
+    if via in (STATE, OURS) and fork_server().serves(environment):
+        finished = fork_server().run(via[0], arguments, cwd, environment, file_limit, LIMIT)
+    else:
+        finished = _in_a_process([*via, *arguments], cwd, environment, file_limit)
+    if check and finished.returncode:
+        tail = f"{finished.stdout[-2000:]}\n{finished.stderr[-6000:]}"
+        raise AssertionError(f"{' '.join([*via, *arguments])} ended with {finished.returncode}:\n{tail}")
+    return finished
+
+
+@cache
+def fork_server() -> ForkServer:
+    """Return the server of this process, started when it is first needed."""
+    return ForkServer()
+
+
+def _in_a_process(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], file_limit: int | None
+) -> subprocess.CompletedProcess[str]:
 
     def limit() -> None:
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    finished = subprocess.run(
-        [*via, *arguments],
+    return subprocess.run(
+        list(command),
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=dict(environment),
         preexec_fn=limit,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LIMIT,
         check=False,
     )
-    if check and finished.returncode:
-        tail = f"{finished.stdout[-2000:]}\n{finished.stderr[-6000:]}"
-        raise AssertionError(f"{' '.join([*via, *arguments])} ended with {finished.returncode}:\n{tail}")
-    return finished
 
 
 def the_error(stderr: str) -> str:
