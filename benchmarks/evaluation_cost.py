@@ -148,9 +148,8 @@ def evaluate_command(run: Path, device: str) -> dict[str, float]:
     """Do in this process what `state-rag evaluate` does; return seconds and peak memory in GiB."""
     import resource
 
-    import pandas as pd
-
     from state_rag.evaluation.evaluate import Settings
+    from state_rag.evaluation.results import load_tables
     from state_rag.evaluation.run_evaluation import evaluate_run
     from state_rag.evaluation.runs import find_run
 
@@ -158,7 +157,7 @@ def evaluate_command(run: Path, device: str) -> dict[str, float]:
     results = evaluate_run(find_run(run), settings=Settings(device=device), with_evidence=False, progress=False)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    predictors = pd.read_csv(results / "baselines.csv")["predictor"].nunique()
+    predictors = load_tables(results)[1]["predictor"].nunique()
     return {"seconds": seconds, "gib": peak, "baselines": predictors}
 
 

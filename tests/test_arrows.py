@@ -11,6 +11,7 @@ LEAVES = {
     "cache",
     "console",
     "counts",
+    "csv_tables",
     "errors",
     "files",
     "h5ad",

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from state_rag.analysis.ablation import summarise
+from state_rag.csv_tables import read_csv_table
 from state_rag.errors import StateRagError
 from state_rag.evaluation.runs import Run
 from state_rag.files import atomic_path, sample_digest
@@ -88,16 +89,10 @@ def load_ablation(folder: Path) -> pd.DataFrame | None:
     path = folder / TABLE
     if not path.is_file():
         return None
-    text = {"cell_line": str, "perturbation": str, "neighbour": str}
-    try:
-        table = pd.read_csv(path, dtype={**text, "rank": "Int64"}, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise StateRagError(
-            f"{path} cannot be read ({error}); make it again with `state-rag retrieval --ablate`"
-        ) from error
+    table = read_csv_table(path, (*CONDITION, "neighbour"), remedy="Make it again with `state-rag retrieval --ablate`.")
     if missing := {*CONDITION, "neighbour", "inclusion", "relative_change", "help"} - set(table):
         raise StateRagError(f"{path}: no column '{min(missing)}'; make it again with `state-rag retrieval --ablate`")
-    return table
+    return table.astype({"rank": "Int64"}) if "rank" in table else table
 
 
 def ablation_of(

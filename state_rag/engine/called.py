@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from state_rag.csv_tables import read_csv_table
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.prediction import Prediction
 from state_rag.evidence.responses import UNTOLD
@@ -19,6 +20,9 @@ CALLS = "gene_calls.csv"
 
 PLAIN_ROWS = 300_000
 """Rows above which the table is compressed, as `gene_calls.csv.gz`."""
+
+WORDS = ("context", "perturbation", "gene", "direction")
+"""Its columns of text."""
 
 LAYER, FREQUENCY = "probability_changed", "frequency_changed"
 """Of predicted cells: the layer of probabilities, and in `varm` the share of measured conditions that change a gene."""
@@ -86,8 +90,7 @@ def remove_calls(folder: Path) -> None:
 def read_calls(path: Path) -> pd.DataFrame:
     """Read a table of called genes."""
     with damage_told(path, "Predict again."):
-        table = pd.read_csv(path, dtype={name: str for name in ("context", "perturbation", "gene", "direction")})
-        return table[list(_empty())]
+        return read_csv_table(path, WORDS, remedy="Predict again.")[list(_empty())]
 
 
 def changed_frequency(engine: Evidence, context: str) -> np.ndarray | None:
@@ -129,6 +132,6 @@ def caller_words(found: GeneCaller) -> str:
 
 
 def _empty() -> pd.DataFrame:
-    columns = {name: pd.Series(dtype=str) for name in ("context", "perturbation", "gene", "direction")}
+    columns = {name: pd.Series(dtype=str) for name in WORDS}
     columns |= {name: pd.Series(dtype=float) for name in ("effect", "probability", "fdr")}
     return pd.DataFrame({**columns, "calibration_holds": pd.Series(dtype=bool)})

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from state_rag.csv_tables import read_csv_table
 from state_rag.effects.line_profiles import LineProfiles
 from state_rag.errors import StateRagError
 from state_rag.files import damage_told
@@ -34,11 +35,7 @@ def load_summary(folder: Path) -> dict[str, Any]:
 
 def load_table(path: Path, words: Iterable[str] = ()) -> pd.DataFrame:
     """Read back a table of an evaluation; `words` are the columns of text."""
-    # Only an empty field is a missing value: perturbations and cell lines may be called NA, None or nan.
-    with damage_told(path, AGAIN):
-        return pd.read_csv(
-            path, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
+    return read_csv_table(path, words, remedy=AGAIN)
 
 
 def load_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from state_rag.files import atomic_path, damage_told
+from state_rag.csv_tables import read_csv_table
+from state_rag.files import atomic_path
 from state_rag.run_folders import TRUST
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ def read_trust(predictions: Path) -> pd.DataFrame | None:
     path = predictions / TRUST
     if not path.is_file():
         return None
-    with damage_told(path, "Predict again."):
-        return pd.read_csv(path, usecols=READ, dtype={"context": str, "perturbation": str})
+    words = ("context", "perturbation", "trust_grade")
+    return read_csv_table(path, words, remedy="Predict again.", columns=READ)
 
 
 def judged(trust: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:

@@ -174,7 +174,7 @@ def _curves(report: Report, runs: Mapping[str, Run]) -> None:
 
 def _logged(path: Path) -> pd.DataFrame:
     with damage_told(path, "Move it away, and the report is made without learning curves."):
-        return pd.read_csv(path)
+        return pd.read_csv(path)  # numbers alone, among them nan as Lightning writes it
 
 
 def logged_values(folder: Path) -> pd.DataFrame | None:

@@ -3,15 +3,17 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import pandas
 
 from state_rag.cells.question import InputSpace, Names, Wanted, question
 from state_rag.contract.identity import Identity, spaces_used
+from state_rag.csv_tables import read_csv_table
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, listed_names
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 CELL_TYPE_COLUMNS = ("cell_type", "celltype", "cellType", "ctype", "celltype_col")
 """Where STATE looks for cell types, after the run's own column."""
+
+NAME = "perturbation"
+"""Column of `--tsv`."""
 
 
 def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
@@ -110,6 +115,7 @@ def predict_cells(
         stack.enter_context(whole_h5ad_files())
         stack.enter_context(whole_npy_files())
         stack.enter_context(replaced(scanpy, "read_h5ad", lambda *_, **__: asked))
+        stack.enter_context(names_as_written())
         stack.enter_context(completed(found, args, checkpoint, identity, request))
         stack.enter_context(request.sets.watched())
         if model is not None:
@@ -196,6 +202,11 @@ def _use_the_runs_space(found: Run, args: Namespace) -> None:
         logger.info("The run was trained on obsm[%r], so that is what is read (--embed-key).", key)
 
 
+def names_as_written() -> AbstractContextManager[None]:
+    """Have STATE read `--tsv` as we do: it would take the names NA and 1e5 for nan and 100000.0."""
+    return replaced(pandas, "read_csv", partial(pandas.read_csv, dtype={NAME: str}, keep_default_na=False))
+
+
 def _is_array(output: str | None) -> bool:
     return output is not None and not output.endswith(".h5ad")
 
@@ -273,13 +284,10 @@ def _names_in(args: Namespace) -> set[str]:
 
 def _tsv_names(path: Path) -> set[str]:
     existing_file(path, "a table of perturbations and numbers of cells", (".tsv", ".txt"), "--tsv")
-    try:
-        table = pd.read_csv(path, sep="\t")
-    except ValueError as error:
-        raise StateRagError(f"--tsv {path} is no table separated by tabs: {error}.") from error
-    if "perturbation" not in table or "num_cells" not in table:
+    table = read_csv_table(path, [NAME], remedy="Write it again, separated by tabs.", separator="\t")
+    if NAME not in table or "num_cells" not in table:
         raise StateRagError(
             f"--tsv {path} needs the columns `perturbation` and `num_cells`; it has "
             f"{', '.join(map(str, table.columns))}."
         )
-    return set(table["perturbation"].astype(str))
+    return set(table[NAME].astype(str))

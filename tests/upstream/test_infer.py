@@ -8,7 +8,7 @@ import torch
 
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
-from state_rag.upstream.infer import requested_names
+from state_rag.upstream.infer import names_as_written, requested_names
 from state_rag.upstream.run_folder import Run
 from state_rag.upstream.swap import whole_npy_files
 
@@ -37,6 +37,17 @@ def test_the_names_of_a_table_and_of_the_run_are_asked_for_too(request_of, tmp_p
     (tmp_path / "more.tsv").write_text("perturbation\tnum_cells\nWARS\t3\n7\t2\n")
     torch.save({"ctrl": torch.ones(1), np.str_("HARS"): torch.ones(1)}, tmp_path / "pert_onehot_map.pt")
     assert request_of(tsv=tmp_path / "more.tsv", all_perts=True) == {"AARS", "KARS", "ctrl", "WARS", "7", "HARS"}
+
+
+def test_names_of_a_table_that_look_like_numbers_or_nothing_are_taken_as_written_by_us_and_by_state(
+    request_of, tmp_path
+):
+    (tmp_path / "odd.tsv").write_text("perturbation\tnum_cells\nNA\t3\n1e5\t2\nnull\t1\n")
+    assert request_of(tsv=tmp_path / "odd.tsv") == {"AARS", "KARS", "ctrl", "NA", "1e5", "null"}
+    with names_as_written():
+        read = pd.read_csv(tmp_path / "odd.tsv", sep="\t")  # as STATE does
+    assert read["perturbation"].tolist() == ["NA", "1e5", "null"]
+    assert read["num_cells"].tolist() == [3, 2, 1]
 
 
 def test_all_perturbations_of_a_run_without_their_list_cannot_be_asked_for(request_of):
