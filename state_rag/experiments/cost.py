@@ -1,5 +1,6 @@
 """What a sweep will take: measured on finished jobs where there are any like it, else counted."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -91,7 +92,7 @@ class SecondsOf:
 
 
 def duration(seconds: float) -> str:
-    """Return a number of seconds as a person says it.
+    """Return a number of seconds as a person says it; halves are rounded up, not to the even number as Python does.
 
     Examples
     --------
@@ -99,8 +100,8 @@ def duration(seconds: float) -> str:
     ('42 s', '3 min', '2.5 h')
     """
     if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{math.floor(seconds + 0.5)} s"
+    return f"{math.floor(seconds / 60 + 0.5)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _size(job: Job) -> frozenset[str]:

@@ -25,16 +25,7 @@ def has_examples(name):
 WITH_EXAMPLES = [name for name in MODULES if has_examples(name)]
 
 
-WRONG = {"state_rag.experiments.cost": "its example says 3 min for 150 s, which round() makes 2"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=WRONG[name])) if name in WRONG else name
-        for name in WITH_EXAMPLES
-    ],
-)
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_the_examples_of_a_module_hold(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")

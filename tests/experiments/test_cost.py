@@ -41,7 +41,15 @@ def test_nothing_left_costs_nothing():
 
 
 def test_durations_are_said_as_people_do():
-    assert [duration(seconds) for seconds in (0.4, 99, 101, 5399, 5401)] == ["0 s", "99 s", "2 min", "90 min", "1.5 h"]
+    assert [duration(seconds) for seconds in (0.4, 99, 101, 150, 210, 5399, 5401)] == [
+        "0 s",
+        "99 s",
+        "2 min",
+        "3 min",
+        "4 min",
+        "90 min",
+        "1.5 h",
+    ]
 
 
 def test_the_time_left_goes_by_finished_jobs_and_by_how_many_run_at_once(tmp_path, monkeypatch):
