@@ -106,7 +106,9 @@ def question(adata: "anndata.AnnData", names: Names, wanted: Wanted, space: Inpu
     back = np.empty_like(order)
     back[order] = place
     labels = adata.obs[names.perturbation].astype(str).to_numpy()[unique]
-    values, var = _values(part, space, np.flatnonzero(labels == names.control))
+    controls = np.flatnonzero(labels == names.control)
+    lines = None if names.context is None else names.contexts(part.obs)[controls]
+    values, var = _values(part, space, controls, lines)
     obs = adata.obs.iloc[rows].copy()
     obs[SOURCE] = np.asarray(adata.obs_names, dtype=object)[rows].astype(str)
     obs[names.perturbation] = pd.Categorical(np.asarray(own, dtype=object).astype(str))
@@ -156,14 +158,16 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
     return np.concatenate(parts), np.concatenate(own)
 
 
-def _values(part: "anndata.AnnData", space: InputSpace, controls: np.ndarray) -> tuple[dict[str, Any], pd.DataFrame]:
+def _values(
+    part: "anndata.AnnData", space: InputSpace, controls: np.ndarray, lines: np.ndarray | None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the matrices of the question by key, `X` among them, and the table of the genes of `X`."""
     key, given, known = space.key, space.given_key or space.key, space.spaces.get(space.key)
     if known is None:
         values = {"X": part.X, given: part.X} if given == "X" else {"X": part.X, given: _obsm(part, given)}
         return values, part.var
     found = fitted(
-        part, known, key=given, controls=controls, fill_missing=space.fill_missing, refuse=space.refuse
+        part, known, key=given, controls=controls, lines=lines, fill_missing=space.fill_missing, refuse=space.refuse
     ).values
     genes = space.spaces.get("X")
     if given == "X" == key:

@@ -42,6 +42,7 @@ def fitted(
     *,
     key: str | None = None,
     controls: np.ndarray | None = None,
+    lines: np.ndarray | None = None,
     fill_missing: bool = False,
     refuse: bool = True,
 ) -> Fitted:
@@ -58,6 +59,8 @@ def fitted(
         its genes are taken from `X`.
     controls
         Rows of control cells, int, to compare with the known controls.
+    lines
+        Line of each of them, str, so that it is compared with the same line's; None where it is not known.
     fill_missing
         Fill missing genes with the mean of the known controls.
     refuse
@@ -76,7 +79,7 @@ def fitted(
             raise StateRagError(f"there is no {key}, which the run was trained on; there is {', '.join(have)}.")
         logger.info("The cells have no obsm['X_hvg']; its %d genes are taken from X.", known.width)
         key = "X"
-    given = read_space(matrices, key, controls)
+    given = read_space(matrices, key, controls, lines=lines)
     found = fit(known, given, fill_missing=fill_missing)
     _tell(found, known, given, fill_missing=fill_missing, refuse=refuse)
     values = adata.X if key == "X" else adata.obsm[key.removeprefix("obsm/")]

@@ -13,7 +13,7 @@ import numpy as np
 
 from state_rag import __version__
 from state_rag.contract.feature_names import FileMatrices
-from state_rag.contract.space import Fit, Space, fit, read_space
+from state_rag.contract.space import CELLS_READ, Fit, Space, fit, read_space, with_levels_of
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, damage_told
 from state_rag.h5ad import open_h5ad, read_column
@@ -154,6 +154,7 @@ def read_identity(
     *,
     pert_col: str,
     control: str,
+    context: str | None = None,
     split: Mapping[str, Any] | None = None,
     expected: Mapping[str, Space] | None = None,
     cells: int | None = None,
@@ -169,6 +170,8 @@ def read_identity(
         The matrices that are used, see `spaces_used`.
     pert_col, control
         Column and label of control cells, whose means are kept.
+    context
+        Column of cell lines, whose controls' levels are kept; None for none.
     split
         What the files are split into, to be kept with it.
     expected
@@ -198,14 +201,19 @@ def read_identity(
         with open_h5ad(path) as file:
             categories, codes = read_column(file, pert_col, "data.kwargs.pert_col")
             controls = np.flatnonzero((categories == control)[codes] & (codes >= 0))
+            lines = None
+            if context is not None:
+                names, number = read_column(file, context, "data.kwargs.cell_type_key")
+                lines = np.where(number >= 0, names.astype(str)[number], "")[controls]
             matrices = FileMatrices(file)
             for key in keys:
                 try:
-                    space = read_space(matrices, key, controls, *(() if cells is None else (cells,)))
+                    space = read_space(matrices, key, controls, CELLS_READ if cells is None else cells, lines)
                 except StateRagError as error:
                     raise StateRagError(f"{path}: {error}.") from error
                 known.setdefault(key, space)
                 fits.append(FileFit(path, space, fit((expected or known)[key], space)))
+                known[key] = with_levels_of(known[key], space)
             digest = _fingerprint(file, matrices, keys)
             records.append(DataFile(str(path.resolve()), path.stat().st_size, matrices.n_cells, digest))
     return Identity(known, tuple(records), None if split is None else dict(split)), fits

@@ -1,7 +1,7 @@
 """A space: one matrix of the cells, with the names of its columns, their scale and the mean of the controls."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ CONTROLS_READ = 2_000
 _BLOCKS = 100
 _VALUES_AT_ONCE = 20_000_000
 _USUAL_RATIO = 1.4
-"""Controls whose genes are by so much higher or lower, at the median, have another scale; cell lines differ by less."""
+"""Controls whose genes are by so much higher or lower than their line's, at the median, have another scale."""
+
+_OF_A_LINE = 10
+"""Controls of a line, among those read, below which its mean says too little."""
 
 PREPARE = "`state-rag data prepare` brings a file to log-normalised values"
 
@@ -45,6 +48,10 @@ class Space:
         Mean of each column over control cells (a sample of them); None where there are none.
     note
         What contradicts the names that the file declares.
+    line_levels
+        For each line with controls enough, how its mean is to `control_mean`: the median ratio over genes.
+    line_means
+        These means, `[columns]` each. They are not kept with a run: it has their levels.
     """
 
     key: str
@@ -54,6 +61,8 @@ class Space:
     scale: Scale
     control_mean: tuple[float, ...] | None = None
     note: str = ""
+    line_levels: Mapping[str, float] = field(default_factory=dict)
+    line_means: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_expression(self) -> bool:
@@ -83,6 +92,7 @@ class Space:
             "scale": self.scale.to_dict(),
             "control_mean": None if self.control_mean is None else list(self.control_mean),
             "note": self.note,
+            "line_levels": dict(self.line_levels),
         }
 
     @classmethod
@@ -99,7 +109,13 @@ class Space:
         )
 
 
-def read_space(matrices: Matrices, key: str, controls: np.ndarray | None = None, cells: int = CELLS_READ) -> Space:
+def read_space(
+    matrices: Matrices,
+    key: str,
+    controls: np.ndarray | None = None,
+    cells: int = CELLS_READ,
+    lines: np.ndarray | None = None,
+) -> Space:
     """Read what a matrix is.
 
     Parameters
@@ -112,6 +128,8 @@ def read_space(matrices: Matrices, key: str, controls: np.ndarray | None = None,
         Rows of control cells, int; their mean is kept.
     cells
         Read at most so many cells to measure the scale.
+    lines
+        Line of each control cell, str; None where it is not known.
 
     Raises
     ------
@@ -125,10 +143,15 @@ def read_space(matrices: Matrices, key: str, controls: np.ndarray | None = None,
     for block in _blocks(rows.shape, cells):
         tally.add(rows.read(block))
     columns = column_names(matrices, key)
-    mean = None
+    mean: tuple[float, ...] | None = None
+    means: dict[str, np.ndarray] = {}
+    levels: dict[str, float] = {}
     if controls is not None and len(controls):
-        mean = tuple(_mean(rows, controls).tolist())
-    return Space(key, rows.shape[1], columns.names, columns.origin, tally.finish(rows.shape[0]), mean, columns.note)
+        of_all, means = _means(rows, controls, lines)
+        mean = tuple(of_all.tolist())
+        levels = {line: level for line, own in means.items() if (level := _level(own, of_all)[0])}
+    scale = tally.finish(rows.shape[0])
+    return Space(key, rows.shape[1], columns.names, columns.origin, scale, mean, columns.note, levels, means)
 
 
 def _blocks(shape: tuple[int, int], cells: int) -> list[np.ndarray]:
@@ -140,14 +163,39 @@ def _blocks(shape: tuple[int, int], cells: int) -> list[np.ndarray]:
     return [np.arange(start, start + size) for start in starts]
 
 
-def _mean(rows: Rows, chosen: np.ndarray) -> np.ndarray:
-    """Return the mean of at most `CONTROLS_READ` of the rows, evenly spread."""
-    some = np.sort(chosen)[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), CONTROLS_READ)).astype(np.int64))]
+def _means(rows: Rows, chosen: np.ndarray, lines: np.ndarray | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the mean of at most `CONTROLS_READ` of the rows, evenly spread, and that of each line with enough."""
+    order = np.argsort(chosen, kind="stable")
+    order = order[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), CONTROLS_READ)).astype(np.int64))]
+    names, of_row = (
+        (np.array([""]), np.zeros(len(order), int)) if lines is None else np.unique(lines[order], return_inverse=True)
+    )
     size = max(1, _VALUES_AT_ONCE // max(rows.shape[1], 1))
-    total = np.zeros(rows.shape[1])
-    for start in range(0, len(some), size):
-        total += rows.read(some[start : start + size]).sum(axis=0, dtype=np.float64)
-    return (total / len(some)).astype(np.float32)
+    totals, counts = np.zeros((len(names), rows.shape[1])), np.bincount(of_row, minlength=len(names))
+    for start in range(0, len(order), size):
+        values, number = rows.read(chosen[order[start : start + size]]), of_row[start : start + size]
+        for place in np.unique(number):
+            totals[place] += values[number == place].sum(axis=0, dtype=np.float64)
+    mean = (totals.sum(axis=0) / len(order)).astype(np.float32)
+    enough = () if lines is None else np.flatnonzero(counts >= _OF_A_LINE)
+    return mean, {str(names[place]): (totals[place] / counts[place]).astype(np.float32) for place in enough}
+
+
+def with_levels_of(known: Space, other: Space) -> Space:
+    """Return a space that knows, too, the levels of the lines of another file in the same genes and order."""
+    if known.control_mean is None or known.names != other.names or known.width != other.width:
+        return known
+    expected = np.asarray(known.control_mean)
+    levels = {line: level for line, own in other.line_means.items() if (level := _level(own, expected)[0])}
+    return replace(known, line_levels={**levels, **known.line_levels})
+
+
+def _level(own: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
+    """Return the median ratio of two mean profiles over genes that both have, and their number; 0 for too few."""
+    there = (expected > 0.05) & (own > 0)
+    if there.sum() < 20:
+        return 0.0, 0
+    return float(np.median(own[there] / expected[there])), int(there.sum())
 
 
 @dataclass(frozen=True)
@@ -253,15 +301,27 @@ def _scale(known: Space, given: Space, alignment: Alignment | None, errors: list
         return
     if known.control_mean is None or given.control_mean is None or known.scale.kind != "log1p":
         return
-    expected, own = np.asarray(known.control_mean), np.asarray(given.control_mean)
-    if alignment is not None:
-        expected, own = expected[alignment.places >= 0], own[alignment.places[alignment.places >= 0]]
-    there = (expected > 0.05) & (own > 0)
-    if there.sum() < 20 or len(expected) != len(own):
-        return
-    ratio = float(np.median(own[there] / expected[there]))
-    if max(ratio, 1 / ratio) > _USUAL_RATIO:
+    if given.line_means and not known.line_levels:
+        return  # a run of before its lines' levels were kept: one line is no measure for another
+    expected = np.asarray(known.control_mean)
+    profiles = given.line_means or {"": np.asarray(given.control_mean)}
+    usual = tuple(known.line_levels.values()) or (1.0,)
+    odd, genes = [], 0
+    for line, profile in profiles.items():
+        own, there = profile, expected
+        if alignment is not None:
+            there, own = expected[alignment.places >= 0], profile[alignment.places[alignment.places >= 0]]
+        if len(there) != len(own):
+            return
+        level, count = _level(own, there)
+        # a line that is not known may be as any that is
+        low, high = (known.line_levels[line],) * 2 if line in known.line_levels else (min(usual), max(usual))
+        ratio = level / min(max(level, low), high)
+        if count and max(ratio, 1 / ratio) > _USUAL_RATIO:
+            odd.append(f"{ratio:.2g} times the expected expression{f' in {line}' if line else ''}")
+            genes = max(genes, count)
+    if odd:
         warnings.append(
-            f"control cells have {ratio:.2g} times the expected expression in {given.title} (median over "
-            f"{int(there.sum())} genes): another total, another logarithm, or another kind of cell."
+            f"control cells have {listing(odd)}; {given.title}, median over {genes} genes: another total, another "
+            "logarithm, or another kind of cell."
         )

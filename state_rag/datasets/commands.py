@@ -372,6 +372,7 @@ def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.
         summary,
         pert_col=names["pert_col"],
         control_pert=names["control_pert"],
+        cell_type_key=names["cell_type_key"],
         embed_key=None if args.embed_key == "null" else args.embed_key,
         output_space=args.output_space,
         set_size=args.set_size,

@@ -39,6 +39,7 @@ def check_values(
     *,
     pert_col: str,
     control_pert: str,
+    cell_type_key: str | None = None,
     embed_key: str | None,
     output_space: str | None = "gene",
     set_size: int = 64,
@@ -50,7 +51,7 @@ def check_values(
     ----------
     summary
         What `check_split` found.
-    pert_col, control_pert, embed_key, output_space
+    pert_col, control_pert, cell_type_key, embed_key, output_space
         As under `data.kwargs` in upstream's configuration; they say which matrices are used. `X` is looked at too.
     set_size
         Cells of a set (`model.kwargs.cell_set_len`).
@@ -63,7 +64,9 @@ def check_values(
         If a matrix is missing.
     """
     keys = dict.fromkeys((*spaces_used(embed_key, output_space), "X"))
-    identity, fits = read_identity(summary.files, keys, pert_col=pert_col, control=control_pert, told=told)
+    identity, fits = read_identity(
+        summary.files, keys, pert_col=pert_col, control=control_pert, context=cell_type_key, told=told
+    )
     used = spaces_used(embed_key, output_space)
     found = [
         finding if one.space.key in used else Finding(finding.file, f"{finding.text} {_NOT_USED}", False)

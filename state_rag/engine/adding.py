@@ -174,7 +174,7 @@ def _checked_matrix(run: EvidenceRun, file: Any, path: Path) -> str:
             f"{path}: no control cells ({run.data['control_pert']!r} in {run.data['pert_col']!r}) in {listing(bare)}. "
             "An effect is the difference to controls of the same experiment; add their cells."
         )
-    found = fit(known, read_space(matrices, key, np.flatnonzero(is_control)))
+    found = fit(known, read_space(matrices, key, np.flatnonzero(is_control), lines=lines[line[is_control]].astype(str)))
     for text in found.warnings:
         logger.warning("%s: %s", path, text)
     if found.errors:

@@ -193,7 +193,12 @@ def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Ident
     )
     keys = spaces_used(data["embed_key"], data["output_space"])
     identity, fits = read_identity(
-        summary.files, keys, pert_col=data["pert_col"], control=data["control_pert"], split=split_tables(source)
+        summary.files,
+        keys,
+        pert_col=data["pert_col"],
+        control=data["control_pert"],
+        context=data["cell_type_key"],
+        split=split_tables(source),
     )
     used = [one for one in fits if one.space.key == keys[-1]]
     found = findings(used, summary.files[0], by_position=False)

@@ -45,6 +45,7 @@ def record(data: Mapping[str, Any], files: list[Path], *, refuse: bool) -> Ident
         spaces_used(data.get("embed_key"), data.get("output_space")),
         pert_col=data["pert_col"],
         control=data["control_pert"],
+        context=data.get("cell_type_key"),
         split=split_tables(data["toml_config_path"]),
     )
     _tell(fits, "train", files[0], refuse)
@@ -108,6 +109,7 @@ def check_files(found: Run, identity: Identity, files: list[Path], *, refuse: bo
         identity.spaces,
         pert_col=found.data["pert_col"],
         control=found.control,
+        context=found.data.get("cell_type_key"),
         expected=identity.spaces,
     )
     _tell(fits, "predict", found.folder, refuse)

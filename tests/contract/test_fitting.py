@@ -1,3 +1,6 @@
+import json
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +8,7 @@ from hypothesis import strategies as st
 
 from state_rag.contract.feature_names import HVG, MemoryMatrices
 from state_rag.contract.fitting import differences, fitted
-from state_rag.contract.space import read_space
+from state_rag.contract.space import Space, read_space
 from state_rag.errors import StateRagError
 from tests.contract.helpers import reordered, screen
 
@@ -58,6 +61,46 @@ def test_controls_of_another_level_are_told(caplog):
     del other.X
     fitted(other, known, controls=CONTROLS)
     assert "Control cells have 1.6 times the expected expression" in caplog.text
+
+
+def two_unlike_lines():
+    """Cells of two lines, the second with half the expression of the first, and the lines of their controls."""
+    cells = screen(n_genes=80)
+    lines = cells.obs["cell_line"].astype(str).to_numpy()
+    cells.obsm["X_hvg"] = cells.obsm["X_hvg"] * np.where(lines == "rpe1", 0.4, 1.0)[:, None].astype(np.float32)
+    return cells, lines[CONTROLS]
+
+
+def test_controls_of_one_line_are_compared_with_that_line_and_not_with_the_mean_of_all(caplog):
+    cells, lines = two_unlike_lines()
+    known = read_space(MemoryMatrices(cells), HVG, CONTROLS, lines=lines)
+    known = Space.from_dict(json.loads(json.dumps(known.to_dict())))  # as a run keeps it
+    assert known.line_levels["rpe1"] / known.line_levels["k562"] == pytest.approx(0.4, rel=0.1)
+    for line in ("k562", "rpe1"):
+        one = cells[cells.obs["cell_line"] == line].copy()
+        controls = np.flatnonzero(one.obs["gene"] == "ctrl")
+        fitted(one, known, controls=controls, lines=np.full(len(controls), line))
+        fitted(one, known, controls=controls, lines=np.full(len(controls), "a new line"))
+        assert not caplog.text
+        one.obsm["X_hvg"] = one.obsm["X_hvg"] * (1.8 if line == "rpe1" else 1 / 1.8)
+        fitted(one, known, controls=controls, lines=np.full(len(controls), line))
+        assert re.search(rf"Control cells have (1\.8|0\.5\d) times the expected expression in {line}", caplog.text)
+        caplog.clear()
+
+
+def test_a_new_line_outside_what_the_lines_of_a_run_have_is_told(caplog):
+    cells, lines = two_unlike_lines()
+    known = read_space(MemoryMatrices(cells), HVG, CONTROLS, lines=lines)
+    cells.obsm["X_hvg"] = cells.obsm["X_hvg"] * 2
+    fitted(cells, known, controls=CONTROLS, lines=np.where(lines == "rpe1", "new1", "new2"))
+    assert re.search(r"Control cells have 2 times the expected expression in new2; obsm\['X_hvg'\]", caplog.text)
+
+
+def test_a_run_that_kept_no_lines_is_no_measure_for_one(caplog):
+    cells, lines = two_unlike_lines()
+    known = read_space(MemoryMatrices(cells), HVG, CONTROLS)
+    fitted(cells, known, controls=CONTROLS, lines=lines)
+    assert not caplog.text
 
 
 def test_what_makes_results_wrong_is_only_told_where_that_is_wanted(caplog):

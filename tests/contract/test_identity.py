@@ -36,6 +36,16 @@ def test_an_identity_comes_back_from_its_file_as_it_was(write, tmp_path):
     assert not findings(fits, tmp_path)
 
 
+def test_the_lines_of_all_files_are_known_by_the_level_of_their_controls(write):
+    first, second = screen(n_genes=80), screen(n_genes=80)
+    second.obs["cell_line"] = "hepg2"
+    second.obsm["X_hvg"] = second.obsm["X_hvg"] * np.float32(1.3)
+    files = [write(first, "a.h5ad"), write(second, "b.h5ad")]
+    levels = identify(*files, context="cell_line")[0].spaces["obsm/X_hvg"].line_levels
+    assert levels == {"k562": pytest.approx(1, abs=0.1), "rpe1": pytest.approx(1, abs=0.1), "hepg2": pytest.approx(1.3)}
+    assert identify(*files)[0].spaces["obsm/X_hvg"].line_levels == {}
+
+
 def test_a_run_of_before_has_none_and_a_damaged_or_later_one_is_named(tmp_path):
     assert Identity.read(tmp_path) is None
     (tmp_path / FILE).write_text("{")
