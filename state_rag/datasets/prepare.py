@@ -20,6 +20,7 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
+from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.first_look import look_at
 from state_rag.datasets.guesses import guess_line
 from state_rag.errors import StateRagError
@@ -188,6 +189,7 @@ def _find_names(
     The batch column may be one that is yet to be added, too.
     """
     with open_h5ad(path) as file:
+        refuse_effects_table(file, control)
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
         if one_line is None and cell_type_col is None and not {*CELL_TYPE_COLUMNS} & {*obs_columns(file)}:
             _refuse_likely_line(path, pert_col)

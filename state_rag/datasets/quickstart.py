@@ -4,10 +4,11 @@
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from state_rag.datasets.effects_tables import LABELS, is_effects_table
 from state_rag.datasets.first_look import Column, FirstLook, look_at
 from state_rag.datasets.guesses import (
     Guess,
@@ -21,7 +22,7 @@ from state_rag.datasets.perturbation_draws import PAIR_CLASSES, members_of
 from state_rag.datasets.prepare import ONE_LINE
 from state_rag.datasets.split_check import refuse_unreadable
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
 
 
@@ -51,6 +52,8 @@ class Plan:
         Matrix in obsm to train on; None for X.
     remarks
         What the user should know or mend.
+    effects
+        Whether it is a table of effects, a row a condition, which needs no split; else it holds cells.
     """
 
     look: FirstLook
@@ -66,6 +69,7 @@ class Plan:
     prepare: list[str]
     embed_key: str | None
     remarks: list[str] = field(default_factory=list)
+    effects: bool = False
 
 
 def plan(
@@ -99,6 +103,8 @@ def plan(
     look = look_at(path)
     for column, flag in ((pert_col, "--pert-col"), (cell_type_col, "--cell-type-key"), (batch_col, "--batch-col")):
         _refuse_unknown(column, [*look.columns, *look.passed_over], flag, f"obs column of {look.path}")
+    if {pert_col, cell_type_col, batch_col} <= {None, *LABELS} and (table := _effects(look, control, held_out)):
+        return table
     perturbation = guess_perturbation(look, pert_col)
     labels = look.columns.get(perturbation.value or "")
     line = guess_line(look, labels, cell_type_col)
@@ -127,6 +133,35 @@ def plan(
         _tell_pairs(found, labels)
     _choose_space(found)
     return found
+
+
+def _effects(look: FirstLook, control: str | None, held_out: str | None) -> Plan | None:
+    """Return the plan of a table of effects; None for a file of cells."""
+    with open_h5ad(look.path) as file:
+        if not is_effects_table(file, control):
+            return None
+        columns = {}
+        for name in LABELS:
+            labels, codes = read_column(file, name, "")
+            columns[name] = Column(name, labels, codes.astype(np.int32), is_text=True)
+    perturbations, contexts = (columns[name] for name in LABELS)
+    _refuse_unknown(held_out, contexts.labels.tolist(), "--held-out", "label of obs column 'context'")
+    none = Guess(None, "sure", "a table of effects has none")
+    return Plan(
+        replace(look, columns={**look.columns, **columns}),
+        Guess(LABELS[0], "sure", ""),
+        none,
+        Guess(LABELS[1], "sure", ""),
+        none,
+        kind_of_names(perturbations, look),
+        held_out=held_out,
+        single_line=len(contexts.labels) == 1,
+        few_shot=0.0,
+        n_perturbations=len(perturbations.labels),
+        prepare=[],
+        embed_key=None,
+        effects=True,
+    )
 
 
 def _refuse_unknown(given: str | None, known: list[str], flag: str, what: str) -> None:

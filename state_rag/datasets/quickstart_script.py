@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, CONTROLS, PERTURBATION_COLUMNS
+from state_rag.datasets.effects_tables import LABELS
 from state_rag.datasets.perturbation_splits import SHARE
 from state_rag.datasets.quickstart import Plan
 from state_rag.embeddings.find import PUBLISHED_FILE, find_embeddings
@@ -58,6 +59,10 @@ def script(found: Plan, embeddings: str | None = None) -> str:
     StateRagError
         If the file of embeddings that was named is not there or cannot be read.
     """
+    if found.effects:
+        commands = _commands_for_effects(found, embeddings)
+        lines = ["#!/bin/sh -e", *_findings_of_effects(found), "", *commands]
+        return "\n".join(part for line in lines for part in _wrapped(line)) + "\n"
     commands = _commands(found, embeddings)  # first, since it adds remarks on the embeddings to the findings
     lines = ["#!/bin/sh -e", *_findings(found), "", *commands]
     return "\n".join(part for line in lines for part in _wrapped(line)) + "\n"
@@ -75,8 +80,7 @@ def _wrapped(line: str) -> list[str]:
 
 def _findings(found: Plan) -> list[str]:
     look = found.look
-    size = f"{look.size / 1e9:,.1f} GB" if look.size >= 1e9 else f"{max(look.size / 1e6, 0.1):,.1f} MB"
-    lines = [f"# {look.path}: {look.n_cells:,} cells x {look.n_genes:,} genes, {size}"]
+    lines = [f"# {look.path}: {look.n_cells:,} cells x {look.n_genes:,} genes, {_size(look.size)}"]
     parts = [
         ("perturbation", found.perturbation, "--pert-col"),
         ("control", found.control, "--control"),
@@ -213,6 +217,54 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         "state-rag report runs/ptrag runs/evidence -o report",
     ]
     return steps
+
+
+def _findings_of_effects(found: Plan) -> list[str]:
+    look = found.look
+    perturbations, contexts = (look.columns[name].labels.tolist() for name in LABELS)
+    lines = [
+        f"# {look.path}: a table of effects, {look.n_cells:,} conditions (a row each) x {look.n_genes:,} genes, "
+        f"{_size(look.size)}",
+        f"# {LABELS[0]:<13} {len(perturbations):,}: {listing(perturbations)}",
+        f"# {LABELS[1]:<13} {len(contexts):,}: {listing(contexts)}",
+    ]
+    if "X" in look.values and look.values["X"].kind != "scaled":
+        lines.append(
+            f"# NOTE: X is {look.values['X'].words}: no value is below zero, and effects have both signs. Put the "
+            "differences to controls (or log fold changes, or other signed scores) there."
+        )
+    lines += [f"# NOTE: {remark}" for remark in found.remarks]
+    lines.append(
+        "# There are no cells, so there is nothing to split and no network to train: the evidence engine is fitted on "
+        "the table. It predicts effects, not cells."
+    )
+    return lines
+
+
+def _commands_for_effects(found: Plan, embeddings: str | None) -> list[str]:
+    data = found.look.path
+    source, _, making = _embeddings(found, embeddings, data, LABELS[0])
+    number = iter(range(1, 10))
+    steps = [f"# {next(number)}. {making[0]}", *making[1:], ""] if making else []
+    contexts = found.look.columns[LABELS[1]]
+    context = found.held_out or str(contexts.labels[contexts.counts.argmin()])  # where least was measured
+    return [
+        *steps,
+        f"# {next(number)}. Fit: minutes, no network. Without --embeddings it knows perturbations only by what they "
+        "did in other contexts.",
+        f"state-rag evidence fit {_word(data)} -o runs/evidence --embeddings {_word(source)}",
+        "",
+        f"# {next(number)}. Effects of all perturbations that are known and were not measured in {context}, each with "
+        "how far to trust it (named ones: --perturbations A,B).",
+        f"state-rag evidence predict runs/evidence --context {_word(context)} -o predicted.h5ad",
+        "",
+        f"# {next(number)}. Which to measure there next.",
+        f"state-rag design runs/evidence --context {_word(context)} --budget 10",
+    ]
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 0.1):,.1f} MB"
 
 
 def _found_without_saying(found: Plan, pert: str, line: str, batch: str, control: str) -> dict[str, bool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
+from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
@@ -110,6 +111,7 @@ def read_screen_table(
     files = find_data_files(os.path.abspath(h5ad), f"{h5ad}")
     for path in files:
         with open_h5ad(path) as file:
+            refuse_effects_table(file, control)
             pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
             cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
             perts, pert_codes = read_column(file, pert_col, "--pert-col")

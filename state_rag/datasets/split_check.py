@@ -19,6 +19,7 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
+from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.h5ad import is_categorical, open_h5ad, read_column
@@ -117,6 +118,7 @@ def check_split(
         for path in find_data_files(location, f"{split.path}, data set {dataset!r}"):
             files.append(path)
             with open_h5ad(path) as file:
+                refuse_effects_table(file, control_pert)
                 refuse_unreadable(file, path, pert_col, cell_type_key, batch_col, embed_key)
                 _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert)
     _check_named(split, tally, control_pert)
@@ -164,6 +166,7 @@ def find_names(
     dataset, location = next(iter(split.datasets.items()))
     path = find_data_files(location, f"{split.path}, data set {dataset!r}")[0]
     with open_h5ad(path) as file:
+        refuse_effects_table(file, control_pert)
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
         cell_type_key = find_column(file, cell_type_key, CELL_TYPE_COLUMNS, "cell line", "--cell-type-key")
         batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")

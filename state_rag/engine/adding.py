@@ -12,8 +12,9 @@ import numpy as np
 
 from state_rag.contract.feature_names import HVG, FileMatrices
 from state_rag.contract.space import fit, read_space
+from state_rag.datasets.effects_tables import LABELS
 from state_rag.effects.sources import read as read_effects
-from state_rag.engine.bank import LABELS, read_table, responses_in
+from state_rag.engine.bank import read_table, responses_in
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from state_rag.datasets.effects_tables import LABELS
 from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.errors import StateRagError
@@ -15,9 +16,6 @@ from state_rag.names import listing
 
 if TYPE_CHECKING:
     import anndata
-
-LABELS = ("perturbation", "context")
-"""Columns of `obs` that a table of effects has."""
 
 
 def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Responses:

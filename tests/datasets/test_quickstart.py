@@ -183,3 +183,60 @@ def test_the_command_prints_a_script_and_writes_nothing(write, capsys, tmp_path)
     assert main(["quickstart", str(place)]) == 0
     assert capsys.readouterr().out.startswith("#!/bin/sh -e\n")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def effects(n_perturbations=5):
+    """A table of effects in two lines, the first perturbation in one of them only."""
+    pairs = [(f"G{number}", line) for number in range(n_perturbations) for line in ("k562", "rpe1")][1:]
+    obs = pd.DataFrame(pairs, columns=["perturbation", "context"]).rename(index=str)
+    values = np.random.default_rng(0).normal(size=(len(pairs), 7)).astype(np.float32)
+    return ad.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"gene{number}" for number in range(7)]))
+
+
+def test_a_table_of_effects_is_told_and_gets_the_commands_of_the_engine_alone(write):
+    place = write(effects(), "effects.h5ad")
+    text = " ".join(script(plan(place)).replace("\n#", "").split())
+    assert "a table of effects, 9 conditions (a row each) x 7 genes" in text
+    assert f"state-rag evidence fit {place} -o runs/evidence" in text
+    assert "state-rag evidence predict runs/evidence --context k562" in text  # where a condition is missing
+    assert not [part for part in ("data split", "state tx", "evaluate") if part in text]
+    assert "--context rpe1" in script(plan(place, held_out="rpe1"))
+    with pytest.raises(StateRagError, match=r"--held-out rpe.*close spellings: rpe -> rpe1"):
+        plan(place, held_out="rpe")
+
+
+def test_effects_without_a_sign_are_remarked(write):
+    table = effects()
+    assert "no value is below zero" not in script(plan(write(table)))
+    table.X = np.abs(table.X)
+    assert "no value is below zero" in " ".join(script(plan(write(table))).replace("#", "").split())
+
+
+def test_cells_in_columns_of_the_same_names_are_cells(write):
+    cells = effects()
+    cells.obs.loc["0", "perturbation"] = "non-targeting"
+    assert not plan(write(cells)).effects
+    twice = ad.concat([effects(), effects()], index_unique="-")
+    assert not plan(write(twice)).effects
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "split", "effects.h5ad", "--held-out", "k562"],
+        ["data", "split", "effects.h5ad", "--held-out-perturbations", ".4"],
+        ["data", "prepare", "effects.h5ad"],
+        ["data", "check", "split.toml"],
+        ["evidence", "fit", "split.toml", "-o", "run"],
+    ],
+)
+def test_commands_on_cells_refuse_a_table_of_effects_and_name_the_one_that_takes_it(write, command, tmp_path, capsys):
+    write(effects(), "effects.h5ad")
+    (tmp_path / "split.toml").write_text(
+        f'[datasets]\nscreen = "{tmp_path}/effects.h5ad"\n[training]\nscreen = "train"\n'
+    )
+    assert main(command)
+    said = capsys.readouterr().err
+    assert "a table of effects" in said
+    assert "effects.h5ad -o runs/evidence`" in said
+    assert not (tmp_path / "run").exists()
