@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings
+from state_rag.names import suggest
 from state_rag.retrieval.knowledge import Knowledge
 
 
@@ -79,8 +79,7 @@ def read_sets(
     rows = knowledge.index_of([name if name not in controls else "" for name in names])
     unknown = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0 and name not in controls]
     if unknown:
-        close = close_spellings(unknown[0], knowledge.names, 3)
-        hint = f" Close names: {', '.join(close)}." if close else ""
-        raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control.{hint}")
+        hint = suggest(unknown[:1], knowledge.names)
+        raise StateRagError(f"No embedding for perturbation {unknown[0]!r}, and it is no control{hint}.")
     places = [place for place, name in enumerate(names) if name not in controls]
     return CellSets(names, rows, basal, places)

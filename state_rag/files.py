@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings, listing
+from state_rag.names import listing, suggest
 
 PIECE, PLACES = 1 << 20, 10
 """Bytes that `sample_digest` reads at each place of a file, and the number of places, the two ends included."""
@@ -57,13 +57,9 @@ def existing_file(
         if place.is_dir():
             raise StateRagError(f"{named} is a folder; expected {kind}. It holds {_fitting(place, suffixes)}.")
         if not place.is_file():
-            beside = sorted(other.name for other in place.parent.iterdir()) if place.parent.is_dir() else []
-            fitting = [name for name in beside if not suffixes or name.lower().endswith(tuple(suffixes))]
-            close = close_spellings(place.name, fitting, 3)
-            hint = f" Close spellings there: {', '.join(close)}." if close else ""
-            where = "" if place.parent.is_dir() else f" There is no folder {place.parent} either."
+            close = close_to_missing(place, suffixes)
             remedy = remedy or ("" if place.is_absolute() or close else f" Looked for from {Path.cwd()}.")
-            raise StateRagError(f"{named}: no such file; expected {kind}.{hint}{where} {remedy.strip()}".rstrip())
+            raise StateRagError(f"{named}: no such file; expected {kind}{close}. {remedy.strip()}".rstrip())
         if place.stat().st_size == 0:
             raise StateRagError(f"{named}: the file is empty; expected {kind}. Download or write it again.")
         with open(place, "rb"):
@@ -71,6 +67,43 @@ def existing_file(
     except OSError as error:
         raise StateRagError(f"{named} cannot be read: {reason(error)}.") from error
     return place
+
+
+def close_to_missing(place: Path, suffixes: Sequence[str] = (), *, folders: bool = False) -> str:
+    """Return what to say of a path where there is nothing: names like it in the same place, or that this lacks too.
+
+    Parameters
+    ----------
+    place
+        The path.
+    suffixes
+        Endings that a file must have to be named.
+    folders
+        Whether folders are named, instead of files.
+
+    Returns
+    -------
+    str
+        `; close spellings: A -> B`, `; there is no folder DIR either`, or nothing.
+    """
+    try:
+        if not place.parent.is_dir():
+            upper = suggest([place.parent.name], _beside(place.parent, (), folders=True))
+            return f"; there is no folder {place.parent} either{upper}"
+        return suggest([place.name], _beside(place, suffixes, folders=folders))
+    except OSError:
+        return ""
+
+
+def _beside(place: Path, suffixes: Sequence[str], *, folders: bool) -> list[str]:
+    """Return names in the folder of a path, sorted: of folders, or of all that end as wanted."""
+    if not place.parent.is_dir():
+        return []
+    return sorted(
+        other.name
+        for other in place.parent.iterdir()
+        if (other.is_dir() if folders else not suffixes or other.name.lower().endswith(tuple(suffixes)))
+    )
 
 
 def read_text(

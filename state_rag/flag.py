@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from state_rag.errors import StateRagError
+from state_rag.names import suggest
 
 UNKNOWN: Any = object()
 """For a flag that the authors' code does not know."""
@@ -111,7 +112,8 @@ class Flag:
             Naming what is allowed.
         """
         if self.choices is not None and value not in self.choices():
-            raise StateRagError(f"training.{self.name}={value} is not a choice. Use one of: {self.takes}.")
+            close = suggest([str(value)], map(str, self.choices()))
+            raise StateRagError(f"training.{self.name}={value} is not a choice{close}. Use one of: {self.takes}.")
         if self.at_least is None and self.above is None:
             return
         low = value >= self.at_least if self.above is None else value > self.above

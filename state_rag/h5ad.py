@@ -10,6 +10,7 @@ import numpy as np
 
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, existing_file
+from state_rag.names import suggest
 
 if TYPE_CHECKING:
     import anndata
@@ -81,7 +82,8 @@ def read_column(file: h5py.File, column: str, flag: str) -> tuple[np.ndarray, np
     if column not in obs or column not in obs_columns(file):
         raise StateRagError(
             f"{file.filename}: no obs column {column!r} (from {flag}). Columns present: "
-            f"{', '.join(obs_columns(file)) or 'none'}. Set {flag} to one of them."
+            f"{', '.join(obs_columns(file)) or 'none'}{suggest([column], obs_columns(file))}. Set {flag} to one "
+            "of them."
         )
     node = obs[column]
     try:

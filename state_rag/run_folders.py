@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from state_rag.errors import StateRagError
+from state_rag.files import close_to_missing
 
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
@@ -35,7 +36,7 @@ def find_run_folder(place: str | os.PathLike[str], flag: str = "") -> Path:
     place = Path(place)
     given = f"{flag} {place}".lstrip()
     if not place.is_dir():
-        what = "is a file, not a folder" if place.exists() else "does not exist"
+        what = "is a file, not a folder" if place.exists() else f"does not exist{close_to_missing(place, folders=True)}"
         raise StateRagError(f"{given} {what}. Give the folder that `state tx train` wrote (output_dir/name).")
     if (place / CONFIG).is_file():
         return place

@@ -149,7 +149,9 @@ def test_a_set_that_mixes_perturbations_is_refused(mode):
 @pytest.mark.parametrize("mode", tiny.MODES)
 def test_an_unknown_name_is_refused_with_close_spellings(mode):
     base = Knowledge(["WARS", "HARS", "TP53", "GATA1"], {"text": torch.randn(4, tiny.WIDTH)})
-    with pytest.raises(StateRagError, match=r"No embedding for perturbation 'WARS1'.*Close names: WARS") as error:
+    with pytest.raises(
+        StateRagError, match=r"No embedding for perturbation 'WARS1'.*close spellings: WARS1 -> WARS"
+    ) as error:
         tiny.build(mode, base)(tiny.batch(["TP53", "WARS1"]))
     assert "TP53" not in str(error.value)
 

@@ -29,6 +29,14 @@ def test_every_command_refuses_a_folder_of_several_runs_in_the_same_words(tmp_pa
     assert said == [f"{tmp_path} holds 2 runs (a, b). Name one of them."] * 3
 
 
+def test_a_run_that_is_spelled_alike_is_named(tmp_path):
+    make(tmp_path / "runs" / "ptrag")
+    with pytest.raises(StateRagError, match="ptrg does not exist; close spellings: ptrg -> ptrag. Give"):
+        find_run_folder(tmp_path / "runs" / "ptrg")
+    with pytest.raises(StateRagError, match=f"there is no folder {tmp_path}/rns either; close spellings: rns -> runs"):
+        find_run_folder(tmp_path / "rns" / "ptrag")
+
+
 def test_the_flag_is_named(tmp_path):
     with pytest.raises(StateRagError, match=r"^--output-dir .*absent does not exist"):
         find_run_folder(tmp_path / "absent", "--output-dir")

@@ -48,6 +48,13 @@ FOLDERS = {
     "table1": ["table1", "{}"],
     "table2": ["table2", "{}"],
 }
+EVIDENCE_RUNS = {
+    "explain": ["explain", "{}", "--perturbation", "A", "--context", "a"],
+    "design": ["design", "{}", "--budget", "1", "--context", "a"],
+    "search": ["search", "{}", "--target", "A:+", "--context", "a"],
+    "evidence predict": ["evidence", "predict", "{}", "-o", "x.h5ad"],
+    "evidence add": ["evidence", "add", "{}", "{screen}", "-o", "x"],
+}
 OUTPUTS = {
     "embeddings convert -o": ["embeddings", "convert", "e.csv", "-o", "{}.safetensors"],
     "data split -o": ["data", "split", "{screen}", "--held-out", "{line}", "-o", "{}"],
@@ -159,5 +166,23 @@ def test_a_folder_is_told_with_the_files_in_it_that_fit(answer):
     )
 
 
-def test_a_close_spelling_is_named(answer):
-    assert "Close spellings there: binary.toml" in answer(["data", "check", "{}"], "binry.toml")
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_spelled_alike_is_named(name, answer):
+    arguments, suffix = FILES[name]
+    message = answer(arguments, f"binry.{suffix}")
+    assert f"close spellings: binry.{suffix} -> binary.{suffix}" in message
+    assert "Ways to get embeddings" not in message
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, *EVIDENCE_RUNS])
+def test_a_folder_that_is_spelled_alike_is_named(name, answer):
+    assert "close spellings: foldr -> folder" in answer({**FOLDERS, **EVIDENCE_RUNS}[name], "foldr")
+    assert "there is no folder foldr either; close spellings: foldr -> folder" in answer(
+        {**FOLDERS, **EVIDENCE_RUNS}[name], "foldr/run"
+    )
+
+
+def test_a_cell_line_that_is_spelled_alike_is_named(answer):
+    for more in ([], ["--held-out-perturbations", ".2"]):
+        said = answer(["data", "split", "{screen}", "--held-out", "{}", "-o", "out.toml", *more], "hepg22")
+        assert "close spellings: hepg22 -> hepg2" in said

@@ -191,13 +191,14 @@ def refuse_unknown_genes(genes: Iterable[str], retrieved_for: Iterable[str]) -> 
         With close spellings among those that something was retrieved for.
     """
     from state_rag.errors import StateRagError
-    from state_rag.names import close_spellings
+    from state_rag.names import listing, suggest
 
     known = sorted(set(retrieved_for))
     for gene in genes:
         if gene not in known:
-            close = close_spellings(gene, known) or known[:5]
-            raise StateRagError(f"--gene: nothing was retrieved for '{gene}'; predicted are {', '.join(close)}, ...")
+            raise StateRagError(
+                f"--gene: nothing was retrieved for '{gene}'{suggest([gene], known)}; predicted are {listing(known)}"
+            )
 
 
 def _summary(table: pd.DataFrame, records: Sequence[Retrieved], overlap: LineOverlap) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from scipy import sparse
 from state_rag.contract.fitting import fitted
 from state_rag.contract.space import Space
 from state_rag.errors import StateRagError
-from state_rag.names import listing
+from state_rag.names import listing, suggest
 
 if TYPE_CHECKING:
     import anndata
@@ -129,21 +129,27 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
     for kind, column in (("perturbation", names.perturbation), ("context", names.context)):
         if column is not None and column not in adata.obs:
             have = ", ".join(map(str, adata.obs.columns)) or "none"
-            raise StateRagError(f"obs has no column {column!r}; it has {have}. Name the right one with `{kind}`.")
+            close = suggest([column], list(map(str, adata.obs.columns)))
+            raise StateRagError(
+                f"obs has no column {column!r}; it has {have}{close}. Name the right one with `{kind}`."
+            )
     labels = adata.obs[names.perturbation].astype(str).to_numpy()
     lines = names.contexts(adata.obs)
     chosen = np.ones(len(lines), dtype=bool)
     if wanted.contexts is not None:
         if absent := sorted(set(wanted.contexts) - set(lines)):
             there = listing(sorted(set(lines)))
-            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {there}")
+            close = suggest(absent, sorted(set(lines)))
+            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {there}{close}")
         chosen = np.isin(lines, list(wanted.contexts))
     control = chosen & (labels == names.control)
     lacking = sorted(set(lines[chosen]) - set(lines[control]))
     if lacking and (wanted.controls_everywhere or not control.any()):
+        close = "" if control.any() else suggest([names.control], sorted(set(labels)))
         raise StateRagError(
             f"no control cells ({names.perturbation} = {names.control!r}) in {listing(lacking)}, and predictions "
-            "start from them. Name the control's label with `control`, or leave these contexts out with `contexts`."
+            f"start from them{close}. Name the control's label with `control`, or leave these contexts out with "
+            "`contexts`."
         )
     if wanted.perturbations is None:
         return np.flatnonzero(chosen), labels[chosen]

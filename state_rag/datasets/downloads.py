@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings
+from state_rag.names import suggest
 
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -112,10 +112,8 @@ def asked_for(name: str, known: Mapping[str, Download]) -> Download:
     """
     if name in known:
         return known[name]
-    close = close_spellings(name, list(known), 2)
-    hint = f" Close spellings: {', '.join(close)}." if close else ""
     raise StateRagError(
-        f"there is no download {name}.{hint} Downloads: {', '.join(sorted(known))}. "
+        f"there is no download {name}{suggest([name], known)}. Downloads: {', '.join(sorted(known))}. "
         "`state-rag data fetch --list` says what they are."
     )
 

@@ -12,6 +12,7 @@ from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
+from state_rag.names import suggest
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ScreenTable:
         if line not in self.counts:
             raise StateRagError(
                 f"{self.given}: no cell line {line!r} (from --held-out) in obs column {self.cell_type_col!r}. Cell "
-                f"lines present: {', '.join(self.lines)}."
+                f"lines present: {', '.join(self.lines)}{suggest([line], self.lines)}."
             )
 
     def refuse_without_controls(self, line: str) -> None:

@@ -22,6 +22,7 @@ from state_rag.datasets.columns import (
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
+from state_rag.files import close_to_missing
 from state_rag.h5ad import is_categorical, open_h5ad, read_column
 from state_rag.names import listing, suggest
 
@@ -205,7 +206,8 @@ def find_data_files(location: str, where: str) -> list[Path]:
         return [path]
     if not path.exists():
         hint = "" if path.is_absolute() else f" Relative paths start at the current folder, {Path.cwd()}."
-        raise StateRagError(f"{where}: no such file or folder: {location}.{hint} Correct the path.")
+        close = close_to_missing(path, (".h5ad", ".h5")) or close_to_missing(path, folders=True)
+        raise StateRagError(f"{where}: no such file or folder: {location}{close}.{hint} Correct the path.")
     for suffix in ("*.h5", "*.h5ad"):
         found.update((match.stem, match) for match in sorted(path.glob(suffix)))
     if not found:
@@ -246,7 +248,8 @@ def refuse_unreadable(
     if embed_key is not None and embed_key not in file.get("obsm", {}):
         present = ", ".join(sorted(file["obsm"])) if "obsm" in file else ""
         raise StateRagError(
-            f"{path}: no obsm[{embed_key!r}] (from data.kwargs.embed_key); present: {present or 'none'}. Set embed_key "
+            f"{path}: no obsm[{embed_key!r}] (from data.kwargs.embed_key); present: {present or 'none'}"
+            f"{suggest([embed_key], file.get('obsm', ()))}. Set embed_key "
             f"to one of them, or to null for the whole of X." + (f" {prepare}" if embed_key == "X_hvg" else "")
         )
     matrix = file.get("X")

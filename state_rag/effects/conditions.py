@@ -18,7 +18,7 @@ from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.contract.scale import ScaleTally
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad
-from state_rag.names import listing
+from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
     for column, option in ((columns.perturbation, "--pert-col"), (columns.cell_line, "--cell-type-key")):
         if column not in obs.columns:
             raise StateRagError(
-                f"{name}: obs has no column '{column}'; it has {', '.join(have)}. Name the right one with {option}"
+                f"{name}: obs has no column '{column}'; it has {', '.join(have)}{suggest([column], have)}. Name the "
+                f"right one with {option}"
             )
     if rows.shape[0] != len(obs):
         raise StateRagError(f"{name}: '{matrix}' has {rows.shape[0]} rows, obs has {len(obs)}")

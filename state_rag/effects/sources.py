@@ -19,7 +19,7 @@ from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
 from state_rag.effects.training_effects import groups_of, training_effects
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
-from state_rag.names import listing
+from state_rag.names import listing, suggest
 
 if TYPE_CHECKING:
     import anndata
@@ -88,8 +88,8 @@ def from_anndata(
     for column, parameter in ((perturbation, "perturbation"), (context, "context")):
         if column not in adata.obs:
             raise StateRagError(
-                f"obs has no column {column!r}; it has {', '.join(map(str, adata.obs.columns))}. Name the right one "
-                f"with `{parameter}`."
+                f"obs has no column {column!r}; it has {', '.join(map(str, adata.obs.columns))}"
+                f"{suggest([column], map(str, adata.obs.columns))}. Name the right one with `{parameter}`."
             )
     values = _values(adata, matrix)
     shape = int(values.shape[0]), int(values.shape[1])

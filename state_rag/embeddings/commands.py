@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, read_text
+from state_rag.names import suggest
 
 if TYPE_CHECKING:
     from state_rag.embeddings.table import Embeddings
@@ -155,8 +156,8 @@ def _names_of_h5ad(path: Path, column: str) -> list[str]:
             columns = [str(name) for name in file["obs"].attrs.get("column-order", file["obs"].keys())]
             if column not in columns:
                 raise StateRagError(
-                    f"--h5ad {path}: obs has no column '{column}'; it has {', '.join(columns)}. "
-                    "Say which holds the perturbations with --pert-col"
+                    f"--h5ad {path}: obs has no column '{column}'; it has {', '.join(columns)}"
+                    f"{suggest([column], columns)}. Say which holds the perturbations with --pert-col"
                 )
             values = read_elem(file["obs"])[column]
     except OSError as error:

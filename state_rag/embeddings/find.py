@@ -7,7 +7,7 @@ from pathlib import Path
 from state_rag.cache import ENVIRONMENT as CACHE
 from state_rag.cache import USUAL, cache_folder
 from state_rag.errors import StateRagError
-from state_rag.files import existing_file
+from state_rag.files import close_to_missing, existing_file
 from state_rag.names import listing
 
 ENVIRONMENT = "STATE_RAG_GENEPT"
@@ -80,5 +80,7 @@ def _existing(named: str, what: str) -> Path:
             )
         return inside
     if not path.is_file():
-        raise StateRagError(f"{path}: {what} does not exist (looked from {Path.cwd()}).\n{WAYS}")
+        close = close_to_missing(path)
+        ways = "" if "close spellings" in close else f"\n{WAYS}"
+        raise StateRagError(f"{path}: {what} does not exist (looked from {Path.cwd()}){close}.{ways}")
     return existing_file(path, what)

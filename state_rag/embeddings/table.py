@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings, listing
+from state_rag.names import listing, suggest
 from state_rag.names.combinations import parts_of
 
 ZeroRows = Literal["error", "drop"]
@@ -139,9 +139,7 @@ class Embeddings:
         try:
             return self._row_of[name]
         except KeyError:
-            close = close_spellings(name, self.names)
-            hint = f"; close spellings: {', '.join(close)}" if close else ""
-            raise StateRagError(f"{self.source}: no embedding for '{name}'{hint}") from None
+            raise StateRagError(f"{self.source}: no embedding for '{name}'{suggest([name], self.names)}") from None
 
 
 def check_names(names: Sequence[object], source: str) -> None:

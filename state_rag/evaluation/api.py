@@ -16,6 +16,7 @@ from state_rag.evaluation.compare import compare as compare_tables
 from state_rag.evaluation.evaluate import evaluate_pair
 from state_rag.evaluation.settings import Settings
 from state_rag.metrics.registry import choose
+from state_rag.names import suggest
 
 if TYPE_CHECKING:
     import anndata
@@ -201,7 +202,8 @@ def compare(
         raise StateRagError("no tables to compare")
     reference = reference if reference is not None else list(tables)[-1]
     if reference not in tables:
-        raise StateRagError(f"reference: '{reference}' is none of {', '.join(tables)}")
+        close = suggest([reference], tables)
+        raise StateRagError(f"reference: '{reference}' is none of {', '.join(tables)}{close}")
     if taken := [name for name in tables if name in NAMES]:
         raise StateRagError(f"'{taken[0]}' is what a baseline is called; name the table otherwise")
     for name, table in tables.items():

@@ -10,6 +10,7 @@ import pandas as pd
 from state_rag.errors import StateRagError
 from state_rag.metrics.registry import BY_NAME, Metric
 from state_rag.metrics.significance import benjamini_hochberg, mann_whitney, paired_wilcoxon
+from state_rag.names import suggest
 
 logger = logging.getLogger(__name__)
 KEY = ["cell_line", "perturbation"]
@@ -83,7 +84,7 @@ def compare(
         If the reference is unknown or no condition is shared.
     """
     if reference not in tables:
-        raise StateRagError(f"--reference: '{reference}' is none of {', '.join(tables)}")
+        raise StateRagError(f"--reference: '{reference}' is none of {', '.join(tables)}{suggest([reference], tables)}")
     indexed = {name: table.set_index(KEY).sort_index() for name, table in tables.items()}
     for name, table in indexed.items():
         if table.index.has_duplicates:

@@ -16,6 +16,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
+from state_rag.names import suggest
 from state_rag.run_folders import CONFIG, find_run_folder, split_file
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,14 @@ def find_run(place: str | os.PathLike[str], checkpoint: str | None = None) -> Ru
         return Run(folder, place, _read_config(folder) if folder != place else {})
     place = find_run_folder(place)
     found = sorted(path.parent for path in place.glob(f"eval_*/{PREDICTED}"))
+    close = ""
     if checkpoint is not None:
+        close = suggest([checkpoint], [path.name.removeprefix("eval_") for path in found])
         found = [path for path in found if path.name in (f"eval_{checkpoint}", f"eval_{checkpoint}.ckpt", checkpoint)]
     if not found:
         wanted = f" for {checkpoint}" if checkpoint else ""
         raise StateRagError(
-            f"{place}: no predictions{wanted} (expected eval_<checkpoint>/{PREDICTED}); "
+            f"{place}: no predictions{wanted} (expected eval_<checkpoint>/{PREDICTED}){close}; "
             f"make them with `state tx predict --output-dir {place}`, without --skip-adatas"
         )
     if len(found) > 1:

@@ -18,6 +18,7 @@ from state_rag.evaluation.real_side import real_side
 from state_rag.evaluation.results import PROFILES, SUMMARY
 from state_rag.files import atomic_path
 from state_rag.metrics.row_blocks import row_blocks
+from state_rag.names import suggest
 
 PER_GENE = {
     "mse": lambda profiles: np.square(profiles.real - profiles.predicted),
@@ -73,7 +74,8 @@ def save_evaluation(
 def check_per_gene(names: tuple[str, ...]) -> None:
     """Refuse names of per-gene tables that do not exist."""
     if unknown := [name for name in names if name not in PER_GENE]:
-        raise StateRagError(f"--per-gene: no table '{unknown[0]}'; choose from {', '.join(PER_GENE)}")
+        close = suggest(unknown[:1], PER_GENE)
+        raise StateRagError(f"--per-gene: no table '{unknown[0]}'{close}; choose from {', '.join(PER_GENE)}")
 
 
 def _gge_columns(table: pd.DataFrame, columns: Columns, genes: int) -> pd.DataFrame:

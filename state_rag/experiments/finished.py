@@ -17,7 +17,7 @@ from state_rag.evaluation.runs import RESULTS
 from state_rag.experiments.jobs import Job, kind_of, read_jobs
 from state_rag.experiments.lock import is_locked
 from state_rag.experiments.methods import Method, in_order, methods_of
-from state_rag.names import close_spellings
+from state_rag.names import suggest
 
 logger = logging.getLogger(__name__)
 Place = tuple[str, int]
@@ -248,11 +248,9 @@ def compare_shared(
             (found.folder for by in chosen.values() for found in by.values() if unknown[0] not in found.model), None
         )
         where = f" ({without} has none; `state-rag evaluate --force` computes it)" if without else ""
-        close = ", ".join(close_spellings(unknown[0], common, 3))
         raise StateRagError(
-            f"no metric {unknown[0]!r} in all of the evaluations{where}; "
-            + (f"close spellings: {close}; " if close else "")
-            + f"choose from {', '.join(common)}."
+            f"no metric {unknown[0]!r} in all of the evaluations{where}{suggest(unknown[:1], common)}; choose from "
+            f"{', '.join(common)}."
         )
     whole = {name: _one_table(by) for name, by in tables.items()}
     values, lacking = in_common(whole, metrics)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings
+from state_rag.names import suggest
 from state_rag.upstream.overrides import composed
 
 
@@ -37,7 +37,8 @@ def errors_for_users(overrides: Sequence[str], config: str) -> Iterator[None]:
     except MissingConfigException as error:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         raise StateRagError(
-            f"{group}={name}: there is no such preset. Use one of: {', '.join(sorted(error.options or []))}."
+            f"{group}={name}: there is no such preset{suggest([name], error.options or [])}. Use one of: "
+            f"{', '.join(sorted(error.options or []))}."
         ) from None
     except HydraException as error:
         raise StateRagError(_unknown_key(str(error), overrides, config) or " ".join(str(error).split())) from None
@@ -56,9 +57,8 @@ def _unknown_key(message: str, overrides: Sequence[str], config: str) -> str | N
         return None
     key = found.group(1)
     given = next((text for text in overrides if text.partition("=")[0] == key), f"{key}=VALUE")
-    close = close_spellings(key, _keys(composed(config=config)), 3)
-    hint = f" Close spellings: {', '.join(close)}." if close else ""
-    return f"{given}: the configuration has no key {key}.{hint} `+{given}` adds it."
+    close = suggest([key], _keys(composed(config=config)))
+    return f"{given}: the configuration has no key {key}{close}. `+{given}` adds it."
 
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, close_to_missing
 from state_rag.settings import modes
 
 STATUSES = ("waiting", "running", "finished", "failed")
@@ -108,8 +108,8 @@ def read_jobs(folder: Path) -> list[Job]:
     """
     folder = Path(folder)
     if not (folder / "jobs").is_dir():
-        found = "does not exist" if not folder.exists() else "has no folder `jobs`"
-        raise StateRagError(f"{folder} {found}, so it is not a sweep. Name the folder that `state-rag sweep` printed.")
+        found = "has no folder `jobs`" if folder.exists() else f"does not exist{close_to_missing(folder, folders=True)}"
+        raise StateRagError(f"{folder} {found}: it is no sweep. Name the folder that `state-rag sweep` printed.")
     return [read_job(folder, path.stem) for path in sorted((folder / "jobs").glob("[!.]*.json"))]
 
 

@@ -18,6 +18,7 @@ from state_rag.errors import StateRagError
 from state_rag.experiments.fingerprint import fingerprint, sample_digest
 from state_rag.experiments.jobs import FOLD, Job
 from state_rag.metrics.registry import BY_NAME
+from state_rag.names import suggest
 from state_rag.settings import RagSettings
 from state_rag.upstream.overrides import overrides_of
 
@@ -194,7 +195,8 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for key, allowed in choices.items():
         if how[key] not in allowed:
             names = ", ".join("null" if name is None else name for name in allowed)
-            raise StateRagError(f"job.{key}={how[key]} is not a choice. Use one of: {names}.")
+            close = suggest([str(how[key])], [name for name in allowed if name is not None])
+            raise StateRagError(f"job.{key}={how[key]} is not a choice{close}. Use one of: {names}.")
     if how["threads"] is not None and (not isinstance(how["threads"], int) or how["threads"] < 1):
         raise StateRagError(f"job.threads={how['threads']} is of no use. Use a whole number of at least 1, or null.")
     if not isinstance(how["resume"], bool):
@@ -268,7 +270,8 @@ def _own_split(given: str, held_out: Any) -> tuple[Path, str]:
         return path, str(held_out)
     if str(held_out) not in lines:
         raise StateRagError(
-            f"held_out={held_out}, but {path} holds out {', '.join(lines) or 'no line'}. Name the split of that line: "
+            f"held_out={held_out}, but {path} holds out {', '.join(lines) or 'no line'}"
+            f"{suggest([str(held_out)], lines)}. Name the split of that line: "
             "data.kwargs.toml_config_path may contain {held_out} (in quotes)."
         )
     return path, str(held_out)

@@ -213,7 +213,7 @@ class Predictor(EvidenceAnswers):
                     unknown = np.full(len(record.neighbours), np.nan)
                     return candidates_table(record.neighbours, unknown, record.inclusion, record.cells)
         here = sorted(name for line, name in known if line == context)
-        hint = f" Predicted in {context}: {listing(here)}." if here else ""
+        hint = f" Predicted in {context}: {listing(here)}." if here else suggest([context], {line for line, _ in known})
         raise StateRagError(
             f"nothing is known of what was retrieved for {perturbation!r} in {context!r}; call `predict` for it "
             f"first.{hint}{suggest([perturbation], here)}"

@@ -9,7 +9,7 @@ import numpy as np
 from state_rag.errors import StateRagError
 from state_rag.metrics import distances, effects, profile
 from state_rag.metrics.inputs import Profiles
-from state_rag.names import close_spellings
+from state_rag.names import suggest
 
 
 @dataclass(frozen=True)
@@ -372,8 +372,7 @@ def refuse_unknown(names: list[str], flag: str, known: list[str] | None = None) 
     """Refuse metrics that are not among `known` (by default the registry's)."""
     known = list(BY_NAME) if known is None else known
     if unknown := [name for name in names if name not in known]:
-        close = close_spellings(unknown[0], known, 3)
-        hint = f"; close spellings: {', '.join(close)}" if close else ""
+        hint = suggest(unknown[:1], known)
         raise StateRagError(
             f"{flag}: no metric '{unknown[0]}'{hint}. Known, and explained by `state-rag metrics`: {', '.join(known)}"
         )

@@ -6,6 +6,6 @@ that from files, `matching` finds a gene under another name.
 """
 
 from state_rag.names.drugs import drug_of
-from state_rag.names.spelling import close_spellings, listing, suggest
+from state_rag.names.spelling import listing, suggest
 
-__all__ = ["close_spellings", "drug_of", "listing", "suggest"]
+__all__ = ["drug_of", "listing", "suggest"]

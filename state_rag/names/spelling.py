@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+LIKENESS = 0.66
+"""The smallest ratio of `difflib.SequenceMatcher` that counts as close: one wrong letter of three."""
+
 
 def listing(names: Iterable[object], limit: int = 5) -> str:
     """Return the first few names and, when there are more, how many in all.
@@ -18,26 +21,26 @@ def listing(names: Iterable[object], limit: int = 5) -> str:
     return f"{', '.join(shown[:limit])}, ... ({len(shown)} in all)"
 
 
-def close_spellings(name: str, known: Iterable[str], count: int = 5, likeness: float = 0.6) -> list[str]:
-    """Return the known names most like `name`, case ignored, best first.
-
-    `likeness` is the smallest ratio of `difflib.SequenceMatcher` that counts as close.
-
-    Examples
-    --------
-    >>> close_spellings("copb1", ["HARS", "COPB1"])
-    ['COPB1']
-    """
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    """Return at most three of the known names that are like `name`, case ignored, best first."""
     by_upper: dict[str, str] = {}
     for candidate in known:
         by_upper.setdefault(candidate.upper(), candidate)
-    matches = difflib.get_close_matches(name.upper(), list(by_upper), n=count, cutoff=likeness)
+    matches = difflib.get_close_matches(name.upper(), list(by_upper), n=3, cutoff=LIKENESS)
     return [by_upper[found] for found in matches]
 
 
 def suggest(unknown: Sequence[str], known: Iterable[str], limit: int = 5) -> str:
-    """Return `'; close spellings: A -> A1, A2'` for the first unknown names, or an empty string."""
+    """Return `'; close spellings: A -> A1, A2'` for the first unknown names, or an empty string.
+
+    All messages that refuse a name end in this, with the names that could have been meant.
+
+    Examples
+    --------
+    >>> suggest(["copb1", "XYZ"], ["HARS", "COPB1"])
+    '; close spellings: copb1 -> COPB1'
+    """
     known = list(known)
-    found = {name: close_spellings(name, known, 3, likeness=0.7) for name in unknown[:limit]}
+    found = {name: _close(name, known) for name in unknown[:limit]}
     parts = [f"{name} -> {', '.join(close)}" for name, close in found.items() if close]
     return f"; close spellings: {'; '.join(parts)}" if parts else ""

@@ -14,7 +14,7 @@ from state_rag.contract.feature_names import gene_names
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
-from state_rag.names import close_spellings, listing, suggest
+from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +189,8 @@ def _row_of(path: Path, flag: str, row: str | None) -> dict[str, float]:
                 "Of cells, make responses first (`sr.effects.from_anndata`): their mean minus that of controls."
             )
         if row is not None and row not in names:
-            close = close_spellings(row, names)
-            hint = f" Close spellings: {', '.join(close)}." if close else f" It has {listing(names)}."
-            raise StateRagError(f"{flag} {path}: no row {row!r}.{hint}")
+            hint = suggest([row], names) or f"; it has {listing(names)}"
+            raise StateRagError(f"{flag} {path}: no row {row!r}{hint}.")
         if row is not None and names.count(row) > 1:
             raise StateRagError(f"{flag} {path}: {names.count(row)} rows are called {row}; give each its own name.")
         place = 0 if row is None else names.index(row)

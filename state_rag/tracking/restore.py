@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from state_rag.errors import StateRagError
+from state_rag.files import close_to_missing
 from state_rag.tracking.login import is_logged_in
 
 
@@ -65,7 +66,8 @@ def read_config(source: str) -> dict[str, Any]:
     if source.count("/") == 2 and not path.parent.is_dir():
         return _from_server(source)
     raise StateRagError(
-        f"{source}: no such file; expected an offline run's folder, a config file or ENTITY/PROJECT/ID."
+        f"{source}: no such file; expected an offline run's folder, a config file or ENTITY/PROJECT/ID"
+        f"{close_to_missing(path, folders=True)}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 
+from state_rag.names import suggest
 from state_rag.settings_help import preset_names
 
 EMBEDDINGS_HELP = (
@@ -29,7 +30,8 @@ def known_preset(override: str) -> str:
     key, _, value = override.partition("=")
     if key == "rag" and value not in preset_names():
         raise ArgumentTypeError(
-            f"rag={value} is not a preset. Use one of: {', '.join(f'rag={name}' for name in preset_names())}."
+            f"rag={value} is not a preset{suggest([value], preset_names())}. Use one of: "
+            f"{', '.join(f'rag={name}' for name in preset_names())}."
         )
     return override
 

@@ -18,6 +18,7 @@ from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, listed_names
 from state_rag.h5ad import open_h5ad, read_column
+from state_rag.names import suggest
 from state_rag.torch_files import read_torch
 from state_rag.upstream.inferred_cells import Request, completed
 from state_rag.upstream.knowledge_source import load_embeddings_or_none, refuse_unknown, with_queries
@@ -53,6 +54,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
             "--tsv, --all-perts, --min-cells, --max-cells and .npy outputs are for networks; this run is the evidence "
             "engine. Use --perturbations to say what to predict, and an .h5ad file for the output."
         )
+    existing_file(args.adata, "an h5ad file", (".h5ad", ".h5"), "--adata")
     _use_the_runs_space(found, args)
     names = requested_names(found, args) if wanted is None else set(wanted)
     import anndata
@@ -255,8 +257,8 @@ def requested_names(found: Run, args: Namespace) -> set[str]:
     if control not in names:
         raise StateRagError(
             f"{args.adata} has no cells of the control {control!r} in obs column {args.pert_col!r} (it has "
-            f"{', '.join(sorted(names)[:10])}). Cells are simulated from controls: add some, or name theirs with "
-            "--control-pert."
+            f"{', '.join(sorted(names)[:10])}{suggest([control], sorted(names))}). Cells are simulated from "
+            "controls: add some, or name theirs with --control-pert."
         )
     if args.tsv:
         names |= _tsv_names(Path(args.tsv))
@@ -275,8 +277,8 @@ def _names_in(args: Namespace) -> set[str]:
         if args.embed_key is not None and args.embed_key not in (*spaces, "X_hvg"):
             raise StateRagError(
                 f"{args.adata} has no obsm[{args.embed_key!r}], which --embed-key names; it has "
-                f"{', '.join(spaces) or 'none'}. Name the one that the run was trained on, or make it with "
-                "`state-rag data prepare`."
+                f"{', '.join(spaces) or 'none'}{suggest([args.embed_key], spaces)}. Name the one that the run was "
+                "trained on, or make it with `state-rag data prepare`."
             )
         categories, codes = read_column(file, args.pert_col, "--pert-col")
     return {str(categories[code]) for code in np.unique(codes[codes >= 0])}

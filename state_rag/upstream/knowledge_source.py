@@ -12,7 +12,7 @@ from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
-from state_rag.names import close_spellings, listing
+from state_rag.names import listing, suggest
 from state_rag.names.combinations import with_members
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
@@ -101,12 +101,8 @@ def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str) ->
     """Raise an error that lists `unknown` names with close spellings."""
     if not unknown:
         return
-    hints = []
-    for name in unknown[:10]:
-        close = close_spellings(name, sorted(known), 3)
-        hints.append(f"{name} (close: {', '.join(close)})" if close else name)
-    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
     raise StateRagError(
         f"{len(unknown)} perturbations of {what} are unknown to the run and have no embedding: "
-        f"{', '.join(hints)}{more}. Correct the names, or give embeddings for them with --genept-path."
+        f"{listing(unknown, 10)}{suggest(unknown, sorted(known), 10)}. Correct the names, or give "
+        "embeddings for them with --genept-path."
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, pack
 from state_rag.embeddings.restricted_pickle import read_pickled_table
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, read_text
+from state_rag.files import atomic_path, close_to_missing, read_text
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.torch_files import read_torch
@@ -150,7 +150,7 @@ def convert(checkpoint: Mapping[str, Any], knowledge: Knowledge, settings: RagSe
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.parent.is_dir():
-        what = "is a file" if path.parent.exists() else "does not exist"
+        what = "is a file" if path.parent.exists() else f"does not exist{close_to_missing(path.parent, folders=True)}"
         raise StateRagError(
             f"{path.parent} {what}; expected the folder of a released model (config.yaml, checkpoints)."
         )

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from state_rag.errors import StateRagError
-from state_rag.files import read_text
+from state_rag.files import close_to_missing, read_text
 from state_rag.run_folders import CONFIG, find_run_folder
 from state_rag.settings import RagSettings
 from state_rag.torch_files import read_torch
@@ -82,7 +82,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         found = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt"))) or "none"
-        raise StateRagError(f"There is no checkpoint {path}. In that folder: {found}. Choose one with --checkpoint.")
+        close = close_to_missing(path, (".ckpt",))
+        raise StateRagError(
+            f"There is no checkpoint {path}. In that folder: {found}{close}. Choose one with --checkpoint."
+        )
     checkpoint = read_torch(path, "Use another checkpoint of the run, or train again.")
     if "state_dict" not in checkpoint:
         raise StateRagError(f"{path} is not a Lightning checkpoint: it has no state_dict.")

@@ -16,7 +16,8 @@ from state_rag.contract.feature_names import is_expression
 from state_rag.contract.identity import Identity, spaces_used
 from state_rag.datasets.splits import SplitSummary, check_split
 from state_rag.errors import StateRagError
-from state_rag.names import close_spellings
+from state_rag.files import close_to_missing
+from state_rag.names import listing, suggest
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.knowledge_source import (
@@ -177,7 +178,8 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[
     if values.get("overwrite") or not path.is_file():
         start = values["model"]["kwargs"].get("init_from")
         if start and not zipfile.is_zipfile(start):
-            found = "is damaged or no checkpoint" if Path(start).is_file() else "does not exist"
+            missing = f"does not exist{close_to_missing(Path(start))}"
+            found = "is damaged or no checkpoint" if Path(start).is_file() else missing
             raise StateRagError(f"model.kwargs.init_from={start} {found}. Name a checkpoint of a `state tx train` run.")
         return None
     saved = read_checkpoint(path)
@@ -265,10 +267,9 @@ def check_watched(watched: Sequence[str], known: Sequence[str]) -> None:
     """Refuse perturbations to watch that the run has no embedding of, with close spellings."""
     for name in watched:
         if name not in known:
-            close = close_spellings(name, known, 3)
-            hint = f"Close names: {', '.join(close)}." if close else f"Known are {', '.join(sorted(known)[:5])}, ..."
             raise StateRagError(
-                f"training.rag_watch names {name!r}, which is no perturbation of the data with an embedding. {hint}"
+                f"training.rag_watch names {name!r}, which is no perturbation of the data with an embedding"
+                f"{suggest([name], known) or '; known are ' + listing(sorted(known))}."
             )
 
 

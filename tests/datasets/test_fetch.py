@@ -325,7 +325,7 @@ def test_a_mirror_has_the_files_by_their_names(site, tmp_path):
 
 
 def test_an_unknown_name_is_answered_by_all_names(tmp_path):
-    with pytest.raises(StateRagError, match=r"no download genpt\. Close spellings: genept.*replogle-nadig"):
+    with pytest.raises(StateRagError, match=r"no download genpt; close spellings: genpt -> genept.*replogle-nadig"):
         fetch("genpt", tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_neighbours_uses_the_environment_without_a_file(genept_path, monkeypatch
 
 
 def test_neighbours_of_an_unknown_gene_lists_close_spellings(genept_path):
-    with pytest.raises(StateRagError, match="no embedding for 'COPB'; close spellings: COPB1"):
+    with pytest.raises(StateRagError, match="no embedding for 'COPB'; close spellings: COPB -> COPB1"):
         command("neighbours", "COPB", genept_path)
 
 

@@ -31,7 +31,7 @@ def test_names_with_one_vector_count_as_one_neighbour():
 
 
 def test_an_unknown_gene_or_no_neighbours_is_refused(table):
-    with pytest.raises(StateRagError, match="no embedding for 'COPB'; close spellings: COPB1"):
+    with pytest.raises(StateRagError, match="no embedding for 'COPB'; close spellings: COPB -> COPB1"):
         most_similar(table, "COPB")
     with pytest.raises(StateRagError, match="must be at least 1, found 0"):
         most_similar(table, "COPB1", 0)

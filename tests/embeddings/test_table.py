@@ -32,7 +32,7 @@ def test_an_empty_table_is_allowed():
 
 
 def test_an_unknown_name_is_an_error_with_close_spellings(table):
-    with pytest.raises(StateRagError, match=r"memory: no embedding for 'copb2'; close spellings: COPB1"):
+    with pytest.raises(StateRagError, match=r"memory: no embedding for 'copb2'; close spellings: copb2 -> COPB1"):
         table.row("copb2")
 
 

@@ -157,7 +157,7 @@ def test_infer_lists_close_spellings_of_unknown_perturbations(run_copy, project,
     ]
     output = ["--output", tmp_path / "out.h5ad"]
     message = refused(*base, *output, "--tsv", tmp_path / "more.tsv")
-    assert "RIBOSM01 (close: RIBOSM1" in message
+    assert "RIBOSM01 -> RIBOSM1" in message
     assert "QQQQ" in message
     assert "--genept-path" in message
     (tmp_path / "odd.tsv").write_text("gene,n\nA,3\n")

@@ -11,14 +11,17 @@ from state_rag.experiments.launch import list_jobs, names_several_values
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["rag=ptrg"], "^rag=ptrg: there is no such preset. Use one of: evidence, genept, hidden, none, .*vanilla.$"),
+        (
+            ["rag=ptrg"],
+            "^rag=ptrg: there is no such preset; close spellings: ptrg -> ptrag.* Use one of: evidence, .*vanilla.$",
+        ),
         (["rag=none,ptrg"], "^rag=ptrg: there is no such preset"),
         (["experiment=foo"], "^experiment=foo: there is no such preset. Use one of: .*quick_state"),
         (["sweep=foo"], "^sweep=foo: there is no such preset. Use one of: .*table1"),
         (
             ["training.topk_rga=3,4"],
-            r"^training.topk_rga=3,4: the configuration has no key training.topk_rga. Close spellings: "
-            r"training.topk_rag, .*\. `\+training.topk_rga=3,4` adds it.$",
+            r"^training.topk_rga=3,4: the configuration has no key training.topk_rga; close spellings: "
+            r"training.topk_rga -> training.topk_rag, .*\. `\+training.topk_rga=3,4` adds it.$",
         ),
         (["~seed"], "^~seed: Interpolation key 'seed' not found"),
     ],

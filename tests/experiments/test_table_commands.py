@@ -78,12 +78,12 @@ def test_what_cannot_be_shown_is_refused_before_anything_is_written(sweep, argum
 
 def test_table2_names_close_spellings_of_an_unknown_metric(sweep, capsys):
     assert main(["table2", str(sweep), "--metric", "pearson_dge"]) == 1
-    assert "--metric: no metric 'pearson_dge'; close spellings: pearson_deg" in capsys.readouterr().err
+    assert "--metric: no metric 'pearson_dge'; close spellings: pearson_dge -> pearson_de" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path, capsys):
     assert main(["table1", str(tmp_path)]) == 1
-    assert "is not a sweep" in capsys.readouterr().err
+    assert "it is no sweep" in capsys.readouterr().err
     (tmp_path / "jobs").mkdir()
     assert main(["table2", str(tmp_path)]) == 1
     assert "has no jobs yet" in capsys.readouterr().err

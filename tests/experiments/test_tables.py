@@ -257,7 +257,7 @@ def test_a_metric_that_a_run_lacks_is_refused_with_that_run_and_close_spellings(
     job = make_job(tmp_path, "none", "k562")
     path = job.predictions / "gge/results.csv"
     pd.read_csv(path).drop(columns="energy_pca50").to_csv(path, index=False)
-    with pytest.raises(StateRagError, match="k562_s0.*has none.*close spellings: mse_pca50"):
+    with pytest.raises(StateRagError, match="k562_s0.*has none.*close spellings: energy_pca50 -> .*mse_pca50"):
         table1(read_sweep(tmp_path), metrics=["energy_pca50"])
 
 
@@ -375,7 +375,7 @@ def test_table_2_of_a_sweep_without_retrieval_says_what_to_sweep(tmp_path):
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(full):
-    with pytest.raises(StateRagError, match="--metrics: no metric 'mze'; close spellings: mse.*pearson_deg"):
+    with pytest.raises(StateRagError, match="--metrics: no metric 'mze'; close spellings: mze -> mse.*pearson_deg"):
         table1(read_sweep(full[0]), metrics=["mze"])
 
 

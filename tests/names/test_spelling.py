@@ -1,4 +1,4 @@
-from state_rag.names import close_spellings, listing, suggest
+from state_rag.names import listing, suggest
 
 
 def test_a_long_list_of_names_is_cut_with_the_count():
@@ -7,10 +7,14 @@ def test_a_long_list_of_names_is_cut_with_the_count():
 
 
 def test_close_spellings_ignore_case():
-    assert close_spellings("copb1", ["HARS", "COPB1"]) == ["COPB1"]
+    assert suggest(["copb1"], ["HARS", "COPB1"]) == "; close spellings: copb1 -> COPB1"
 
 
 def test_aged_gene_symbols_and_wrong_case_are_suggested():
     assert "AARS1 -> AARS" in suggest(["AARS1"], ["AARS", "ZZZ"])
     assert "kars -> KARS" in suggest(["kars"], ["AARS", "KARS"])
     assert suggest(["XYZ"], ["AARS"]) == ""
+
+
+def test_one_wrong_letter_of_three_is_close():
+    assert suggest(["mze"], ["pearson", "mse"]) == "; close spellings: mze -> mse"

@@ -68,7 +68,7 @@ def test_a_row_of_an_h5ad_file_is_a_signature(tmp_path, kind):
     assert read_signature(tmp_path / "two.h5ad", "--target", "X in a") == {"A": 1.0, "C": 0.5}
     with pytest.raises(StateRagError, match="has 2 rows.*--row, of X in a, Y in a"):
         read_signature(tmp_path / "two.h5ad", "--target")
-    with pytest.raises(StateRagError, match="no row 'Y in b'. Close spellings: Y in a"):
+    with pytest.raises(StateRagError, match="no row 'Y in b'; close spellings: Y in b -> Y in a"):
         read_signature(tmp_path / "two.h5ad", "--target", "Y in b")
 
 

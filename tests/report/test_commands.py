@@ -101,7 +101,7 @@ def test_a_run_without_embeddings_takes_those_of_a_run_beside_it(copies, embeddi
     [
         (["compare", "{good}", "--reference", "nobody"], "--reference: 'nobody' is none of"),
         (["compare", "{good}", "--names", "a", "b"], "--names: 2 names for 1 runs"),
-        (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'; close spellings: mse,"),
+        (["evaluate", "{good}", "--metrics", "mze"], "--metrics: no metric 'mze'; close spellings: mze -> mse"),
         (["evaluate", "{good}", "--control", "ctrl"], "no control cells"),
         (["evaluate", "{good}", "--toml", "/none.toml"], "/none.toml: no such file; expected a split file"),
         (["evaluate", "{good}", "--embeddings", "/none.npz"], "/none.npz"),

@@ -14,7 +14,7 @@ def test_all_metrics_are_listed_or_those_asked_for(capsys):
 
 def test_a_misspelt_metric_is_refused_with_close_spellings(capsys):
     assert main(["metrics", "pearson_dleta"]) == 1
-    assert "no metric 'pearson_dleta'; close spellings: pearson_delta," in capsys.readouterr().err
+    assert "no metric 'pearson_dleta'; close spellings: pearson_dleta -> pearson_delta," in capsys.readouterr().err
 
 
 def test_the_table_for_the_readme_is_markdown(capsys):

@@ -82,7 +82,7 @@ def test_a_perturbation_to_watch_that_is_unknown_is_refused_with_close_spellings
     name = project.split.read_text().split("test = [")[1].split('"')[1]
     message = train_refused(f"training.rag_watch=[{name}x]")
     assert f"training.rag_watch names '{name}x'" in message
-    assert f"Close names: {name}" in message
+    assert f"-> {name}" in message
 
 
 def test_perturbations_to_watch_are_a_list(train_refused):
