@@ -18,6 +18,7 @@ from state_rag.embeddings.find import PUBLISHED_FILE, find_embeddings
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError
 from state_rag.names import listing
+from state_rag.names.combinations import is_made
 from state_rag.settings import RagSettings
 
 PLACEHOLDERS = {
@@ -346,9 +347,9 @@ def _known(found: Plan, path: Path, asked_for: bool) -> int | None:
             raise
         found.remarks.append(f"The embeddings found cannot be used: {error}")
         return None
-    known = sum(name in table for name in names)
-    if known < len(names):
-        lacking = [name for name in names if name not in table]
+    lacking = [name for name in names if name not in table and not is_made(name, table)]
+    known = len(names) - len(lacking)
+    if lacking:
         found.remarks.append(
             f"{path.name} has no embedding for {len(lacking)} of {len(names)} perturbations ({listing(lacking)}); they "
             "are left out of training and prediction."

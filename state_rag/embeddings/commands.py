@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, read_text
 from state_rag.names import suggest
+from state_rag.names.combinations import is_made, with_members
 
 if TYPE_CHECKING:
     from state_rag.embeddings.table import Embeddings
@@ -67,12 +68,12 @@ def run_convert(args: argparse.Namespace) -> None:
                 f"{args.source} ({kind}) has vectors only for the perturbations of a screen; name them with --h5ad or "
                 "--names"
             )
-        table = read_source(args.source, sorted(_with_parts(asked))).table
+        table = read_source(args.source, sorted(with_members(asked))).table
     else:
-        table = read_embeddings(args.source, None if asked is None else _with_parts(asked), zeros="drop")
+        table = read_embeddings(args.source, None if asked is None else with_members(asked), zeros="drop")
     lacking: list[str] = []
     if asked is not None:
-        lacking = [name for name in asked if name not in table and not _parts_known(name, table)]
+        lacking = [name for name in asked if name not in table and not is_made(name, table)]
         if not len(table):
             raise StateRagError(
                 f"{args.source}: holds none of the {len(asked)} perturbations asked for ({listing(asked)}). "
@@ -163,14 +164,6 @@ def _names_of_h5ad(path: Path, column: str) -> list[str]:
     except OSError as error:
         raise StateRagError(f"--h5ad {path}: is no HDF5 file, or a truncated one; expected an h5ad file") from error
     return sorted({str(value) for value in values.dropna().unique()})
-
-
-def _with_parts(names: list[str]) -> set[str]:
-    return {*names, *(part for name in names if "+" in name for part in name.split("+") if part)}
-
-
-def _parts_known(name: str, table: "Embeddings") -> bool:
-    return "+" in name and all(part in table for part in name.split("+"))
 
 
 def _refuse_same(source: str, target: Path) -> None:

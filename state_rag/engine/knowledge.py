@@ -21,6 +21,7 @@ from state_rag.evidence.similarity import RESPONSES
 from state_rag.evidence.source_weights import source_weights
 from state_rag.files import atomic_path
 from state_rag.names import listing
+from state_rag.names.combinations import to_be_known
 from state_rag.names.matching import OtherName, OtherNames
 from state_rag.names.symbols import Symbols
 
@@ -41,8 +42,9 @@ class Knowledge:
     tables
         Source -> (names, vectors).
     about
-        Source -> `kind`, `file`, `known` and `asked` perturbations, `taken` in words, and `renamed`: which of them it
-        knows by another name.
+        Source -> `kind`, `file`, `known` and `asked` perturbations (of combinations, which are made of
+        their members, those that the source has a vector of), `taken` in words, and `renamed`: which of them it knows
+        by another name.
     embeddings
         The file of embeddings; None where there is none.
     names
@@ -139,7 +141,7 @@ def _take(
     called = others.matched(table.names, source)
     row = {name: number for number, name in enumerate(table.names)}
     found.tables[source] = tuple(called), table.vectors[[row[other] for other in called.values()]]
-    asked = len(dict.fromkeys(others.perturbations))
+    asked = len(to_be_known(others.perturbations, called))
     renamed = others.told(source)
     found.about[source] = dict(
         zip(_KEYS, (kind, len(called), asked, taken, renamed, str(Path(file).resolve())), strict=True)

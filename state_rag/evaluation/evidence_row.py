@@ -22,7 +22,7 @@ from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
-from state_rag.names.combinations import parts_of, with_members
+from state_rag.names.combinations import parts_of, to_be_known, with_members
 from state_rag.names.matching import OtherNames
 from state_rag.names.tables import read_symbols
 
@@ -144,7 +144,11 @@ def evidence_row(
         return None, NOTHING
     tables = {TEXT: (tuple(known), np.stack([vectors[other] for other in known.values()]))} if known else {}
     engine = kept_fit(responses, tables, uses_of(conditions, control), SETTINGS, progress=progress)
-    embedded = f"embeddings of {len(known)} of {len(labels)} perturbations ({source})" if known else "no embeddings"
+    embedded = (
+        f"embeddings of {len(known)} of {len(to_be_known(labels, known))} perturbations ({source})"
+        if known
+        else "no embeddings"
+    )
     told = f"fitted on {len(responses)} training conditions and {embedded}"
     return EvidenceRow(engine, asked, expression), told
 

@@ -1,6 +1,6 @@
 """Labels of combinations, `A+B`: their members."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 SEPARATOR = "+"
 """Between the members of a combination."""
@@ -46,3 +46,33 @@ def with_members(names: Iterable[str], separator: str = SEPARATOR) -> list[str]:
     """
     given = list(names)
     return list(dict.fromkeys([*given, *(part for name in given for part in parts_of(name, separator))]))
+
+
+def is_made(name: str, known: Container[str], separator: str = SEPARATOR) -> bool:
+    """Tell whether a label that is not known itself is made of members that all are.
+
+    Examples
+    --------
+    >>> is_made("A+B", {"A", "B"}), is_made("A+ctrl", {"A"}), is_made("A+C", {"A"}), is_made("A", {"A"})
+    (True, True, False, False)
+    """
+    parts = parts_of(name, separator)
+    return name not in known and parts != (name,) and all(part in known for part in parts)
+
+
+def to_be_known(names: Iterable[str], known: Container[str], separator: str = SEPARATOR) -> list[str]:
+    """Return the names that a source is asked for: combinations are made of their members, so it need not know them.
+
+    Parameters
+    ----------
+    names
+        Labels, with the members of combinations (`with_members`).
+    known
+        Those that the source knows; a combination among them counts.
+
+    Examples
+    --------
+    >>> to_be_known(["A", "B", "C", "A+B", "A+C", "A+ctrl"], {"A", "A+C"})
+    ['A', 'B', 'C', 'A+C']
+    """
+    return [name for name in dict.fromkeys(names) if name in known or parts_of(name, separator) == (name,)]

@@ -107,6 +107,14 @@ def test_pairs_of_perturbations_are_told(write):
     assert "--held-out-pairs both-seen|one-seen|none-seen|any" in " ".join(text.replace("#", "").split())
 
 
+def test_pairs_whose_members_have_embeddings_have_them_too(write, tmp_path):
+    cells = make_adata()
+    cells.obs["perturbation"] = cells.obs["perturbation"].cat.rename_categories({"WARS": "AARS+KARS"})
+    np.savez(tmp_path / "known.npz", **{name: np.ones(4) for name in ("AARS", "KARS")})
+    text = " ".join(script(plan(write(cells)), str(tmp_path / "known.npz")).replace("#", "").split())
+    assert "has no embedding for 1 of 4 perturbations (RPL3)" in text
+
+
 def test_counts_are_told_from_log_normalised_values_and_prepared(write):
     assert "is counts" in script(plan(write(make_adata(counts=True)))) or plan(write(make_adata(counts=True))).prepare
     ready = make_adata()

@@ -61,6 +61,12 @@ def test_convert_keeps_the_perturbations_of_a_data_set_and_the_parts_of_pairs(tm
     assert "Without embedding: 2 of 4: COPB1+XYZ, non-targeting" in capsys.readouterr().out
 
 
+def test_convert_counts_a_member_with_a_control_as_its_member(tmp_path, genept_path, capsys):
+    (tmp_path / "names.txt").write_text("COPB1+ctrl\nHARS\n")
+    command("convert", genept_path, "-o", tmp_path / "out.safetensors", "--names", tmp_path / "names.txt")
+    assert "Without embedding" not in capsys.readouterr().out
+
+
 def test_convert_of_a_table_with_a_zero_control_goes_on_without_it(tmp_path, genept_path, caplog):
     (tmp_path / "names.txt").write_text("ctrl\nHARS\n")
     with caplog.at_level(logging.WARNING):
