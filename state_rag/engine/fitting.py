@@ -148,6 +148,8 @@ def fit_to_split(
 ) -> Evidence:
     """Return the engine, fitted on what a run trains on.
 
+    Embeddings are found under other names of the same gene too, where the package of names is installed, as by `fit`.
+
     Parameters
     ----------
     summary, identity
@@ -163,7 +165,7 @@ def fit_to_split(
         As `fit`.
     """
     responses = _responses(identity, data, progress)
-    tables = knowledge_of(embeddings, None, with_members(summary.perturbations)).tables
+    tables = knowledge_of(embeddings, None, with_members(summary.perturbations), read_symbols()).tables
     engine = Evidence(seed=seed)
     with FitBar(progress) as bar:
         uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.engine.knowledge import TEXT, knowledge_of
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import with_knowledge
@@ -78,8 +78,8 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
 
 def _symbols(run: EvidenceRun) -> Symbols | None:
     """Return what told other names when the run was fitted, as far as it is still there."""
-    if not run.names:
-        return None
+    if not run.names and is_evidence_run(run.config):
+        return None  # a network's run keeps no names, and goes by the package
     try:
         return read_symbols(run.config.get("names", AUTO))
     except StateRagError as error:

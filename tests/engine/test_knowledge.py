@@ -12,12 +12,16 @@ from state_rag.cli import main
 from state_rag.datasets.simulate import simulate_screen
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import DEFAULT_PATHS
+from state_rag.embeddings.readers import read_embeddings
+from state_rag.engine import fitting
 from state_rag.engine.ask import ask
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.further import knowing
 from state_rag.engine.knowledge import SOURCES, knowledge_of
 from state_rag.errors import StateRagError
+from state_rag.evidence.estimator import Evidence
+from state_rag.names.combinations import with_members
 from state_rag.names.matching import OtherName
 from state_rag.names.tables import read_symbols
 from tests.engine import runs
@@ -47,6 +51,18 @@ def gmt(screen, names):
     path = screen.h5ad.with_name("sets.gmt")
     path.write_text("".join(f"s{n}\t\t{a}\t{b}\n" for n, (a, b) in enumerate(zip(names[:8], names[1:9], strict=True))))
     return path
+
+
+def test_combinations_are_not_asked_of_a_source_that_knows_their_members(tmp_path, caplog):
+    caplog.set_level("INFO", "state_rag")
+    asked = with_members(["A", "B", "C", "A+B", "A+C", "D+E", "B+ctrl"])
+    np.savez(tmp_path / "singles.npz", **{name: np.ones(3) for name in "ABD"})
+    about = knowledge_of(tmp_path / "singles.npz", None, asked).about["text"]
+    assert (about["known"], about["asked"]) == (3, 5)  # A to E
+    assert "knows 3 of 5 perturbations" in caplog.text
+    np.savez(tmp_path / "pairs.npz", **{name: np.ones(3) for name in ("A", "B", "A+C")})
+    about = knowledge_of(tmp_path / "pairs.npz", None, asked).about["text"]
+    assert (about["known"], about["asked"]) == (3, 6)  # and A+C, of which it has a vector
 
 
 def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
@@ -173,3 +189,25 @@ def test_perturbations_of_no_screen_are_found_under_other_names_too(renamed):
     found = knowing(run, ["LATER"])
     assert found.engine.predict("hepg2", ["LATER"]).sources == (("sets",),)
     assert OtherName("LATER", "LATER1", "approved", "sets") in found.names
+
+
+def test_the_engine_below_a_network_finds_embeddings_under_other_names(
+    renamed, screen, split, names, tmp_path, monkeypatch
+):
+    table = read_embeddings(screen.embeddings)
+    vectors = dict(zip(table.names, table.vectors, strict=True))
+    vectors["NEW0"] = vectors.pop(names[0])
+    np.savez(tmp_path / "renamed.npz", **vectors)
+    taken = {}
+    monkeypatch.setattr(fitting, "read_symbols", lambda: read_symbols(renamed / "hgnc.tsv"))
+    monkeypatch.setattr(Evidence, "fit", lambda self, responses, tables, **_: taken.update(tables) or self)
+    columns = {
+        "pert_col": "gene",
+        "cell_type_key": "cell_line",
+        "batch_col": "gem_group",
+        "control_pert": "non-targeting",
+    }
+    data = {"toml_config_path": str(split), **columns, "embed_key": "X_hvg", "output_space": "gene"}
+    fitting.fit_to_split(*fitting._checked(split, data), data, tmp_path / "renamed.npz", progress=False)
+    known, rows = taken["text"]
+    np.testing.assert_array_equal(rows[list(known).index(names[0])], vectors["NEW0"])
