@@ -8,7 +8,7 @@ import pandas as pd
 
 from state_rag import __version__
 from state_rag.engine.called import LAYER
-from state_rag.engine.explain import check_contexts
+from state_rag.engine.explain import check_contexts, measured_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
@@ -64,7 +64,7 @@ def predicted_effects(
     import anndata
 
     bank = run.engine.bank
-    contexts = list(bank.contexts if contexts is None else dict.fromkeys(map(str, contexts)))
+    contexts = list(measured_contexts(run) if contexts is None else dict.fromkeys(map(str, contexts)))
     check_contexts(run, contexts, new_context=new_context)
     control = run.data.get("control_pert")
     if perturbations is not None:

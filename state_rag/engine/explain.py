@@ -71,9 +71,16 @@ def check_contexts(run: EvidenceRun, contexts: Sequence[str], *, new_context: bo
         )
 
 
+def measured_contexts(run: EvidenceRun) -> tuple[str, ...]:
+    """Return the contexts in which something was measured, those with combinations alone last."""
+    combined = run.engine.combined
+    alone = () if combined is None else combined.context_names
+    return tuple(dict.fromkeys((*run.engine.responses.context_names, *alone)))
+
+
 def contexts_of(run: EvidenceRun) -> list[str]:
     """Return the contexts that a run was fitted on and, after them, others that its split names."""
-    found = list(run.engine.responses.context_names)
+    found = list(measured_contexts(run))
     if run.identity is not None and run.identity.split is not None:
         named = [key for part in ("zeroshot", "fewshot") for key in run.identity.split.get(part, {})]
         found += [line for line in (key.partition(".")[2] for key in named) if line]

@@ -1,5 +1,6 @@
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import state_rag as sr
@@ -79,3 +80,31 @@ def test_a_table_that_anndata_wrote_is_fitted_and_cells_are_told_to_be_such(tmp_
     sr.datasets.screen(n_perturbations=3, n_genes=20).write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(StateRagError, match="If these are cells, write a split and fit on that: `state-rag data split"):
         fit(tmp_path / "cells.h5ad", tmp_path / "no", settings=QUICK, progress=False)
+
+
+@pytest.fixture(scope="module")
+def pairs_alone(tmp_path_factory):
+    """A run on effects in which the context `pairs` has combinations alone."""
+    rng = np.random.default_rng(0)
+    singles = {(line, name): rng.normal(size=30) for line in ("a", "b") for name in ("P", "Q", "R", "S")}
+    made = {(line, "P+Q"): singles["a", "P"] + singles["a", "Q"] for line in ("a", "pairs")}
+    made["pairs", "Q+R"] = singles["a", "Q"] + singles["a", "R"]
+    obs = pd.DataFrame([*singles, *made], columns=["context", "perturbation"]).rename(index=str)
+    folder = tmp_path_factory.mktemp("pairs")
+    ad.AnnData(np.stack([*singles.values(), *made.values()]), obs=obs).write_h5ad(folder / "effects.h5ad")
+    fit(folder / "effects.h5ad", folder / "run", settings=QUICK, progress=False)
+    return folder / "run"
+
+
+def test_a_context_with_combinations_alone_is_known(pairs_alone):
+    run = read_run(pairs_alone)
+    assert "pairs" not in run.engine.responses.context_names
+    found = predicted_effects(run)
+    here = found.obs[found.obs["context"] == "pairs"]
+    assert set(here["perturbation"]) == {"P", "Q", "R", "S"}  # what was measured there is left out
+    again = predicted_effects(run, ["pairs"], ["P+Q", "P+R"])
+    assert again.obs["measured"].tolist() == [True, False]
+    assert main(["explain", str(pairs_alone), "--perturbation", "P+R", "--context", "pairs"]) == 0
+    assert main(["design", str(pairs_alone), "--budget", "2", "--context", "pairs", "--quiet"]) == 0
+    with pytest.raises(StateRagError, match=r"'pair' is neither .*\(a, b, pairs\); close spellings: pair -> pairs"):
+        predicted_effects(run, ["pair"])
