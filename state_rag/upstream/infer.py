@@ -20,6 +20,7 @@ from state_rag.files import existing_file, listed_names
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import suggest
 from state_rag.torch_files import read_torch
+from state_rag.upstream import network_flags
 from state_rag.upstream.inferred_cells import Request, completed
 from state_rag.upstream.knowledge_source import load_embeddings_or_none, refuse_unknown, with_queries
 from state_rag.upstream.run_contract import of_run
@@ -49,11 +50,19 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
         _warn_of_cells(found, args)
         with any_head_count():
             return original(args)
-    if evidence and (args.tsv or args.all_perts or args.min_cells or args.max_cells or _is_array(args.output)):
-        raise StateRagError(
-            "--tsv, --all-perts, --min-cells, --max-cells and .npy outputs are for networks; this run is the evidence "
-            "engine. Use --perturbations to say what to predict, and an .h5ad file for the output."
-        )
+    if evidence:
+        network_flags.refuse(args, network_flags.INFER, found.folder)
+        if _is_array(args.output):
+            raise StateRagError(
+                f"--output {args.output}: the evidence engine's cells carry their trust, which an array cannot. Give a "
+                "name that ends in .h5ad."
+            )
+        if args.genept_path:
+            logger.warning(
+                "--genept-path %s is not read: an evidence run goes by the embeddings that it was fitted with. Others: "
+                "`state-rag evidence fit ... --embeddings FILE`.",
+                args.genept_path,
+            )
     existing_file(args.adata, "an h5ad file", (".h5ad", ".h5"), "--adata")
     _use_the_runs_space(found, args)
     names = requested_names(found, args) if wanted is None else set(wanted)

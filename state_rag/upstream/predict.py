@@ -14,6 +14,7 @@ from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.run_folders import TRUST, split_file
+from state_rag.upstream import network_flags
 from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
@@ -58,11 +59,7 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     from state_rag.engine.folder import read_run
     from state_rag.engine.predict import RETRIEVED, predict
 
-    if args.pseudobulk or args.test_time_finetune or args.count_flops or args.max_batches is not None:
-        raise StateRagError(
-            "--pseudobulk, --test-time-finetune, --count-flops and --max-batches are for networks; this run is the "
-            "evidence engine. Leave them out."
-        )
+    network_flags.refuse(args, network_flags.PREDICT, found.folder)
     engine = read_run(found.folder)
     if engine.identity is None:
         raise StateRagError(
