@@ -15,7 +15,7 @@ from state_rag.contract.feature_names import is_expression
 from state_rag.engine.called import LAYER
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
-from state_rag.engine.trust_table import columns_of_cells, trust_table
+from state_rag.engine.trust_table import OF_CELLS, columns_of_cells, trust_table
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
 from state_rag.progress import track
@@ -104,7 +104,8 @@ def ask(
                 layers["std"][rows] = found.trust.std[number]
             if found.calls is not None:
                 layers[LAYER][rows] = found.calls.probability[number]
-    obs = asked.obs.copy()
+    # cells that were predicted before may be asked about: what was said of those is not said of these
+    obs = asked.obs.drop(columns=[name for name in OF_CELLS if name in asked.obs])
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[sources]
     about = {"version": __version__, "mode": "evidence", "seed": seed, "control": names.control, **(record or {})}
     genes = space.spaces[key].names

@@ -19,6 +19,7 @@ import pandas as pd
 from state_rag.cells.question import Names, Wanted
 from state_rag.engine.ask import ask
 from state_rag.engine.folder import is_evidence_run
+from state_rag.engine.trust_table import OF_CELLS
 from state_rag.errors import StateRagError
 from state_rag.inference.evidence_answers import EvidenceAnswers
 from state_rag.names import listing, suggest
@@ -147,7 +148,9 @@ class Predictor(EvidenceAnswers):
         anndata.AnnData
             Predicted cells, controls (as the model sees them) included: `X` `[n, G]` with gene names; `obs` with
             `perturbation`, `context`, `source_cell` (the control cell that each was predicted from, a name in
-            `adata.obs_names`) and the same labels under the run's own column names; `uns["state_rag"]` with the run,
+            `adata.obs_names`) and the same labels under the run's own column names; of an evidence run also how far to
+            trust each (`expected_pearson` with `_low` and `_high`, `trust_grade`, `trust_reason`; NaN and empty for
+            controls) and, where known, the layers `std` and `probability_changed`; `uns["state_rag"]` with the run,
             checkpoint, seed, space and what was retrieved. A predicted embedding lies in `obsm`.
 
         Raises
@@ -244,6 +247,9 @@ class Predictor(EvidenceAnswers):
             labels = pd.Series("all", cells.obs_names) if column is None else cells.obs[column]
             obs[kind] = labels.astype(str).astype("category")
         obs["source_cell"] = cells.obs["source_cell"].astype(str)
+        for column in OF_CELLS:
+            if column in cells.obs:
+                obs[column] = cells.obs[column]
         for kind in ("perturbation", "context"):
             if (own := self.columns[kind]) is not None:
                 obs[own] = obs[kind]

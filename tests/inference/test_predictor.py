@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 import state_rag as sr
+from state_rag.engine.trust_table import OF_CELLS
 from state_rag.errors import StateRagError
 from tests.end_to_end.commands import run
 
@@ -143,6 +144,20 @@ def test_a_wrong_question_is_refused_with_what_to_change(predictor, cells, chang
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(StateRagError, match=str(tmp_path)):
         sr.load(tmp_path)
+
+
+def test_cells_of_an_evidence_run_say_how_far_to_trust_them_as_those_of_tx_infer_do(evidence_run, tmp_path):
+    screen, folder = evidence_run
+    cells = ad.read_h5ad(screen)
+    expected = infer(folder, screen, tmp_path / "out.h5ad", tmp_path)
+    found = sr.load(folder).predict(cells)
+    columns = list(OF_CELLS)
+    assert set(found.obs["trust_grade"]) > {""}
+    pd.testing.assert_frame_equal(found.obs[columns], expected.obs[columns], check_categorical=False)
+    assert set(found.layers) == set(expected.layers)
+    np.testing.assert_array_equal(found.X, expected.X)
+    again = sr.load(folder).predict(found)  # what was said of given cells is not said of these
+    pd.testing.assert_frame_equal(again.obs[columns], found.obs[columns])
 
 
 def test_nothing_is_printed(predictor, cells, capfd):
