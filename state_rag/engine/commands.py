@@ -67,7 +67,7 @@ def run_fit(args: Namespace) -> None:
     from state_rag.engine.called import caller_words
     from state_rag.engine.explained_words import calibration_words
     from state_rag.engine.fitting import fit
-    from state_rag.engine.knowledge import weights_lines
+    from state_rag.engine.knowledge import weights_words
     from state_rag.evidence.training import Settings
 
     run = fit(
@@ -91,8 +91,8 @@ def run_fit(args: Namespace) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
         how = "fusion" if learned.fusion is not None else learned.estimate
         print(f"{use:<10} by {how}{f' (correlation in held-back episodes: {scores})' if scores else ''}")
-    for line in weights_lines(run.engine):
-        print(line)
+    for use in run.engine.trained if run.engine.similarity.sources else ():
+        print(f"{use:<10} similar perturbations are told by {weights_words(run.engine, use)}")
     for use, found in run.engine.calibrated.items():
         print(f"{use:<10} {calibration_words(found)}")
     for use, caller in run.engine.callers.items():

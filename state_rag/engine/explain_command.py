@@ -46,7 +46,7 @@ def run_explain(args: Namespace) -> None:
     from state_rag.engine.explained_files import write_explanation
     from state_rag.engine.explained_parts import gene_places
     from state_rag.engine.explained_words import LEGEND, facts, terminal_table, trust_words
-    from state_rag.engine.knowledge import weights_lines
+    from state_rag.engine.knowledge import similarity_words_of
     from state_rag.files import writable_folder
     from state_rag.run_folders import find_run_folder
 
@@ -64,8 +64,8 @@ def run_explain(args: Namespace) -> None:
         console.print(trust_words(found.trust), markup=False)
     if found.calls is not None:
         console.print(called_words(found.calls, found.genes), markup=False)
-    for line in weights_lines(run.engine):
-        console.print(line, markup=False)
+    if words := similarity_words_of(run.engine, found.context, found.perturbation):
+        console.print(words, markup=False)
     console.print(terminal_table(found, args.top))
     console.print(LEGEND, style="dim", markup=False)
     for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):

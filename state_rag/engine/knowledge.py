@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from state_rag.datasets.split_questions import MEANING, QUESTIONS
 from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.sources import EMBEDDINGS, read_source
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
+from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.explanation import SAME
+from state_rag.evidence.questions import ask
 from state_rag.evidence.similarity import RESPONSES
 from state_rag.evidence.source_weights import source_weights
 from state_rag.files import atomic_path
@@ -201,10 +204,28 @@ def weights_words(engine: Evidence, use: str) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" if share else f"{name} none (dropped)" for name, share in ordered)
 
 
-def weights_lines(engine: Evidence) -> list[str]:
-    """Return a sentence for each kind of question that an engine was trained for; none where it has no table."""
-    trained = engine.trained if engine.similarity.sources else ()
-    return [f"What likeness goes by, in {use} questions: {weights_words(engine, use)}." for use in trained]
+def similarity_words(engine: Evidence) -> str:
+    """Return a sentence on what tells similar perturbations, by kind of question; empty where there is no table."""
+    if not engine.similarity.sources or not engine.trained:
+        return ""
+    said = "; ".join(f"{weights_words(engine, use)} ({KINDS_OF[use]})" for use in engine.trained)
+    return f"Similar perturbations are told by: {said}."
 
+
+def similarity_words_of(engine: Evidence, context: str, perturbation: str) -> str:
+    """Return a sentence on what tells perturbations similar to one that was asked about; empty without a table."""
+    if not engine.similarity.sources or not engine.trained:
+        return ""
+    use = USES[0]  # of combinations
+    if not engine.combining.members(perturbation):
+        (question,) = ask(engine.bank, engine.similarity, engine.bank.number_of_context(context), [perturbation])
+        use = question.use
+    kind = f"a {KINDS_OF[use]}".replace("a un", "an un")
+    how = f"learned for {kind}" if use in engine.trained else f"borrowed, since the run was not fitted for {kind}"
+    return f"Similar perturbations are told by: {weights_words(engine, use)} ({how}, where {MEANING[KINDS_OF[use]]})."
+
+
+KINDS_OF = dict(zip(USES, QUESTIONS, strict=True))
+"""Use of an engine -> what the question is called."""
 
 _KEYS = ("kind", "known", "asked", "taken", "renamed", "file")

@@ -10,7 +10,7 @@ import pandas as pd
 from state_rag.engine.evidence_of import evidence_of, has_evidence
 from state_rag.engine.explain import explain
 from state_rag.engine.explained_words import HEAD, LEGEND, facts, rows
-from state_rag.engine.knowledge import weights_lines
+from state_rag.engine.knowledge import similarity_words
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import load_profiles
 from state_rag.evaluation.runs import Run
@@ -109,8 +109,8 @@ def _section(
     except StateRagError as error:
         report.note(f"Not shown: {error}")
         return
-    for weights in weights_lines(evidence.engine):
-        report.text(weights)
+    if words := similarity_words(evidence.engine):
+        report.text(words)
     profiles, _ = load_profiles(results)
     for line, perturbation, heading in chosen:
         report.subheading(heading[0].upper() + heading[1:])

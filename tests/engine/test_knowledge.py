@@ -1,3 +1,4 @@
+import re
 import sys
 from dataclasses import replace
 
@@ -18,9 +19,11 @@ from state_rag.engine.ask import ask
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.further import knowing
-from state_rag.engine.knowledge import SOURCES, knowledge_of
+from state_rag.engine.knowledge import SOURCES, knowledge_of, similarity_words, similarity_words_of
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.responses import Responses
+from state_rag.evidence.training import Settings
 from state_rag.names.combinations import with_members
 from state_rag.names.matching import OtherName
 from state_rag.names.tables import read_symbols
@@ -78,7 +81,7 @@ def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
     assert f"Source sets: gene sets, 8 sets of 2 to 300 genes; knows 9 of {len(names)} perturbations." in caplog.text
     said = capsys.readouterr().out
     assert caplog.text.count("AARS is not AARS1") == 1
-    assert "What likeness goes by, in few-shot questions: " in said
+    assert re.search("few-shot   similar perturbations are told by .*responses", said)
     table = pd.read_csv(tmp_path / "run" / SOURCES)
     assert set(table["source"]) == {"text", "sets", "responses"}
     assert table.groupby("use")["weight"].sum().to_numpy() == pytest.approx(1, abs=1e-4)
@@ -89,7 +92,7 @@ def test_a_run_says_what_its_sources_are_and_how_much_each_counts(
     run = read_run(tmp_path / "run")
     assert run.engine.similarity.names == ("text", "sets", "responses")
     main(["explain", str(tmp_path / "run"), "--perturbation", names[0], "--context", "hepg2"])
-    assert "What likeness goes by, in few-shot questions: " in capsys.readouterr().out
+    assert capsys.readouterr().out.count("Similar perturbations are told by: ") == 1
 
 
 def test_one_source_is_what_embeddings_are(screen, split, tmp_path, monkeypatch):
@@ -211,3 +214,22 @@ def test_the_engine_below_a_network_finds_embeddings_under_other_names(
     fitting.fit_to_split(*fitting._checked(split, data), data, tmp_path / "renamed.npz", progress=False)
     known, rows = taken["text"]
     np.testing.assert_array_equal(rows[list(known).index(names[0])], vectors["NEW0"])
+
+
+def test_an_explanation_says_what_tells_similarity_in_its_own_kind_of_question():
+    def engine(uses):
+        told = Responses(np.eye(6), ["a", "a", "b", "b", "c", "c"], ["P1", "P2"] * 3)
+        return Evidence(Settings(steps=0, episodes=0, calibrating=0)).fit(
+            told, {"go": (["P1", "P2", "P3"], np.eye(3))}, uses=uses
+        )
+
+    every, one = engine(None), engine(["few-shot"])
+    told = similarity_words_of(every, "a", "P1")
+    assert told.startswith("Similar perturbations are told by: ")
+    assert "(learned for a few-shot line, where " in told
+    assert "(learned for an unseen perturbation, where " in similarity_words_of(every, "a", "P3")
+    assert "(learned for a zero-shot line, where " in similarity_words_of(every, "new", "P1")
+    assert "(borrowed, since the run was not fitted for a zero-shot line, " in similarity_words_of(one, "new", "P1")
+    assert "(few-shot line)" in similarity_words(one)
+    assert "zero-shot" not in similarity_words(one)
+    assert "(few-shot line); " in similarity_words(every)
