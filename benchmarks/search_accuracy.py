@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
 
-from state_rag.evidence.choices.search import SIGNIFICANT, Candidates, chances, search
+from state_rag.evidence.choices.chances import chances
+from state_rag.evidence.choices.search import SIGNIFICANT, Candidates, search
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.responses import Responses

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.chances import DRAWS, chances
+from state_rag.evidence.choices.decorrelation import Decorrelation, centred
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import BLOCK, Scene, context_means, covariance, factorise, nearest
@@ -27,19 +28,11 @@ from state_rag.evidence.questions import measured_elsewhere
 FEW = 100
 """Genes with a weight below which (and below half of all) a target is a list: they are summed as they are."""
 
-DIRECTIONS = 300
-"""Programmes of genes at most that are told apart."""
-
 REFINED = 400
 """Candidates at most that are predicted with the correction gene by gene; of more, those best by co-kriging alone."""
 
-DRAWS = 1000
-"""Random targets."""
-
 SIGNIFICANT = 0.05
 """Chance of the best score among random targets up to which something fits."""
-
-BINS = 4000
 
 
 @dataclass(frozen=True)
@@ -268,45 +261,6 @@ class Candidates:
         return np.stack([self._means[place] for place in places.tolist()])
 
 
-@dataclass(frozen=True)
-class Decorrelation:
-    """A look at effects in which programmes of genes count alike: `(C + mean variance)^-1/2`, C that of responses.
-
-    The variance of a direction is drawn to the mean over all directions that responses take (as if half of it were
-    noise that all have), so that directions which are little but noise are not blown up.
-
-    Attributes
-    ----------
-    directions
-        float64 [G, K]: principal ones, orthonormal.
-    factors
-        float64 [K]: by which an effect along each is multiplied.
-    rest
-        By which what is left is multiplied.
-    """
-
-    directions: Tensor
-    factors: Tensor
-    rest: float
-
-    @classmethod
-    def of(cls, effects: Tensor, limit: int = DIRECTIONS) -> Decorrelation:
-        """Return the look that responses [N, G] define, each row minus its mean over genes."""
-        centred = _centred(effects)
-        n_rows, n_genes = centred.shape
-        square = (centred @ centred.T if n_rows <= n_genes else centred.T @ centred).numpy()
-        variance = float(np.trace(square)) / n_rows
-        shrink = variance / max(min(n_rows, n_genes - 1), 1)
-        width = min(limit, len(square))
-        sizes, vectors = eigh(square, subset_by_index=[len(square) - width, len(square) - 1])
-        keep = sizes > 1e-9 * max(float(np.trace(square)), 1e-300)
-        sizes, found = torch.from_numpy(sizes[keep]), torch.from_numpy(np.ascontiguousarray(vectors[:, keep]))
-        if n_rows <= n_genes:
-            found = centred.T @ found / sizes.sqrt()
-        shrink = shrink or 1.0
-        return cls(found, (sizes / n_rows + shrink).rsqrt(), shrink**-0.5)
-
-
 class Profiles:
     """What candidates do, in the few coordinates that a target can tell apart.
 
@@ -342,7 +296,7 @@ class Profiles:
         self._responses = bank.effects[:, known]
         values = torch.from_numpy(target)[known]
         self.few = int((values != 0).sum()) < min(FEW, len(target) / 2)
-        values = values[None] if self.few else _centred(values[None])
+        values = values[None] if self.few else centred(values[None])
         along = values @ look.directions
         left = values - along @ look.directions.T
         length = torch.linalg.vector_norm(left).clamp_min(1e-12)
@@ -419,9 +373,9 @@ class Profiles:
 
     def _unit(self, effects: Tensor) -> tuple[Tensor, Tensor]:
         """Return effects [Q, known genes] along the coordinates, and the squared length of the rest, of length 1."""
-        centred = _centred(effects).float()
-        along = centred @ self._basis.float()
-        left = (centred.square().sum(1) - along.square().sum(1)).clamp_min(0) * self._rest**2
+        values = centred(effects).float()
+        along = values @ self._basis.float()
+        left = (values.square().sum(1) - along.square().sum(1)).clamp_min(0) * self._rest**2
         along = along * self._factors.float()
         length = (along.square().sum(1) + left).clamp_min(1e-20)
         return along / length.sqrt()[:, None], left / length
@@ -429,45 +383,6 @@ class Profiles:
 
 OWN = 1.0
 """What the own response of a measured candidate counts, beside 1 for its co-kriging and 1 for other contexts."""
-
-
-def chances(profiles: Tensor, target: Tensor, draws: int = DRAWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return how often random targets score as high: p [N] of the best of all candidates, and q [N].
-
-    A random target has what the target has along each coordinate, its sign drawn anew: so genes go together as they
-    do in responses, and a target of noise is one of its own random targets. p is the share of draws (and the target)
-    whose highest score is not below the candidate's, which holds for all candidates together (Westfall and Young
-    1993); q the mean number of random scores not below it over the number of candidates not below it, its least value
-    at any lower score (Storey and Tibshirani 2003).
-
-    Parameters
-    ----------
-    profiles
-        float32 [N, K]: of the candidates, of length 1 at most.
-    target
-        float32 [K], of length 1.
-    draws, seed
-        Random targets.
-    """
-    rng = np.random.default_rng(seed)
-    signs = torch.from_numpy(rng.integers(0, 2, size=(len(target), draws)).astype(np.float32) * 2 - 1)
-    signed = target[:, None] * signs
-    highest = torch.full((draws,), -torch.inf)
-    counts = torch.zeros(BINS)
-    for part in profiles.split(4 * BLOCK):
-        random = part @ signed
-        highest = torch.maximum(highest, random.amax(0))
-        counts += torch.histc(random, BINS, -1.0, 1.0)
-    score = (profiles @ target).double().numpy()
-    above = draws - np.searchsorted(np.sort(highest.double().numpy()), score - 1e-6)
-    p = (1 + above) / (1 + draws)
-    place = np.clip(((score + 1) / 2 * BINS).astype(int), 0, BINS - 1)
-    expected = counts.double().flip(0).cumsum(0).flip(0).numpy()[place] / draws
-    order = np.argsort(-score, kind="stable")
-    rate = expected[order] / np.arange(1, len(score) + 1)
-    q = np.empty(len(score))
-    q[order] = np.minimum(np.minimum.accumulate(rate[::-1])[::-1], 1.0)
-    return p, q
 
 
 def _check(target: np.ndarray, n_genes: int, top: int, draws: int) -> None:
@@ -485,7 +400,3 @@ def _check(target: np.ndarray, n_genes: int, top: int, draws: int) -> None:
         )
     if top < 1 or draws < 1:
         raise StateRagError(f"search: top {top} and draws {draws}; both have to be 1 or more.")
-
-
-def _centred(values: Tensor) -> Tensor:
-    return values - values.mean(1, keepdim=True)

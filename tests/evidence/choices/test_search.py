@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.choices.search import Decorrelation, chances, search
+from state_rag.evidence.choices.search import search
 from state_rag.evidence.estimator import Evidence
 from tests.evidence.pretend_screen import QUICK, screen
 
@@ -115,32 +114,3 @@ def test_targets_that_want_nothing_or_do_not_fit_are_refused(engine):
             search(engine, "line0", target)
     with pytest.raises(StateRagError, match="nothing was fitted"):
         search(Evidence(), "line0", np.ones(3))
-
-
-def test_decorrelation_is_the_inverse_root_of_the_shrunken_covariance():
-    rng = np.random.default_rng(0)
-    for shape in ((7, 30), (40, 12)):
-        effects = torch.from_numpy(rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1])))
-        look = Decorrelation.of(effects)
-        centred = (effects - effects.mean(1, keepdim=True)).numpy()
-        covariance = centred.T @ centred / len(centred)
-        mean = np.trace(covariance) / np.linalg.matrix_rank(centred)
-        sizes, vectors = np.linalg.eigh(covariance + mean * np.eye(shape[1]))
-        root = vectors / np.sqrt(sizes) @ vectors.T
-        found = (look.directions * (look.factors - look.rest)) @ look.directions.T + look.rest * torch.eye(shape[1])
-        np.testing.assert_allclose(found.numpy(), root, atol=1e-8)
-
-
-def test_chances_count_random_signs():
-    rng = np.random.default_rng(0)
-    profiles = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(6, 3)))).float()
-    target = torch.tensor([0.6, 0.48, 0.64])
-    p, q = chances(profiles, target, draws=4000)
-    every = np.array([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)]) * target.numpy()
-    scores, random = (profiles @ target).numpy(), profiles.numpy() @ every.T
-    for place in range(6):
-        assert p[place] == pytest.approx(np.mean(random.max(0) >= scores[place] - 1e-6), abs=0.03)
-        rates = [
-            (random >= s - 1e-6).sum(0).mean() / (scores >= s - 1e-6).sum() for s in scores if s <= scores[place] + 1e-6
-        ]
-        assert q[place] == pytest.approx(min(1, *rates), abs=0.06)
