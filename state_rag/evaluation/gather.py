@@ -16,8 +16,9 @@ from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT
 from state_rag.evaluation.real_side import refuse_other_real_cells
+from state_rag.evaluation.remarks import MIXED, NOT_APPLICABLE
 from state_rag.evaluation.results import definitions, load_summary, load_tables
-from state_rag.evaluation.run_evaluation import MIXED, NOT_APPLICABLE, Request
+from state_rag.evaluation.run_evaluation import Request
 from state_rag.evaluation.runs import Run, find_run
 from state_rag.evaluation.same_footing import SAME_FOOTING, on_same_footing
 from state_rag.evaluation.up_to_date import BASELINES_LEFT_OUT

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from state_rag.contract.feature_names import is_expression
-from state_rag.datasets.split_questions import questions
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
@@ -35,6 +34,7 @@ from state_rag.evaluation.evidence_row import (
 )
 from state_rag.evaluation.evidence_row import NOT_ASKED as NO_EVIDENCE
 from state_rag.evaluation.real_side import MADE_UP
+from state_rag.evaluation.remarks import NO_OTHER_LINE, NOT_APPLICABLE, mixed_questions, training_remarks
 from state_rag.evaluation.results import SUMMARY
 from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
 from state_rag.evaluation.save import check_per_gene, save_evaluation
@@ -55,15 +55,9 @@ from state_rag.evaluation.up_to_date import (
 from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
-from state_rag.names import listing
 
 logger = logging.getLogger(__name__)
 PICTURE = "distributions"
-NOT_APPLICABLE = "not_applicable"
-"""Note on a baseline whose question the split does not pose."""
-MIXED = "conditions_ask_different_questions"
-"""Note on a test whose conditions differ in what training has seen of them."""
-NO_OTHER_LINE = f"{OTHER_LINES} (no test perturbation has training cells in another cell line)"
 READ_FROM = "read_from"
 """Entry of the summary's metadata: where split and embeddings lay."""
 
@@ -218,7 +212,7 @@ class Request:
             if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
             if training is not None:
-                remarks |= _mixed(training, asked, columns.control)
+                remarks |= mixed_questions(training, asked, columns.control)
             if split is not None and training is not None and training.n_conditions:
                 row, told = self._evidence(training, split, pair.features, asked, vectors)
                 baselines |= {} if row is None else {EVIDENCE: row}
@@ -349,44 +343,7 @@ class Request:
             why = f"{str(error).rstrip('.')}; name a split whose data can be read with --toml"
             logger.warning("Only the no-effect baseline is shown, since the training data cannot be read: %s", why)
             return None, {BASELINES_LEFT_OUT: f"{TRAINED}: {why}"}
-        return training, _remarks(training, path, columns)
-
-
-def _remarks(training: MeanEffects, path: Path, columns: Columns) -> dict[str, Any]:
-    """Return, and warn of, what in the training data could not be used."""
-    remarks: dict[str, Any] = {"training_conditions": training.n_conditions}
-    if training.not_finite:
-        remarks["training_conditions_with_nan"] = len(training.not_finite)
-        remarks["training_conditions_with_nan_are"] = listing(training.not_finite, 20)
-        logger.warning(
-            "%s: baselines leave out %d training conditions, since NaN or infinity is among their cells: %s",
-            path,
-            len(training.not_finite),
-            listing(training.not_finite, 20),
-        )
-    why = "; ".join(f"{line}: {reason}" for line, reason in training.lines_left_out.items())
-    if training.labels:
-        found = ", ".join(training.labels)
-        why += f" (nothing in column '{columns.perturbation}' equals '{columns.control}'; found {found}, ...)"
-    if not training.n_conditions:
-        why = f"no training condition can be used; {why or f'{path} names none'}"
-        remarks[BASELINES_LEFT_OUT] = f"{TRAINED}: {why}"
-        logger.warning("Only the no-effect baseline is shown: %s", why)
-    elif why:
-        remarks["training_lines_left_out"] = why
-        logger.warning("%s: baselines leave out training cells of %s", path, why)
-    return remarks
-
-
-def _mixed(training: MeanEffects, asked: Sequence[Condition], control: str) -> dict[str, str]:
-    """Return a note where some conditions ask something else than others, so that a mean over all says little."""
-    conditions = {("train", line, name): 1 for line, effects in training.effects.items() for name in effects}
-    conditions |= {("test", one.cell_line, one.perturbation): 1 for one in asked}
-    found = questions(conditions, control)
-    if len(found) < 2:
-        return {}
-    parts = [f"{len(question.conditions)} {question.name} ({listing(question.lines)})" for question in found]
-    return {MIXED: f"{'; '.join(parts)}; read them apart in results.csv"}
+        return training, training_remarks(training, path, columns)
 
 
 def _draw(evaluation: Evaluation, name: str, folder: Path) -> None:
