@@ -393,6 +393,12 @@ class RagStateTransition(StateTransitionPerturbationModel):
         return _observed(CellSets(list(names), rows, cells[None], places), found)
 
     @property
+    def sets_are_independent(self) -> bool:
+        """Whether a set's prediction depends on that set alone, so that many can be predicted in one pass."""
+        known = self.retriever is None or self.retriever.depends_on_the_set_alone
+        return known and self.confidence_token is None
+
+    @property
     def watched_modules(self) -> dict[str, torch.nn.Module]:
         """The modules whose gradients are compared: what retrieves, and the transformer."""
         return {"selector": self._retriever, "backbone": self.transformer_backbone}

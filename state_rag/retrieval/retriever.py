@@ -154,6 +154,14 @@ class Retriever(nn.Module):
         """Have evaluation draw no random numbers from now on; return whether it did before."""
         return False
 
+    @property
+    def depends_on_the_set_alone(self) -> bool:
+        """Whether evaluation gives a set the same answer whatever else is in the batch, and whenever it is asked.
+
+        Sets are predicted several at a time only where this holds.
+        """
+        return True
+
     def zero_weight_terms(self) -> Tensor:
         """Return a scalar 0 that depends on every parameter, for batches without a retrieved set.
 

@@ -184,6 +184,11 @@ class CandidateSelector(TableRetriever):
         running = {"score_scale": self.score_std} if self.score_scale == "running" else {}
         return {"temperature": float(self.temperature), **running}
 
+    @property
+    def depends_on_the_set_alone(self) -> bool:
+        """No where scores are scaled by the batch's deviation, or candidates are drawn by chance."""
+        return self.score_scale != "batch" and self.inference != "sample"
+
     def without_chance(self) -> bool:
         """Have evaluation take the expectation in place of draws; return whether it drew before."""
         if self.inference != "sample":

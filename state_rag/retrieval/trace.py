@@ -50,6 +50,28 @@ class RetrievalTrace:
             weights.detach().float().cpu().numpy(),
         )
 
+    def of_sets(self, names: Sequence[str]) -> list[RetrievalTrace]:
+        """Return the trace of each set of a batch by itself; an empty one for controls.
+
+        Parameters
+        ----------
+        names
+            The perturbation of every set of the batch, in its order, those that were not retrieved for too.
+        """
+        asking, parts = iter(range(len(self.queries))), []
+        following = next(asking, None)
+        for name in names:
+            if following is not None and self.queries[following] == name:
+                one = slice(following, following + 1)
+                following = next(asking, None)
+                parts.append(
+                    RetrievalTrace((name,), self.names, self.rows[one], self.similarity[one], self.weights[one])
+                )
+            else:
+                none = np.zeros((0, 0))
+                parts.append(RetrievalTrace((), self.names, none.astype(int), none, np.zeros((0, 0, 0))))
+        return parts
+
     @property
     def n_retrieved(self) -> int:
         """K."""

@@ -1,7 +1,7 @@
 """cell-load's data module, limited to perturbations we can represent and to a number of test sets."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ class LimitedDataModule(PerturbationDataModule):
     keep: ClassVar[frozenset[str] | None] = None
     max_test_sets: ClassVar[int | None] = None
     toml: ClassVar[str | None] = None
+    test_loader: ClassVar[Callable[[Any], Any] | None] = None
 
     @classmethod
     def limited_to(
@@ -29,6 +30,7 @@ class LimitedDataModule(PerturbationDataModule):
         *,
         max_test_sets: int | None = None,
         toml: str | Path | None = None,
+        test_loader: Callable[[Any], Any] | None = None,
     ) -> type["LimitedDataModule"]:
         """Return a subclass that leaves out cells of other perturbations.
 
@@ -40,11 +42,14 @@ class LimitedDataModule(PerturbationDataModule):
             At most so many sets in test mode, one control set of each cell line among them.
         toml
             Split file that takes the place of the one a run was saved with.
+        test_loader
+            Is given a loader of test sets and returns what takes its place.
         """
         bound = {
             "keep": None if keep is None else frozenset(keep),
             "max_test_sets": max_test_sets,
             "toml": None if toml is None else str(toml),
+            "test_loader": None if test_loader is None else staticmethod(test_loader),
         }
         return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, **bound})
 
@@ -70,7 +75,8 @@ class LimitedDataModule(PerturbationDataModule):
         limit = type(self).max_test_sets
         if test and limit is not None:
             _shorten(loader.batch_sampler, limit)
-        return loader
+        wrap = type(self).test_loader
+        return wrap(loader) if test and wrap is not None else loader
 
 
 def _shorten(sampler: Any, limit: int) -> None:

@@ -32,6 +32,7 @@ from state_rag.upstream.train import is_disk_full
 if TYPE_CHECKING:
     from state_rag.anchor import Anchor
     from state_rag.evidence.prediction import Prediction
+    from state_rag.upstream.fast_predict import FastPrediction
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +111,17 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
 
     from state_rag.model import RagStateTransition
     from state_rag.upstream.data_module import LimitedDataModule
+    from state_rag.upstream.grouped_sets import keep_trace
 
     results = found.folder / f"{'eval_train_' if args.eval_train_data else 'eval_'}{Path(args.checkpoint).name}"
-    limited = LimitedDataModule.limited_to(keep, max_test_sets=args.max_batches, toml=toml_path(found, args.toml))
     with ExitStack() as stack:
+        fast = None if knowledge is None else _fast(args, found, results)
+        limited = LimitedDataModule.limited_to(
+            keep,
+            max_test_sets=args.max_batches,
+            toml=toml_path(found, args.toml),
+            test_loader=None if fast is None else fast.loader,
+        )
         stack.enter_context(any_head_count())
         stack.enter_context(whole_h5ad_files())
         if found.data.get("output_space") == "embedding" and found.data.get("embed_key"):
@@ -133,7 +141,12 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
             def foretell(anchor: "Anchor") -> None:
                 foretold.extend(anchor.foretell(line, names) for line, names in asked.items())
 
-            model = RagStateTransition.bound_to(knowledge, trace_sink=info.add if info else None, anchor_sink=foretell)
+            sink = info.add if info else None
+            kept = keep_trace if fast is not None and sink is not None else sink
+            model = RagStateTransition.bound_to(knowledge, trace_sink=kept, anchor_sink=foretell)
+            if fast is not None:
+                model = fast.model(model, sink)
+                stack.enter_context(fast.running())
         if args.count_flops:
             model = stack.enter_context(FlopStats(results / "flops_stats.json")).counting(model)
         stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
@@ -158,6 +171,16 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     if args.eval_genept_pert and not args.no_gge:
         _evaluate(args, found, results, keep)
     return outcome
+
+
+def _fast(args: Namespace, found: Run, results: Path) -> "FastPrediction | None":
+    """Return what predicts many sets at a time; None where sets are fine-tuned on, or counted, one by one."""
+    if args.test_time_finetune or args.count_flops:
+        return None
+    from state_rag.upstream.fast_predict import FastPrediction
+
+    streamed = args.predict_only and not (args.skip_adatas or args.pseudobulk or args.shared_only)
+    return FastPrediction(results, found.data, found.settings, streamed)
 
 
 def _conditions(split: SplitSummary, part: str, keep: set[str] | None) -> dict[str, list[str]]:
