@@ -163,6 +163,13 @@ class GroupedSets:
         return wait
 
 
+def decoded_width(model: Any) -> int | None:
+    """Return how many genes a model's decoder makes; None where it does not say."""
+    width = getattr(model.gene_decoder, "gene_dim", None)
+    found = width() if callable(width) else width
+    return None if found is None else int(found)
+
+
 def _copies(model: Any, *, without_decoder: bool) -> Callable[[int], Any]:
     """Return a function that makes a copy for a pass over sets of some size.
 

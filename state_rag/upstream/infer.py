@@ -130,6 +130,8 @@ def predict_cells(
         stack.enter_context(completed(found, args, checkpoint, identity, request))
         stack.enter_context(request.sets.watched())
         if model is not None:
+            if request.deferred is not None:
+                model = stack.enter_context(request.deferred).deferring(model)
             stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
         try:
             return original(args)
@@ -185,12 +187,23 @@ def _model(
             knowledge = with_queries(knowledge, embeddings)
             logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
     refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
-    return RagStateTransition.bound_to(
-        knowledge,
-        controls=tuple(controls),
-        trace_sink=request.sets.take,
-        context_of=lambda: request.sets.context(asked, request.names),
-    )
+
+    def context() -> str:
+        return request.sets.context(asked, request.names)
+
+    sink = request.sets.take
+    if not _is_array(args.output):  # an array is saved as STATE has it, so STATE needs the predictions at once
+        from state_rag.upstream.deferred_sets import DeferredSets
+        from state_rag.upstream.grouped_sets import keep_trace, keeps_decoded
+
+        def about() -> dict[str, Any]:
+            known = {"draw": request.sets.drawn_last}
+            return {**known, "cell_type": context()} if found.settings.anchors else known
+
+        decoded = keeps_decoded(args.embed_key, found.data.get("output_space", "gene"))
+        request.deferred = DeferredSets(decoded, about, sink if found.settings.retrieves else None)
+        sink = keep_trace
+    return RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=sink, context_of=context)
 
 
 def _input_space(found: Run, args: Namespace, identity: Identity | None, request: Request) -> InputSpace:

@@ -22,6 +22,8 @@ from state_rag.upstream.swap import replaced
 if TYPE_CHECKING:
     import anndata
 
+    from state_rag.upstream.deferred_sets import DeferredSets
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +49,8 @@ class Request:
         What was retrieved for each (context, perturbation), once predicted.
     answer
         The predicted cells, if `in_memory`.
+    deferred
+        Holds what was predicted where STATE was given zeros; None where it was given the predictions.
     """
 
     cells: "anndata.AnnData"
@@ -57,6 +61,7 @@ class Request:
     sets: InferredSets = field(default_factory=InferredSets)
     retrieved: dict[tuple[str, str], MeanRetrieval] = field(default_factory=dict)
     answer: "anndata.AnnData | None" = None
+    deferred: "DeferredSets | None" = None
 
 
 @contextmanager
@@ -98,10 +103,15 @@ def _answer(
     request: Request,
 ) -> "anndata.AnnData":
     key = _predicted(found, result)
+    embed_key = found.data.get("embed_key")
+    if request.deferred is not None:
+        side = f"{embed_key}_pred" if f"{embed_key}_pred" in result.obsm else embed_key
+        beside = f"obsm/{side}" if embed_key else None
+        clipped = found.data.get("output_space", "gene") in ("gene", "all")
+        request.deferred.fill(result, request.sets.rows(result, request.names), key, beside, clipped)
     values = np.asarray(result.X if key == "X" else result.obsm[key.removeprefix("obsm/")], dtype=np.float32)
     obs = result.obs.copy()
     obs[SOURCE] = obs[SOURCE].astype(str).to_numpy()[request.sets.sources(result, request.names)]
-    embed_key = found.data.get("embed_key")
     others = {}
     if embed_key and key != f"obsm/{embed_key}" and embed_key in result.obsm:
         others[embed_key] = np.asarray(result.obsm[embed_key], dtype=np.float32)

@@ -52,8 +52,14 @@ class InferredSets:
             yield
 
     def take(self, batch: Any, output: Any, trace: RetrievalTrace) -> None:
-        """Take what was retrieved for the set that was drawn last."""
-        self._traces.append((len(self._draws) - 1, trace))
+        """Take what was retrieved for a set: the one that its batch says, else the one that was drawn last."""
+        drawn = batch.get("draw")
+        self._traces.append((self.drawn_last if drawn is None else drawn[0], trace))
+
+    @property
+    def drawn_last(self) -> int:
+        """Number of the last draw."""
+        return len(self._draws) - 1
 
     def context(self, cells: "anndata.AnnData", names: Names) -> str:
         """Return the context of the set that is being predicted: that of the controls which were drawn last."""
@@ -89,6 +95,10 @@ class InferredSets:
         for (_, rows), drawn in zip(sets, self._draws[first:], strict=True):
             sources[rows] = drawn
         return sources
+
+    def rows(self, cells: "anndata.AnnData", names: Names) -> np.ndarray:
+        """Return the rows of all cells in the order in which the sets were drawn."""
+        return np.concatenate([rows for _, rows in self._sets(cells, names)[1]])
 
     def retrieved(self, cells: "anndata.AnnData", names: Names) -> dict[tuple[str, str], MeanRetrieval]:
         """Return what was retrieved for each condition, summed over its cells."""
