@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -150,7 +151,7 @@ def _disk_error(path: Path, error: OSError) -> StateRagError:
 
 
 class CellWriter:
-    """Writes an h5ad file a block of cells after the other; memory does not grow with the matrices.
+    """Writes an h5ad file a block of cells after the other; memory does not grow with the matrices. For a `with` block.
 
     Parameters
     ----------
@@ -173,6 +174,14 @@ class CellWriter:
             self._sink = stack.enter_context(_Sink(temporary, "w+"))
             self._file = stack.enter_context(h5py.File(self._sink, "w"))
             self._stack = stack.pop_all()
+
+    def __enter__(self) -> "CellWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
 
     def add(self, matrices: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[str]]) -> None:
         """Write the next cells.

@@ -32,7 +32,7 @@ class Sets:
 
 
 class GroupedLoader:
-    """Stands in for cell-load's test loader; yields ``{"sets": Sets}``.
+    """Stands in for cell-load's test loader; yields batches with ``sets``, a `Sets`.
 
     Parameters
     ----------
@@ -58,7 +58,9 @@ class GroupedLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         source = self._windows() if self._together else self._joined()
         for sets in read_ahead(source):
-            yield {"sets": sets, "batch_name": []}
+            # What STATE labels its cells with, beside what the model returns.
+            labels = ("batch_name", "dataset_name") if self.batch_sampler.tot_num else ()
+            yield {"sets": sets, **{name: sets.batch[name] for name in labels if name in sets.batch}}
 
     def _windows(self) -> Iterator[Sets]:
         reader = SetReader(self._loader)

@@ -104,6 +104,7 @@ class SetReader:
             "ctrl_cell_emb": self._controls(dataset, space, controls),
             "pert_name": np.asarray(dataset.pert_categories, dtype=object)[cache.pert_codes[cells]],
             "cell_type": np.asarray(dataset.cell_type_categories, dtype=object)[cache.cell_type_codes[cells]],
+            "dataset_name": np.full(len(cells), dataset.name, dtype=object),
             "batch_name": np.asarray(cache.batch_categories, dtype=object)[codes],
             "batch": np.array(batches, dtype=np.int64)[codes],
         }
