@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.prediction import Prediction
 
 _LEAST = 1e-6
+_SOLVING = threading.Lock()  # sets are predicted in several threads
 
 
 class Anchor:
@@ -127,8 +129,9 @@ class Anchor:
     def _effect(self, context: str, name: str) -> np.ndarray:
         """Return the predicted effect [G]."""
         key = context, name
-        if key not in self._effects:
-            self._effects[key] = self.engine.predict(context, [name], trust=False).mean[0]
+        with _SOLVING:
+            if key not in self._effects:
+                self._effects[key] = self.engine.predict(context, [name], trust=False).mean[0]
         return self._effects[key]
 
 

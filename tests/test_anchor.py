@@ -9,6 +9,8 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.model import RagStateTransition
+from state_rag.upstream.grouped_loader import Sets
+from state_rag.upstream.grouped_sets import CELLS_A_PASS, GroupedSets
 from tests import tiny_model as tiny
 
 QUICK = Settings(steps=2, episodes=4, judging=2, fusion_steps=2)
@@ -132,6 +134,20 @@ def test_predicted_cells_of_each_set_have_the_mean_of_the_evidence(anchored, whe
     for cells, name in zip(found, ("GENE0", "GENE3", tiny.CONTROL), strict=True):
         assert torch.allclose(cells.mean(0), model.anchor.mean("k562", name).clamp_min(0), atol=1e-5)
     assert torch.allclose(again.reshape(found.shape), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("when", ["predict", "train"])
+def test_sets_that_are_predicted_in_a_group_are_anchored_each_by_itself(anchored, when, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setitem(CELLS_A_PASS, "cpu", 2 * tiny.CELLS)
+    model, names = anchored(when).eval(), ["GENE0", "GENE3", tiny.CONTROL, "GENE3", "GENE6"]
+    batch = tiny.batch(names)
+    with torch.no_grad():
+        alone = [model.predict_step(tiny.part(batch, [place]), 0, padded=False)["preds"] for place in range(5)]
+    model.anchor._effects.clear()
+    with GroupedSets() as group:
+        found = group.predict(model, Sets(batch, [tiny.CELLS] * 5))["preds"]
+    assert torch.allclose(found, torch.cat(alone), atol=1e-5)
 
 
 def test_training_is_anchored_only_where_that_was_asked_for(anchored):

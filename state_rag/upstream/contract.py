@@ -27,6 +27,9 @@ RELIED_ON = (
     "cell_load.data_modules.PerturbationDataModule._create_dataloader",
     "cell_load.data_modules.PerturbationDataModule._setup_global_maps",
     "cell_load.utils.modules.DATA_MODULE_DICT",
+    "cell_load.dataset.PerturbationDataset._fetch_gene_expression_batch",
+    "cell_load.dataset.PerturbationDataset._fetch_obsm_expression_batch",
+    "cell_load.dataset.PerturbationDataset._find_split_for_idx",
 )
 
 
