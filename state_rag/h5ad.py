@@ -160,7 +160,7 @@ class CellWriter:
     n_obs
         Cells there will be.
     text
-        Columns of `obs` that differ from cell to cell; the others are categorical.
+        Columns of `obs` that differ from cell to cell; the others are categorical, with their labels in memory.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_obs: int, text: Sequence[str] = ()) -> None:
@@ -252,7 +252,9 @@ class CellWriter:
             order = sorted(known)
             position = np.empty(len(order), dtype=np.int32)
             position[[known[label] for label in order]] = np.arange(len(order))
-            write_elem(file["obs"], name, pd.Categorical.from_codes(position[self._codes[name]], order))
+            column = pd.Categorical.from_codes(position[self._codes[name]], order)
+            # As anndata has it: what differs from cell to cell is text.
+            write_elem(file["obs"], name, column if len(order) < self.n_obs else column.astype(object))
         frame = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
         file["obs"].attrs.update({**frame, "column-order": np.array(columns, dtype=h5py.string_dtype())})
         write_elem(file, "var", var)

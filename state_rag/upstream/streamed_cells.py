@@ -53,7 +53,7 @@ class StreamedCells:
             (REAL, "pert_cell_counts", "pert_cell_emb"),
         ):
             if name not in self._writers:
-                self._writers[name] = CellWriter(self._folder / name, self._n_cells(), BARCODES)
+                self._writers[name] = CellWriter(self._folder / name, self._n_cells(), BARCODES[:1])
             own = _values(output[beside])
             if decoded is not None:
                 matrices = {"X": _clipped(_values(output[main])), f"obsm/{self._data['embed_key']}": own}

@@ -55,6 +55,7 @@ def test_the_files_hold_all_cells_in_order_clipped_as_state_clips_them(tmp_path)
         assert found.obs["gene"].astype(str).tolist() == [x for block in blocks for x in block.sets.batch["pert_name"]]
         assert found.obs["pert_cell_barcode"].tolist() == [f"cell{n}" for n in range(12)]
         assert list(found.obs.columns) == ["gene", "line", "lane", "pert_cell_barcode", "ctrl_cell_barcode"]
+        assert [found.obs[name].dtype.name == "category" for name in found.obs] == [True, True, True, False, True]
         assert found.obs["gene"].cat.categories.tolist() == ["G0", "G1", "G2"]
         assert found.var_names.tolist() == list("0123")
     assert {path.name for path in tmp_path.iterdir()} == {"adata_pred.h5ad", "adata_real.h5ad"}
