@@ -19,14 +19,16 @@ def pack(
     settings: RagSettings,
     data: Mapping[str, Any] | None = None,
     evidence: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what belongs under ``checkpoint["state_rag"]``: plain types and tensors on the CPU.
 
     `data` is what the run was trained on, as `contract.identity.Identity.to_dict` gives it; `evidence` what its cells
-    are anchored with, as `anchor.Anchor.to_state` gives it.
+    are anchored with, as `anchor.Anchor.to_state` gives it; `sources` what is known of the files that the knowledge
+    comes from, where a run has named several.
     """
     packed = {"format": FORMAT, "settings": settings.to_dict(), "knowledge": knowledge.to_state()}
-    further = {"data": data, "evidence": evidence}
+    further = {"data": data, "evidence": evidence, "sources": sources}
     return {**packed, **{name: dict(value) for name, value in further.items() if value is not None}}
 
 

@@ -78,6 +78,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
     bound_knowledge: ClassVar[Knowledge | None] = None
     bound_data: ClassVar[Mapping[str, Any] | None] = None
     bound_evidence: ClassVar[Mapping[str, Any] | None] = None
+    bound_sources: ClassVar[Mapping[str, Any] | None] = None
     bound_controls: ClassVar[frozenset[str]] = frozenset()
     context_of: ClassVar[Callable[[], str] | None] = None
     trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
@@ -90,6 +91,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         *,
         data: Mapping[str, Any] | None = None,
         evidence: Mapping[str, Any] | None = None,
+        sources: Mapping[str, Any] | None = None,
         context_of: Callable[[], str] | None = None,
         controls: Sequence[str] = (),
         trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
@@ -108,6 +110,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
             What the run is trained on (`contract.identity.Identity.to_dict`), to be kept in its checkpoints.
         evidence
             What predicted cells are anchored with (`anchor.Anchor.to_state`), to be kept in its checkpoints.
+        sources
+            What the files of its sources are, where it names several, to be kept in its checkpoints.
         context_of
             Returns the context (cell line) of the set that is being predicted, where batches do not say it.
         controls
@@ -122,6 +126,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
             "bound_knowledge": knowledge,
             "bound_data": data,
             "bound_evidence": evidence,
+            "bound_sources": sources,
             "context_of": None if context_of is None else staticmethod(context_of),
             "bound_controls": frozenset(controls),
             "trace_sink": sink,
@@ -143,6 +148,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         self.settings = settings
         self.knowledge: Knowledge | None = None
         self.trained_on = type(self).bound_data
+        self.sources = type(self).bound_sources
         self.anchor: Anchor | None = None
         if type(self).bound_evidence is not None:
             self._set_anchor(type(self).bound_evidence)
@@ -430,7 +436,7 @@ class RagStateTransition(StateTransitionPerturbationModel):
         super().on_save_checkpoint(checkpoint)
         if self.knowledge is not None:
             evidence = None if self.anchor is None else self.anchor.to_state()
-            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings, self.trained_on, evidence)
+            checkpoint[CHECKPOINT_KEY] = pack(self.knowledge, self.settings, self.trained_on, evidence, self.sources)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the knowledge from the checkpoint, unless the class was bound to some that contains it."""
@@ -438,6 +444,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
         saved = read_knowledge(checkpoint)
         if self.trained_on is None:
             self.trained_on = checkpoint[CHECKPOINT_KEY].get("data")
+        if self.sources is None:
+            self.sources = checkpoint[CHECKPOINT_KEY].get("sources")
         if self.settings.anchors and self.anchor is None:
             self._set_anchor(checkpoint[CHECKPOINT_KEY].get("evidence"))
         if self.knowledge is None or not extends(self.knowledge, saved):

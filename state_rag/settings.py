@@ -3,16 +3,25 @@
 All that is known of a flag stands here: `RagSettings` declares it, `CONTRADICTIONS` says which others it needs.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from state_rag.errors import StateRagError
-from state_rag.flag import Flag, flag, flags_of
+from state_rag.flag import Flag, flag, flags_of, said
 from state_rag.retrieval.modes import MODES, mode_of
 
 Mode = str
 """A method: `none`, `genept`, or the name of a way to retrieve in `state_rag.retrieval.modes`."""
+
+
+TEXT = "text"
+"""Name of the source that `genept_path` gives."""
+USUAL = "genept"
+"""A source that needs no file: the embeddings at a usual place."""
+RESERVED = ("responses", "same perturbation elsewhere")
+"""What likeness goes by beside sources, in the evidence engine."""
 
 
 def modes() -> tuple[Mode, ...]:
@@ -120,6 +129,12 @@ class RagSettings:
         "validation.",
     )
     genept_path: str | None = flag(None, "File of embeddings; null looks at the usual places.")
+    rag_sources: tuple[str, ...] = flag(
+        (),
+        "All that is known of perturbations, where it is more than one table: a name and a file each, such as "
+        "[genept=FILE,reactome=FILE]. Files as for `state-rag evidence fit --source`; `genept` alone is the file at a "
+        "usual place, and genept_path beside it is one more source, `text`.",
+    )
     genept_text_width: int = flag(256, "Width of embeddings that are made from text summaries.", at_least=1)
     genept_missing: str = flag(
         "drop",
@@ -154,13 +169,19 @@ class RagSettings:
         return self.rag
 
     @property
+    def sources(self) -> dict[str, str | None]:
+        """Source of knowledge -> its file, None for one at a usual place; a single `text` without `rag_sources`."""
+        text = {TEXT: self.genept_path} if self.genept_path is not None or not self.rag_sources else {}
+        return {**text, **dict(map(_source, self.rag_sources))}
+
+    @property
     def anchors(self) -> bool:
         """Whether predicted cells are brought to the mean that the evidence engine predicts."""
         return self.rag_evidence != "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the flags as plain types."""
-        return {**asdict(self), "rag_watch": list(self.rag_watch)}
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
     def _refuse(self) -> None:
         """Refuse values that are not allowed, then flags that contradict each other."""
@@ -169,6 +190,7 @@ class RagSettings:
                 known.check(getattr(self, name))
         for contradiction in CONTRADICTIONS:
             contradiction.check(self)
+        _refuse_sources(self.rag_sources, self.genept_path)
         if self.rag_mode is not None:
             self._refuse_another_mode(self.rag_mode)
         for name, known in FLAGS.items():
@@ -223,8 +245,7 @@ class Needs:
         value = getattr(settings, self.name)
         if value and not getattr(settings, self.other):
             name = self.told or self.name
-            shown = getattr(settings, name)
-            shown = "true" if shown is True else shown
+            shown = said(getattr(settings, name))
             raise StateRagError(
                 f"training.{name}={shown} {self.does}, but training.{self.other}=false {self.without}. "
                 f"Set {self.remedy}"
@@ -278,6 +299,14 @@ CONTRADICTIONS = (
         told="rag_evidence",
     ),
     Needs(
+        "rag_sources",
+        "use_genept",
+        "represents perturbations by what is known of them",
+        "represents them by a one-hot vector",
+        "training.use_genept=true, or leave training.rag_sources out. `state-rag evidence fit --source` needs no "
+        "network.",
+    ),
+    Needs(
         "rag_score_similarity",
         "differentiable_rag",
         "is about the selector's score",
@@ -299,6 +328,33 @@ def preset_defaults() -> dict[str, Any]:
 def follow_preset() -> dict[str, str]:
     """Return the flags of `training.` as references to the chosen preset."""
     return {name: f"${{rag.{name}}}" for name in FLAGS}
+
+
+def _source(text: str) -> tuple[str, str | None]:
+    """Return name and file of `NAME=FILE`, or of `genept`."""
+    name, mark, path = (part.strip() for part in text.partition("="))
+    return name, path if mark else None
+
+
+def _refuse_sources(given: tuple[str, ...], text: str | None) -> None:
+    """Refuse sources without a name or a file, and names that are taken or cannot stand in a table."""
+    seen = set() if text is None else {TEXT}
+    for one in given:
+        name, path = _source(one)
+        if not path and (one != USUAL):
+            raise StateRagError(
+                f"training.rag_sources={said(given)}: {one!r} names no file. Write NAME=FILE, such as "
+                f"reactome=reactome.gmt.gz; only {USUAL} may stand alone, for embeddings at a usual place."
+            )
+        if not re.fullmatch(r"[\w.-]+", name) or name in RESERVED:
+            raise StateRagError(
+                f"training.rag_sources={said(given)}: {name!r} is no name for a source. Use letters, digits, '.', '_' "
+                f"and '-', and none of {', '.join(RESERVED)}."
+            )
+        if name in seen:
+            taken = "that of training.genept_path" if name == TEXT and text is not None else "given twice"
+            raise StateRagError(f"training.rag_sources={said(given)}: the name {name!r} is {taken}. Choose another.")
+        seen.add(name)
 
 
 def _plain(value: Any) -> Any:

@@ -205,3 +205,33 @@ def test_flags_are_either_refused_or_describe_a_method_that_can_run(flags):
     assert not settings.gumbel_sparsity_loss or settings.mode == "differentiable"
     assert not settings.rag or settings.topk_rag >= 1
     assert 0 < settings.gumbel_temperature < float("inf")
+
+
+def test_sources_are_read_by_name_and_a_single_table_is_the_source_text():
+    assert RagSettings().sources == {"text": None}
+    assert RagSettings(genept_path="a.npz").sources == {"text": "a.npz"}
+    named = {**PTRAG, "rag_sources": ["genept", "go = data/go.gmt.gz"]}
+    assert RagSettings.from_mapping(named).sources == {"genept": None, "go": "data/go.gmt.gz"}
+    both = RagSettings.from_mapping({**named, "genept_path": "a.npz"})
+    assert list(both.sources) == ["text", "genept", "go"]
+    assert RagSettings.from_mapping(both.to_dict()) == both
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (["go"], "'go' names no file. Write NAME=FILE"),
+        (["go="], "names no file"),
+        (["=go.gmt"], "is no name for a source"),
+        (["a|b=go.gmt"], "'a|b' is no name for a source"),
+        (["responses=go.gmt"], "'responses' is no name"),
+        (["go=a.gmt", "go=b.gmt"], "the name 'go' is given twice"),
+        (["text=a.npz"], "that of training.genept_path"),
+    ],
+)
+def test_sources_without_a_name_or_a_file_of_their_own_are_refused(sources, said):
+    assert said in refusal(**PTRAG, rag_sources=sources, genept_path="t.npz")
+
+
+def test_sources_of_a_network_without_embeddings_are_refused():
+    assert "training.rag_sources=[go=go.gmt]" in refusal(rag_sources=["go=go.gmt"])

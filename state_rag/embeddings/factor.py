@@ -54,6 +54,34 @@ def factor(kernel: np.ndarray, exact: int = EXACT, width: int = WIDTH) -> np.nda
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
+def placed(new: np.ndarray, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return new rows in the coordinates of earlier ones: their products with known rows stay what they are.
+
+    A kernel's vectors depend on which names were asked for, its products do not (Williams and Seeger, "Using the
+    Nystroem method to speed up kernel machines", 2001).
+
+    Parameters
+    ----------
+    new
+        Rows of new names [U, E].
+    now, before
+        Rows of the same known names, [N, E] beside the new ones and [N, D] as a model knows them.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 [U, D].
+
+    Examples
+    --------
+    >>> before = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> placed(np.array([[3.0, 4.0, 1.0]]), np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), before).round(3).tolist()
+    [[4.0, 3.0]]
+    """
+    turned: np.ndarray = np.linalg.lstsq(now.astype(np.float64), before.astype(np.float64), rcond=1e-6)[0]
+    return (new.astype(np.float64) @ turned).astype(np.float32)
+
+
 def _leading(kernel: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the leading eigenvalues, ascending, and their directions."""
     start = np.random.default_rng(0).normal(size=(len(kernel), width + 64)).astype(kernel.dtype)

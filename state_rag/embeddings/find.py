@@ -9,6 +9,7 @@ from state_rag.cache import USUAL, cache_folder
 from state_rag.errors import StateRagError
 from state_rag.files import close_to_missing, existing_file
 from state_rag.names import listing
+from state_rag.settings import TEXT
 
 ENVIRONMENT = "STATE_RAG_GENEPT"
 PUBLISHED_FILE = "GenePT_gene_embedding_ada_text.pickle"
@@ -61,6 +62,27 @@ def find_embeddings(path: str | os.PathLike[str] | None, environ: Mapping[str, s
         f"no embeddings: no path was given, {ENVIRONMENT} is not set, and there is no file at "
         f"{', '.join(places)} (from {Path.cwd()}).\n{WAYS}"
     )
+
+
+def find_sources(sources: Mapping[str, str | None]) -> dict[str, Path]:
+    """Return the file of each source of a run.
+
+    Parameters
+    ----------
+    sources
+        Source -> file as the user gave it, None for embeddings at a usual place (`RagSettings.sources`).
+
+    Raises
+    ------
+    StateRagError
+        If one does not exist.
+    """
+    return {
+        name: find_embeddings(place)
+        if place is None or name == TEXT
+        else existing_file(Path(place).expanduser(), f"the file of source {name}")
+        for name, place in sources.items()
+    }
 
 
 def _expanded(place: str, environ: Mapping[str, str]) -> Path:

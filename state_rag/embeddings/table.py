@@ -1,6 +1,6 @@
 """The table of perturbation embeddings: names and vectors, checked when it is made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -120,6 +120,18 @@ class Embeddings:
         vectors = np.concatenate([self.vectors, means])
         return Embeddings((*self.names, *known), vectors, self.source, dict(self.provenance))
 
+    def limited_to(self, names: Collection[str]) -> "Embeddings":
+        """Return what the table knows of some names, combinations of its names too (see `with_combinations`).
+
+        Examples
+        --------
+        >>> table = Embeddings(("B", "A"), np.eye(2, dtype=np.float32), source="example")
+        >>> table.limited_to(["A", "A+B", "C"]).names
+        ('A', 'A+B')
+        """
+        whole, wanted = self.with_combinations(names), set(names)
+        return whole.subset([name for name in whole.names if name in wanted])
+
     def subset(self, names: Iterable[str]) -> "Embeddings":
         """Return the table of `names`, in that order.
 
@@ -173,6 +185,12 @@ def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None
 def zero_rows(vectors: np.ndarray) -> np.ndarray:
     """Return, for each row of ``[P, D]``, whether it is all zeros: bool ``[P]``."""
     return np.asarray(~vectors.any(axis=1))
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return rows [P, D] of length 1, float32; those of zeros stay."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0).astype(np.float32)
 
 
 def stack_rows(rows: Mapping[str, Any], source: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
 from state_rag.engine.called import LAYER
 from state_rag.engine.folder import EvidenceRun
-from state_rag.engine.further import knowing
+from state_rag.engine.further import knowing, tell_unknown
 from state_rag.engine.trust_table import OF_CELLS, columns_of_cells, trust_table
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
@@ -75,6 +75,7 @@ def ask(
     lines = names.contexts(asked.obs)
     run = knowing(run, np.unique(labels[labels != names.control]).tolist())
     _refuse_unknown(run, wanted.perturbations)
+    tell_unknown(run, np.unique(labels[labels != names.control]).tolist())
     rng = np.random.default_rng(seed)
     predicted, sources = np.array(values, dtype=np.float32), np.arange(len(labels))
     control = np.flatnonzero(labels == names.control)

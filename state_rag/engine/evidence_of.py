@@ -51,4 +51,19 @@ def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> Eviden
     with damage_told(path, "Train again."):
         state = saved[KEY]
         identity = Identity.from_dict(state["data"]) if state.get("data") else None
-        return EvidenceRun(Evidence.from_state(state["evidence"]["engine"]), dict(config), identity)
+        return anchored_run(Evidence.from_state(state["evidence"]["engine"]), config, identity, state.get("sources"))
+
+
+def anchored_run(
+    engine: Evidence, config: Mapping[str, Any], identity: Identity | None, sources: Mapping[str, Any] | None
+) -> EvidenceRun:
+    """Return the engine that a network is anchored on as a run of its own.
+
+    Parameters
+    ----------
+    engine, config, identity
+        Of the network's run.
+    sources
+        What its checkpoint says of the files of its sources; None where it names none.
+    """
+    return EvidenceRun(engine, {**config, **({"sources": dict(sources)} if sources else {})}, identity)

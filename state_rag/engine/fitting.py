@@ -142,7 +142,9 @@ def fit_to_split(
     identity: Identity,
     data: Mapping[str, Any],
     embeddings: str | os.PathLike[str] | None,
+    sources: Mapping[str, str | os.PathLike[str]] | None = None,
     *,
+    find: bool = True,
     seed: int = 0,
     progress: bool = True,
 ) -> Evidence:
@@ -156,8 +158,10 @@ def fit_to_split(
         What was found when the run's split and data were checked.
     data
         The section `data.kwargs` of its configuration.
-    embeddings, seed, progress
+    embeddings, sources, seed, progress
         As for `fit`.
+    find
+        Whether embeddings are looked for at the usual places where none are given.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def fit_to_split(
         As `fit`.
     """
     responses = _responses(identity, data, progress)
-    tables = knowledge_of(embeddings, None, with_members(summary.perturbations), read_symbols()).tables
+    tables = knowledge_of(embeddings, sources, with_members(summary.perturbations), read_symbols(), find=find).tables
     engine = Evidence(seed=seed)
     with FitBar(progress) as bar:
         uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))

@@ -1,10 +1,12 @@
 """Perturbations that a run was not fitted for: known all the same, where the files of its sources know them."""
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from state_rag.embeddings.find import find_embeddings
 from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.engine.knowledge import TEXT, knowledge_of
 from state_rag.errors import StateRagError
@@ -16,6 +18,33 @@ from state_rag.names.symbols import Symbols
 from state_rag.names.tables import AUTO, read_symbols
 
 logger = logging.getLogger(__name__)
+
+
+def with_files(run: EvidenceRun, given: Mapping[str, str | os.PathLike[str]]) -> EvidenceRun:
+    """Return a run whose sources lie in other files than it was fitted with.
+
+    Parameters
+    ----------
+    run
+        A fitted run; it stays as it is.
+    given
+        Source -> file.
+
+    Raises
+    ------
+    StateRagError
+        If the run has no such source, or there is no such file.
+    """
+    own = [source.name for source in run.engine.similarity.sources]
+    about = {name: dict(told) for name, told in (run.config.get("sources") or {}).items()}
+    for source, file in given.items():
+        if source not in own:
+            raise StateRagError(f"{source}={file}: the run has no such source; it has {listing(own) or 'none'}.")
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise StateRagError(f"{source}={file}: the file does not exist (looked from {Path.cwd()}).")
+        about[source] = {**about.get(source, {}), "file": str(path)}
+    return replace(run, config={**run.config, "sources": about}) if given else run
 
 
 def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
@@ -76,6 +105,19 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
     return replace(run, engine=engine, names=(*run.names, *(row for row in rows if row.perturbation in new)))
 
 
+def tell_unknown(run: EvidenceRun, names: Iterable[str]) -> None:
+    """Warn of perturbations that nothing is known of, whose prediction is the mean effect of the cell line."""
+    control = run.data.get("control_pert")
+    unknown = [name for name in dict.fromkeys(map(str, names)) if name != control and not run.engine.knows(name)]
+    if unknown:
+        logger.warning(
+            "Nothing is known of %s: neither a response nor an embedding or other source. The mean effect of the cell "
+            "line is predicted for %s.",
+            listing(unknown, 10),
+            "them" if len(unknown) > 1 else "it",
+        )
+
+
 def _symbols(run: EvidenceRun) -> Symbols | None:
     """Return what told other names when the run was fitted, as far as it is still there."""
     if not run.names and is_evidence_run(run.config):
@@ -90,5 +132,9 @@ def _symbols(run: EvidenceRun) -> Symbols | None:
 def _files(run: EvidenceRun) -> dict[str, str]:
     """Return the file of each source."""
     files = {name: str(about["file"]) for name, about in (run.config.get("sources") or {}).items() if "file" in about}
-    text = (run.config.get("training") or {}).get("genept_path")
-    return {**({TEXT: str(text)} if text else {}), **files}
+    configured = (run.config.get("training") or {}).get("genept_path")
+    try:
+        place = None if TEXT in files or TEXT not in run.engine.similarity.names else find_embeddings(configured)
+    except StateRagError:
+        place = configured
+    return {**({TEXT: str(place)} if place else {}), **files}

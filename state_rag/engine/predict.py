@@ -18,6 +18,7 @@ from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.engine.called import FREQUENCY, LAYER, calls_table, changed_frequency, remove_calls, write_calls
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing, tell_unknown
 from state_rag.engine.held_out import HeldOutCells, held_out_cells
 from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
 from state_rag.engine.trust_table import columns_of_cells, trust_table, write_trust
@@ -103,6 +104,10 @@ def predict(
     total = sum(len(group.controls) + sum(map(len, group.conditions.values())) for group in groups)
     if not total:
         raise StateRagError(f"{split}: no cells to predict. Check what it tests with `state-rag data check`.")
+    tested = list(dict.fromkeys(name for group in groups for name in group.conditions))
+    run = knowing(run, tested)
+    assert run.identity is not None  # as checked above
+    tell_unknown(run, tested)
     folder.mkdir(parents=True, exist_ok=True)
     names = run.identity.spaces[key].names
     width = len(run.engine.responses.genes)

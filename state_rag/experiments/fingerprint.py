@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from state_rag.datasets.split_check import find_data_files
@@ -38,8 +39,9 @@ NO_EFFECT = (
     "training.gradient_check_interval",
     "training.rag_watch",
     "training.genept_path",
+    "training.rag_sources",
 )
-"""Keys that do not change what is learnt. The split and the embeddings count by content, not by path; the section
+"""Keys that do not change what is learnt. The split, embeddings and sources count by content, not by path; the section
 `rag` only holds the defaults of `training`."""
 
 FILES = ("model.kwargs.init_from", "data.kwargs.perturbation_features_file")
@@ -70,6 +72,7 @@ def fingerprint(
     split: Split,
     embeddings: Path | None,
     prediction: Mapping[str, Any],
+    sources: Mapping[str, Path] = MappingProxyType({}),
 ) -> str:
     """Return the digest of a job.
 
@@ -89,6 +92,8 @@ def fingerprint(
         The file of embeddings that training or evaluation reads; None for none.
     prediction
         What distinguishes the prediction, such as the checkpoint's name.
+    sources
+        Name -> file of `training.rag_sources`.
 
     Returns
     -------
@@ -112,6 +117,8 @@ def fingerprint(
         "prediction": dict(prediction),
         "versions": {package: version(package) for package in ("state-rag", "arc-state", "cell-load")},
     }
+    if sources and settings.mode != "none":
+        content["sources"] = [[name, sample_digest(path)] for name, path in sources.items()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,13 +13,13 @@ from state_rag.datasets.perturbation_splits import write_perturbation_splits
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
-from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.find import find_embeddings, find_sources
 from state_rag.errors import StateRagError
 from state_rag.experiments.fingerprint import fingerprint, sample_digest
 from state_rag.experiments.jobs import FOLD, Job
 from state_rag.metrics.registry import BY_NAME
 from state_rag.names import suggest
-from state_rag.settings import RagSettings
+from state_rag.settings import TEXT, RagSettings
 from state_rag.upstream.overrides import overrides_of
 
 OWN_KEYS = (
@@ -134,15 +134,16 @@ def plan_job(
     how = _checked(config)
     path, held_out = _split(config, splits or folder / "splits")
     split = read_split(path)
-    embeddings = _embeddings(settings)
-    limited = bool(how["only_with_embedding"]) and embeddings is not None
-    digest = fingerprint(
-        values, settings, split, embeddings, {"checkpoint": how["checkpoint"], "only_with_embedding": limited}
-    )
+    embeddings, sources = _embeddings(settings), _sources(settings)
+    limited = bool(how["only_with_embedding"]) and (embeddings is not None or bool(sources))
+    predicted = {"checkpoint": how["checkpoint"], "only_with_embedding": limited}
+    digest = fingerprint(values, settings, split, embeddings, predicted, sources)
     data = {**values["data"], "kwargs": {**values["data"]["kwargs"], "toml_config_path": str(path)}}
     training = dict(values["training"])
     if embeddings is not None:
         training["genept_path"] = str(embeddings)
+    if sources:
+        training["rag_sources"] = [f"{name}={path}" for name, path in sources.items()]
     groups = {
         group: option for group, option in choices.items() if option and group in ("data", "model", "training", "wandb")
     }
@@ -356,12 +357,23 @@ def _in_file_names(line: str) -> str:
 
 def _embeddings(settings: RagSettings) -> Path | None:
     """Return the file of embeddings; None where plain STATE runs without any."""
+    if settings.rag_sources and settings.genept_path is None:
+        return None
     try:
         return find_embeddings(settings.genept_path).absolute()
     except StateRagError:
         if settings.mode != "none" or settings.genept_path or os.environ.get("STATE_RAG_GENEPT"):
             raise
         return None
+
+
+def _sources(settings: RagSettings) -> dict[str, Path]:
+    """Return the files of `training.rag_sources`."""
+    if not settings.rag_sources:
+        return {}
+    also = {TEXT} if settings.genept_path is not None else set()
+    given = {name: place for name, place in settings.sources.items() if name not in also}
+    return {name: path.absolute() for name, path in find_sources(given).items()}
 
 
 def _size(config: Mapping[str, Any]) -> dict[str, int]:

@@ -10,7 +10,9 @@ import pandas as pd
 
 from state_rag.engine.evidence_of import evidence_of
 from state_rag.engine.folder import EvidenceRun, is_evidence_run
+from state_rag.engine.further import with_files
 from state_rag.errors import StateRagError
+from state_rag.upstream.further_sources import engine_files
 from state_rag.upstream.run_folder import Run
 
 if TYPE_CHECKING:
@@ -26,13 +28,19 @@ class EvidenceAnswers:
     ----------
     run
         Its folder and configuration.
+    genept_path, sources
+        Files of what is known of perturbations that the run does not know, where they are not those of its training.
     """
 
     run: Run
+    genept_path: str | None
+    sources: Mapping[str, str]
 
     @cached_property
     def _evidence(self) -> EvidenceRun:
-        return evidence_of(self.run.folder, self.run.config)
+        found = evidence_of(self.run.folder, self.run.config)
+        given = engine_files(self.genept_path, (f"{name}={file}" for name, file in self.sources.items()))
+        return with_files(found, given)
 
     def explain(
         self, perturbation: str, context: str, *, genes: Sequence[str] | str | None = None, new_context: bool = False

@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 
 def load(
-    run: str | os.PathLike[str], checkpoint: str | None = None, *, genept_path: str | os.PathLike[str] | None = None
+    run: str | os.PathLike[str],
+    checkpoint: str | None = None,
+    *,
+    genept_path: str | os.PathLike[str] | None = None,
+    sources: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> "Predictor":
     """Open a trained run for prediction.
 
@@ -45,7 +49,10 @@ def load(
     checkpoint
         Name of a file in its `checkpoints/`, or a path; `final.ckpt` by default, or `last.ckpt` where there is none.
     genept_path
-        Embeddings of perturbations that the run does not know; those that it was trained with travel in the run.
+        Embeddings of perturbations that the run does not know; those that it was trained with travel in the run. By
+        default the file that the run was trained with, where it is still there.
+    sources
+        Name -> file, the same for a run with `training.rag_sources`.
 
     Returns
     -------
@@ -71,7 +78,8 @@ def load(
     else:
         path = Path(checkpoint) if Path(checkpoint).is_file() else folder / checkpoint
     read_checkpoint(path)  # so that what is wrong with it is said now
-    return Predictor(found, path, None if genept_path is None else str(genept_path))
+    given = {name: str(file) for name, file in (sources or {}).items()}
+    return Predictor(found, path, None if genept_path is None else str(genept_path), given)
 
 
 @dataclass
@@ -86,11 +94,14 @@ class Predictor(EvidenceAnswers):
         The file that predicts.
     genept_path
         Embeddings of perturbations that the run does not know.
+    sources
+        The same by source, for a run that has several.
     """
 
     run: Run
     checkpoint: Path
     genept_path: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
     _retrieved: dict[tuple[str, str], "MeanRetrieval"] = field(default_factory=dict, repr=False)
 
     @property
@@ -238,6 +249,7 @@ class Predictor(EvidenceAnswers):
             words += ["--batch-col", names.batch]
         args = parser.parse_args([*words, *(["--quiet"] if quiet else [])])
         args.genept_path = self.genept_path
+        args.sources = [f"{name}={file}" for name, file in self.sources.items()]
         return args
 
     def _finished(self, cells: "anndata.AnnData", names: Names) -> "anndata.AnnData":

@@ -14,9 +14,10 @@ from state_rag.errors import StateRagError
 class Knowledge(nn.Module):
     """Names with their rows in one or more named blocks of numbers.
 
-    An entry is a row of named blocks, not one matrix with a fixed meaning: today a single block `text` holds the
-    text embeddings (PT-RAG, section 1 of the method: the knowledge base), later blocks may hold other sources.
-    The blocks are non-persistent buffers: they move with the module but stay out of its state dict, so that neither
+    An entry is a row of named blocks, one for each source of knowledge: a single block `text` holds the text embeddings
+    (PT-RAG, section 1 of the method: the knowledge base). A row of zeros is a name that a source does not know. What a
+    model reads of a name is its rows side by side, as wide as all blocks together.
+    The blocks are a non-persistent buffer: they move with the module but stay out of its state dict, so that neither
     strict loading nor a weight transfer from another run touches them. `to_state` is how they travel.
 
     Parameters
@@ -43,6 +44,8 @@ class Knowledge(nn.Module):
             [0., 0.]])
     """
 
+    values: Tensor
+
     def __init__(self, names: Sequence[str], blocks: Mapping[str, Tensor], n_candidates: int | None = None) -> None:
         super().__init__()
         self.names: tuple[str, ...] = tuple(names)
@@ -57,10 +60,11 @@ class Knowledge(nn.Module):
         if not blocks:
             raise StateRagError("knowledge: no blocks were given; give at least one matrix, such as `text`.")
         self.block_names: tuple[str, ...] = tuple(blocks)
-        for number, (name, values) in enumerate(blocks.items()):
-            matrix = torch.as_tensor(values).detach().to(torch.float32)
+        matrices = {name: torch.as_tensor(values).detach().to(torch.float32) for name, values in blocks.items()}
+        for name, matrix in matrices.items():
             _check_block(name, matrix, self.names)
-            self.register_buffer(f"block_{number}", matrix, persistent=False)
+        self._widths = [matrix.shape[1] for matrix in matrices.values()]
+        self.register_buffer("values", torch.cat(list(matrices.values()), dim=1), persistent=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,22 +77,30 @@ class Knowledge(nn.Module):
         widths = ", ".join(f"{name}={self.width(name)}" for name in self.block_names)
         return f"{len(self)} names, {self.n_candidates} candidates, {widths}"
 
-    def block(self, name: str = "text") -> Tensor:
-        """Return the whole block `name`, [P, D]."""
+    def block(self, name: str | None = None) -> Tensor:
+        """Return the block `name`, [P, D_block], or all blocks side by side, [P, D]."""
+        if name is None:
+            return self.values
         if name not in self.block_names:
             raise StateRagError(f"knowledge: no block {name!r}; there are {', '.join(self.block_names)}.")
-        return self.get_buffer(f"block_{self.block_names.index(name)}")
+        place = self.block_names.index(name)
+        start = sum(self._widths[:place])
+        return self.values[:, start : start + self._widths[place]]
 
-    def width(self, block: str = "text") -> int:
-        """Return the number of columns of a block."""
+    def width(self, block: str | None = None) -> int:
+        """Return the number of columns of a block, or of all together."""
         return self.block(block).shape[1]
+
+    def known(self, block: str) -> Tensor:
+        """Return which names a block knows, bool [P]: those whose row is not zero."""
+        return self.block(block).any(dim=1)
 
     def index_of(self, names: Sequence[str]) -> Tensor:
         """Return each name's row, long [B] on the CPU, as names are; -1 for a name that is not known."""
         return torch.tensor([self._row.get(name, -1) for name in names], dtype=torch.long)
 
-    def rows(self, index: Tensor, block: str = "text") -> Tensor:
-        """Return the rows `index` [B] of a block, [B, D]; zeros where the index is negative.
+    def rows(self, index: Tensor, block: str | None = None) -> Tensor:
+        """Return the rows `index` [B] of a block, or of all side by side, [B, D]; zeros where the index is negative.
 
         An index on the CPU is sent to the knowledge's device without waiting for it.
         """

@@ -104,7 +104,7 @@ class NeighbourTable:
     k
         Neighbours of each row; at most `n_candidates - 1`.
     block
-        The block whose cosine decides.
+        The block whose cosine decides; None for all side by side.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class NeighbourTable:
         Long and float32 [P, K], on the CPU.
     """
 
-    def __init__(self, knowledge: Knowledge, k: int, block: str = "text") -> None:
+    def __init__(self, knowledge: Knowledge, k: int, block: str | None = None) -> None:
         values = knowledge.block(block)
         own = torch.arange(len(values))
         own[knowledge.n_candidates :] = -1

@@ -77,7 +77,7 @@ class Base:
         """Return all that may be retrieved as the model encodes it now: no gradient, no dropout, float32 [P, H]."""
         training = self.encoder.training
         self.encoder.eval()
-        rows = self.encode(self.knowledge.block("text")[: self.knowledge.n_candidates])
+        rows = self.encode(self.knowledge.block()[: self.knowledge.n_candidates])
         self.encoder.train(training)
         return rows
 

@@ -23,7 +23,8 @@ from state_rag.names import listing, suggest
 from state_rag.progress import track
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.upstream.condition_sets import CellSet, condition_sets
-from state_rag.upstream.knowledge_source import load_embeddings_or_none, refuse_unknown, with_queries
+from state_rag.upstream.further_sources import given_files, with_further
+from state_rag.upstream.knowledge_source import refuse_unknown
 from state_rag.upstream.predict import check_run_split, toml_path
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
@@ -337,16 +338,15 @@ def _load(
     found: Run, checkpoint: str, names: Sequence[str], embeddings: str | None, device: str
 ) -> tuple[Any, LastTrace]:
     """Return the run's model, ready to predict without chance, and the sink of its traces."""
-    from state_rag.checkpoint import read_knowledge
+    from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
     from state_rag.model import RagStateTransition
 
     path = found.folder / "checkpoints" / checkpoint
-    knowledge = read_knowledge(read_checkpoint(path))
+    saved = read_checkpoint(path)
+    knowledge = read_knowledge(saved)
     if unknown := set(names) - set(knowledge.names):
-        table = load_embeddings_or_none(
-            embeddings or found.settings.genept_path, unknown, found.settings.genept_text_width
-        )
-        knowledge = with_queries(knowledge, table) if table is not None else knowledge
+        given = given_files(embeddings, (), found.settings)
+        knowledge = with_further(knowledge, unknown, found.settings, saved[CHECKPOINT_KEY].get("sources"), given)
         refuse_unknown(sorted(unknown - set(knowledge.names)), knowledge.names, "those to switch neighbours off for")
     last = LastTrace()
     with any_head_count(), _quiet():

@@ -1,14 +1,17 @@
 """What we add to the command lines of STATE's `tx` commands."""
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
+from typing import Any
 
 from state_rag.names import suggest
 from state_rag.settings_help import preset_names
 
+SOURCES = ("training.rag_sources", "rag.rag_sources")
 EMBEDDINGS_HELP = (
     "File of perturbation embeddings (GenePT pickle, safetensors, npz, csv, parquet, pt, or json). Used for "
-    "perturbations that the checkpoint does not know; default: the STATE_RAG_GENEPT environment variable, then "
-    "the usual places."
+    "perturbations that the checkpoint does not know; default: the file that the run was trained with, or one at a "
+    "usual place, where it says the same of the run's own perturbations."
 )
 
 
@@ -16,7 +19,27 @@ def add_train_arguments(parser: ArgumentParser) -> None:
     """Have `tx train` refuse an unknown preset with the list of presets, before Hydra reports its search path."""
     for action in parser._actions:
         if action.dest == "hydra_overrides":
-            action.type = known_preset
+            action.type = known_override
+
+
+def known_override(override: str) -> str:
+    """Return an override as Hydra reads it; see `known_preset` and `quoted_sources`."""
+    return quoted_sources(known_preset(override))
+
+
+def quoted_sources(override: str) -> str:
+    """Return an override whose list of `NAME=FILE` is quoted, which Hydra wants and nobody remembers.
+
+    Examples
+    --------
+    >>> quoted_sources("training.rag_sources=[genept,go=/data/go.gmt]")
+    "training.rag_sources=['genept','go=/data/go.gmt']"
+    """
+    key, mark, value = override.partition("=")
+    if key.lstrip("+") not in SOURCES or not re.fullmatch(r"\[[^'\"]*\]", value):
+        return override
+    parts = [part.strip() for part in value[1:-1].split(",")]
+    return f"{key}{mark}[{','.join(repr(part) for part in parts if part)}]"
 
 
 def known_preset(override: str) -> str:
@@ -36,6 +59,19 @@ def known_preset(override: str) -> str:
     return override
 
 
+def _add_knowledge(group: Any) -> None:
+    """Add the options that say what is known of perturbations which a run was not trained with."""
+    group.add_argument("--genept-path", default=None, metavar="FILE", help=EMBEDDINGS_HELP)
+    group.add_argument(
+        "--source",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="The same for a run with training.rag_sources, once for each source whose file lies elsewhere now.",
+    )
+
+
 def add_predict_arguments(parser: ArgumentParser) -> None:
     """Add retrieval's flags to `tx predict`."""
     group = parser.add_argument_group("retrieval (state-rag)")
@@ -44,7 +80,7 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="Limit the test set to perturbations that have an embedding (for any run, so that runs compare).",
     )
-    group.add_argument("--genept-path", default=None, metavar="FILE", help=EMBEDDINGS_HELP)
+    _add_knowledge(group)
     group.add_argument(
         "--max-batches",
         type=int,
@@ -73,7 +109,7 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
 def add_infer_arguments(parser: ArgumentParser) -> None:
     """Add retrieval's flags to `tx infer`."""
     group = parser.add_argument_group("retrieval (state-rag)")
-    group.add_argument("--genept-path", default=None, metavar="FILE", help=EMBEDDINGS_HELP)
+    _add_knowledge(group)
     group = parser.add_argument_group("cells (state-rag)")
     group.add_argument(
         "--perturbations",

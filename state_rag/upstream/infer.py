@@ -21,8 +21,9 @@ from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import suggest
 from state_rag.torch_files import read_torch
 from state_rag.upstream import network_flags
+from state_rag.upstream.further_sources import engine_files, given_files, informed, with_further
 from state_rag.upstream.inferred_cells import Request, completed
-from state_rag.upstream.knowledge_source import load_embeddings_or_none, refuse_unknown, with_queries
+from state_rag.upstream.knowledge_source import refuse_unknown
 from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
@@ -148,11 +149,12 @@ def _infer_evidence(found: Run, args: Namespace, request: Request) -> None:
     """Predict with the evidence engine alone, and write what a network's run would."""
     from state_rag.engine.ask import ask
     from state_rag.engine.folder import read_run
+    from state_rag.engine.further import with_files
     from state_rag.h5ad import write_h5ad
 
     record = {"run": str(found.folder.resolve()), "cells": str(Path(args.adata).resolve())}
     predicted = ask(
-        read_run(found.folder),
+        with_files(read_run(found.folder), engine_files(args.genept_path, args.sources)),
         request.cells,
         request.names,
         request.wanted,
@@ -176,16 +178,16 @@ def _model(
     asked: "anndata.AnnData",
 ):
     """Return our model's class, with the embeddings of the checkpoint and those of perturbations that it lacks."""
-    from state_rag.checkpoint import read_knowledge
+    from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
     from state_rag.model import RagStateTransition
 
     knowledge = read_knowledge(saved)
-    unknown = names - set(knowledge.names)
-    if unknown and args.genept_path:
-        embeddings = load_embeddings_or_none(args.genept_path, unknown, found.settings.genept_text_width)
-        if embeddings is not None:
-            knowledge = with_queries(knowledge, embeddings)
-            logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
+    given = given_files(args.genept_path, args.sources, found.settings)
+    own = saved[CHECKPOINT_KEY]
+    wider = with_further(knowledge, names - set(knowledge.names), found.settings, own.get("sources"), given)
+    if wider is not knowledge:
+        knowledge = wider
+        logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
     refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
 
     def context() -> str:
@@ -203,7 +205,13 @@ def _model(
         decoded = keeps_decoded(args.embed_key, found.data.get("output_space", "gene"))
         request.deferred = DeferredSets(decoded, about, sink if found.settings.retrieves else None)
         sink = keep_trace
-    return RagStateTransition.bound_to(knowledge, controls=tuple(controls), trace_sink=sink, context_of=context)
+    return RagStateTransition.bound_to(
+        knowledge,
+        controls=tuple(controls),
+        trace_sink=sink,
+        context_of=context,
+        anchor_sink=lambda anchor: informed(anchor, found, own, sorted(names), given),
+    )
 
 
 def _input_space(found: Run, args: Namespace, identity: Identity | None, request: Request) -> InputSpace:

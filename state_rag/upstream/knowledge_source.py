@@ -1,15 +1,19 @@
 """Get the embeddings that a run needs and say which perturbations have none."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.find import find_embeddings, find_sources
 from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
-from state_rag.embeddings.table import Embeddings
+from state_rag.embeddings.sources import EMBEDDINGS, SourceTable, read_source
+from state_rag.embeddings.table import Embeddings, unit_rows
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.names import listing, suggest
@@ -22,6 +26,42 @@ logger = logging.getLogger(__name__)
 MISSING_FILE = "perturbations_without_embedding.txt"
 
 
+def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, SourceTable]:
+    """Read what the sources of a run know of `names`; of a combination `A+B` that one lacks, the mean of its members'.
+
+    Raises
+    ------
+    StateRagError
+        If there is no file, one is unusable, or one knows none of the names.
+    """
+    found = {}
+    for source, path in find_sources(settings.sources).items():
+        if not settings.rag_sources:
+            table = load_embeddings(str(path), names, settings.genept_text_width)
+            read = SourceTable(EMBEDDINGS, table, len(names), table.provenance.get("embedding", f"{table.width} wide"))
+        else:
+            read = read_source(path, with_members(names), settings.genept_text_width)
+            read = replace(read, table=read.table.limited_to(names), asked=len(names))
+            logger.info("Source %s: %s, %s; knows %s perturbations.", source, read.kind, read.facts, read.known)
+        found[source] = read
+    return found
+
+
+def about_sources(tables: Mapping[str, SourceTable]) -> dict[str, dict[str, Any]]:
+    """Return what each source is, in plain types, as `engine.knowledge.Knowledge.about` has it."""
+    return {
+        source: {
+            "kind": read.kind,
+            "known": len(read.table),
+            "asked": read.asked,
+            "taken": read.facts,
+            "renamed": "",
+            "file": str(Path(read.table.source).resolve()),
+        }
+        for source, read in tables.items()
+    }
+
+
 def load_embeddings(path: str | None, names: Collection[str], text_width: int) -> Embeddings:
     """Read embeddings of those of `names` that the file at `path` (or a usual place) knows.
 
@@ -31,45 +71,27 @@ def load_embeddings(path: str | None, names: Collection[str], text_width: int) -
         If there is no file, it is unusable, or it knows none of the names.
     """
     found = find_embeddings(path)
-    embeddings = _of_names(found, names, text_width)
+    embeddings = read_embeddings(found, names=with_members(names), text_width=text_width).limited_to(names)
     if not embeddings.names:
         raise StateRagError(none_known(found, names, text_width))
     logger.info("Embeddings: %s, %d of %d perturbations.", found, len(embeddings.names), len(names))
     return embeddings
 
 
-def load_embeddings_or_none(path: str | None, names: Collection[str], text_width: int) -> Embeddings | None:
-    """Read embeddings of `names`; None where the file knows none of them."""
-    embeddings = _of_names(find_embeddings(path), names, text_width)
-    return embeddings if embeddings.names else None
+def knowledge_of(tables: Mapping[str, Embeddings]) -> Knowledge:
+    """Return the knowledge base of a run: all its perturbations that a source knows, in alphabetical order.
 
-
-def _of_names(path: Path, names: Collection[str], text_width: int) -> Embeddings:
-    """Read embeddings of names; of a combination `A+B` that the file does not have, the mean of its members'."""
-    table = read_embeddings(path, names=with_members(names), text_width=text_width).with_combinations(names)
-    made = set(names)
-    return table.subset([name for name in table.names if name in made])
-
-
-def knowledge_of(embeddings: Embeddings) -> Knowledge:
-    """Return the knowledge base of a run: all its perturbations with an embedding, in alphabetical order."""
-    ordered = embeddings.subset(sorted(embeddings.names))
-    return Knowledge(ordered.names, {"text": torch.from_numpy(ordered.vectors)})
-
-
-def with_queries(knowledge: Knowledge, embeddings: Embeddings) -> Knowledge:
-    """Let further perturbations ask, without ever being retrieved for others."""
-    new = [name for name in sorted(embeddings.names) if name not in set(knowledge.names)]
-    if not new:
-        return knowledge
-    rows = embeddings.subset(new)
-    if rows.width != knowledge.width():
-        raise StateRagError(
-            f"{embeddings.source} holds embeddings {rows.width} wide, but the run was trained with embeddings "
-            f"{knowledge.width()} wide. Give the file that it was trained with."
-        )
-    logger.info("%d perturbations are new to the run and use their own embedding: %s.", len(new), listing(new, 10))
-    return knowledge.with_queries(rows.names, {"text": torch.from_numpy(rows.vectors)})
+    A single source is taken as it is. Rows of several have length 1 each, so that none counts more for its unit.
+    """
+    names = sorted({name for table in tables.values() for name in table.names})
+    blocks = {}
+    for source, table in tables.items():
+        block = np.zeros((len(names), table.width), dtype=np.float32)
+        known = [row for row, name in enumerate(names) if name in table]
+        vectors = table.subset([names[row] for row in known]).vectors
+        block[known] = vectors if len(tables) == 1 else unit_rows(vectors)
+        blocks[source] = torch.from_numpy(block)
+    return Knowledge(names, blocks)
 
 
 def refuse_or_report(missing: Sequence[str], settings: RagSettings, total: int) -> None:
@@ -104,5 +126,5 @@ def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str) ->
     raise StateRagError(
         f"{len(unknown)} perturbations of {what} are unknown to the run and have no embedding: "
         f"{listing(unknown, 10)}{suggest(unknown, sorted(known), 10)}. Correct the names, or give "
-        "embeddings for them with --genept-path."
+        "embeddings for them with --genept-path (of a run with several sources: --source NAME=FILE)."
     )

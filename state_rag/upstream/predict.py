@@ -14,14 +14,14 @@ from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.run_folders import TRUST, split_file
+from state_rag.settings import TEXT
 from state_rag.upstream import network_flags
 from state_rag.upstream.flops import FlopStats
+from state_rag.upstream.further_sources import engine_files, given_files, informed, with_further
 from state_rag.upstream.knowledge_source import (
     load_embeddings,
-    load_embeddings_or_none,
     refuse_or_report,
     save_missing,
-    with_queries,
 )
 from state_rag.upstream.retrieval_info import RetrievalInfo
 from state_rag.upstream.run_contract import check_files, of_run
@@ -58,10 +58,14 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     """Predict with the evidence engine alone; no network, and so no batches or operations to count."""
     from state_rag.engine.called import calls_file
     from state_rag.engine.folder import read_run
+    from state_rag.engine.further import with_files
     from state_rag.engine.predict import RETRIEVED, predict
 
     network_flags.refuse(args, network_flags.PREDICT, found.folder)
     engine = read_run(found.folder)
+    # embeddings that only limit what is tested need be none of the run's
+    text = args.genept_path if TEXT in engine.engine.similarity.names else None
+    engine = with_files(engine, engine_files(text, args.sources))
     if engine.identity is None:
         raise StateRagError(
             f"{found.folder} was fitted on a table of effects, without cells, so no cells can be predicted. Effects "
@@ -104,11 +108,13 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     checkpoint = read_checkpoint(found.folder / "checkpoints" / args.checkpoint)
     if (identity := of_run(found, checkpoint)) is not None:
         check_files(found, identity, split.files, refuse=found.settings.mode != "none")
-    knowledge, keep, missing = _choose(found, args, split, checkpoint)
+    given = {} if found.settings.mode == "none" else given_files(args.genept_path, args.sources, found.settings)
+    knowledge, keep, missing = _choose(found, args, split, checkpoint, given)
 
     import state.tx.models.state_transition as state_transition
     from cell_load import data_modules
 
+    from state_rag.checkpoint import CHECKPOINT_KEY
     from state_rag.model import RagStateTransition
     from state_rag.upstream.data_module import LimitedDataModule
     from state_rag.upstream.grouped_sets import keep_trace
@@ -139,6 +145,8 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
             asked = _conditions(split, part, keep)
 
             def foretell(anchor: "Anchor") -> None:
+                names = sorted({name for several in asked.values() for name in several})
+                informed(anchor, found, checkpoint[CHECKPOINT_KEY], names, given)
                 foretold.extend(anchor.foretell(line, names) for line, names in asked.items())
 
             sink = info.add if info else None
@@ -247,21 +255,19 @@ def _evaluate(args: Namespace, found: Run, results: Path, keep: set[str] | None)
 
 
 def _choose(
-    found: Run, args: Namespace, split: SplitSummary, checkpoint: Mapping[str, Any]
+    found: Run, args: Namespace, split: SplitSummary, checkpoint: Mapping[str, Any], given: Mapping[str, Path]
 ) -> tuple[Knowledge | None, set[str] | None, list[str]]:
     """Return the knowledge, the perturbations to keep (None: all), and those of the test set that are left out."""
     wanted = set(split.perturbations)
     knowledge = None
     if found.settings.mode != "none":
-        from state_rag.checkpoint import read_knowledge
+        from state_rag.checkpoint import CHECKPOINT_KEY, read_knowledge
 
         knowledge = read_knowledge(checkpoint)
         unknown = wanted - set(knowledge.names)
-        needed = bool(unknown & set(split.test_perturbations))
-        source = _embeddings_file(args.genept_path, found.settings.genept_path, needed)
-        if source is not None and unknown:
-            embeddings = load_embeddings_or_none(str(source), unknown, found.settings.genept_text_width)
-            knowledge = with_queries(knowledge, embeddings) if embeddings is not None else knowledge
+        needed = given or unknown & set(split.test_perturbations)
+        saved = checkpoint[CHECKPOINT_KEY].get("sources")
+        knowledge = with_further(knowledge, unknown if needed else (), found.settings, saved, given)
         known = wanted & set(knowledge.names)
     elif args.eval_genept_pert:
         known = set(load_embeddings(args.genept_path, wanted, found.settings.genept_text_width).names)
@@ -282,20 +288,6 @@ def _choose(
             f"{', '.join(missing[:10])} with --genept-path."
         )
     return knowledge, known, missing
-
-
-def _embeddings_file(given: str | None, configured: str | None, needed: bool) -> Path | None:
-    """Return the file that was given; else, if one is needed, that of the run or of a usual place, or None."""
-    from state_rag.embeddings.find import find_embeddings
-
-    if given:
-        return find_embeddings(given)
-    if not needed:
-        return None
-    try:
-        return find_embeddings(configured)
-    except StateRagError:
-        return None
 
 
 def toml_path(found: Run, given: str | None) -> str:

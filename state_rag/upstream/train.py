@@ -15,14 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from state_rag.contract.feature_names import is_expression
 from state_rag.contract.identity import Identity, spaces_used
 from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.embeddings.find import find_sources
 from state_rag.errors import StateRagError
 from state_rag.files import close_to_missing
+from state_rag.flag import said
 from state_rag.names import listing, suggest
 from state_rag.retrieval.knowledge import Knowledge
-from state_rag.settings import RagSettings
+from state_rag.settings import TEXT, RagSettings
 from state_rag.upstream.knowledge_source import (
+    about_sources,
     knowledge_of,
-    load_embeddings,
+    load_sources,
     refuse_or_report,
     save_missing,
 )
@@ -72,9 +75,11 @@ def _train(
     resumed = knowledge_to_resume(values, settings)
     if resumed is not None:
         knowledge, step = resumed
+        about: dict[str, dict[str, Any]] = {}  # as in the checkpoint
     else:
-        embeddings = load_embeddings(settings.genept_path, split.perturbations, settings.genept_text_width)
-        knowledge = knowledge_of(embeddings)
+        tables = load_sources(settings, split.perturbations)
+        knowledge = knowledge_of({source: read.table for source, read in tables.items()})
+        about = about_sources(tables)
     missing = sorted(set(split.perturbations) - set(knowledge.names))
     refuse_or_report(missing, settings, len(split.perturbations))
     _check_remaining(split, set(knowledge.names) & set(split.perturbations), settings)
@@ -87,6 +92,7 @@ def _train(
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
 
+    from state_rag.engine.knowledge import write_sources
     from state_rag.model import RagStateTransition
     from state_rag.upstream.data_module import LimitedDataModule
 
@@ -99,6 +105,8 @@ def _train(
             super().setup(stage)
             if stage == "fit" and folder.is_dir():
                 write_contract(folder, identity)
+                if anchor is not None and about:
+                    write_sources(anchor.engine, about, folder)
                 if not (folder / "checkpoints").exists():
                     save_missing(folder, missing)
 
@@ -109,7 +117,10 @@ def _train(
                 state_transition,
                 "StateTransitionPerturbationModel",
                 RagStateTransition.bound_to(
-                    knowledge, data=identity.to_dict(), evidence=None if anchor is None else anchor.to_state()
+                    knowledge,
+                    data=identity.to_dict(),
+                    evidence=None if anchor is None else anchor.to_state(),
+                    sources=about if settings.rag_sources and about else None,
                 ),
             )
         )
@@ -138,6 +149,7 @@ def evidence_for(
         return None
     from state_rag.anchor import Anchor
     from state_rag.engine.fitting import fit_to_split
+    from state_rag.engine.knowledge import weights_lines
 
     data = values["data"]["kwargs"]
     spaces = spaces_used(data.get("embed_key"), data.get("output_space"))
@@ -147,8 +159,12 @@ def evidence_for(
             f"({spaces[1]}) are decoded from it. Set training.rag_evidence=predict."
         )
     seed = int(values["training"].get("train_seed") or 0)
-    engine = fit_to_split(split, identity, data, settings.genept_path, seed=seed)
+    files: dict[str, Path] = find_sources(settings.sources) if settings.rag_sources else {}
+    text, find = files.pop(TEXT, settings.genept_path), not settings.rag_sources
+    engine = fit_to_split(split, identity, data, text, files, find=find, seed=seed)
     logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
+    for line in weights_lines(engine):
+        logger.info("%s", line)
     return Anchor(engine, str(data["control_pert"]), is_expression(spaces[-1]), len(spaces) > 1)
 
 
@@ -199,6 +215,14 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[
             f"{path} was trained with training.rag_score_similarity={had}, which decides what parameters the selector "
             f"has. Set training.rag_score_similarity={had} to train on, or overwrite=true to start anew."
         )
+    knowledge = read_knowledge(saved)
+    own = knowledge.block_names
+    if settings.rag_sources and own != tuple(settings.sources) or before.rag_sources and not settings.rag_sources:
+        raise StateRagError(
+            f"{path} was trained with the sources {', '.join(own)}, and this command names "
+            f"{', '.join(settings.sources)}. Set training.rag_sources={said(before.rag_sources)} to train on, or "
+            "overwrite=true to start anew."
+        )
     done, wanted = int(saved.get("global_step", 0)), int(values["training"]["max_steps"])
     if done >= wanted and path.with_name("final.ckpt").is_file():
         raise StateRagError(
@@ -206,7 +230,7 @@ def knowledge_to_resume(values: dict[str, Any], settings: RagSettings) -> tuple[
             "more. Raise training.max_steps to train on, choose another name=, or overwrite=true to start anew."
         )
     logger.info("Training goes on from %s, with the embeddings in it.", path)
-    return read_knowledge(saved), done
+    return knowledge, done
 
 
 def keep_metrics(folder: Path, step: int) -> None:

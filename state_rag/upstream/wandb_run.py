@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
-from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.find import find_sources
 from state_rag.errors import StateRagError
 from state_rag.files import sample_digest
 from state_rag.settings import RagSettings
@@ -151,7 +151,7 @@ def facts_of(values: Mapping[str, Any], settings: RagSettings, folder: Path) -> 
             files = [file for place in split.datasets.values() for file in find_data_files(place, str(path))]
             facts["data"] = {"split": sample_digest(path), "files": file_fingerprints(files)}
         if settings.use_genept:
-            facts["embeddings"] = file_fingerprints([find_embeddings(settings.genept_path)])
+            facts["embeddings"] = file_fingerprints(list(find_sources(settings.sources).values()))
     except (StateRagError, OSError) as error:
         logger.warning("The W&B run has no fingerprint of its data: %s", error)
     return facts

@@ -14,12 +14,14 @@ def test_rows_are_found_by_name_and_unknown_names_give_minus_one_and_zeros(knowl
     index = knowledge.index_of(["C", "nobody", "A", "C"])
     assert index.tolist() == [2, -1, 0, 2]
     assert index.dtype == torch.long
-    assert knowledge.rows(index).tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
-    assert knowledge.rows(knowledge.index_of([])).shape == (0, 2)
+    assert knowledge.rows(index, "text").tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
+    assert knowledge.rows(index)[:2].tolist() == [[4, 5, 1, 1, 1, 1, 1], [0] * 7]
+    assert knowledge.rows(knowledge.index_of([])).shape == (0, 7)
 
 
 def test_an_entry_is_a_row_of_named_blocks_each_of_its_own_width(knowledge):
-    assert knowledge.width() == 2
+    assert knowledge.width() == 7
+    assert knowledge.width("text") == 2
     assert knowledge.width("response") == 5
     assert knowledge.rows(torch.tensor([1]), "response").tolist() == [[1.0] * 5]
     assert knowledge.block("text").shape == (3, 2)
@@ -41,7 +43,8 @@ def test_further_queries_may_ask_but_are_not_candidates(knowledge):
     more = knowledge.with_queries(["D"], {"text": torch.full((1, 2), 9.0), "response": torch.zeros(1, 5)})
     assert more.names == ("A", "B", "C", "D")
     assert more.n_candidates == 3
-    assert more.rows(more.index_of(["D"])).tolist() == [[9, 9]]
+    assert more.rows(more.index_of(["D"])).tolist() == [[9, 9, 0, 0, 0, 0, 0]]
+    assert more.known("response").tolist() == [True, True, True, False]
     assert knowledge.names == ("A", "B", "C")
     again = more.with_queries(["E"], {"text": torch.ones(1, 2), "response": torch.zeros(1, 5)})
     assert again.n_candidates == 3
@@ -60,7 +63,7 @@ def test_knowledge_survives_a_weights_only_checkpoint(knowledge, tmp_path):
 def test_the_stored_state_is_a_copy(knowledge):
     state = knowledge.to_state()
     state["blocks"]["text"].zero_()
-    assert knowledge.block().sum() == 15
+    assert knowledge.block("text").sum() == 15
 
 
 @pytest.mark.parametrize(

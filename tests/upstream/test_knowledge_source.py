@@ -6,13 +6,13 @@ from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
 from state_rag.upstream.knowledge_source import (
+    about_sources,
     knowledge_of,
     load_embeddings,
-    load_embeddings_or_none,
+    load_sources,
     refuse_or_report,
     refuse_unknown,
     save_missing,
-    with_queries,
 )
 
 
@@ -23,6 +23,13 @@ def table(*names, width=3):
 
 def hash_of(name):
     return sum(map(ord, name)) / 100
+
+
+@pytest.fixture
+def sets(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text("one\t\tAARS\tKARS\tTP53\ntwo\t\tTP53\tMYC\tMAX\nthree\t\tKARS\tMAX\n")
+    return path
 
 
 @pytest.fixture
@@ -40,7 +47,6 @@ def test_a_combination_that_the_file_lacks_is_the_mean_of_its_members(file):
     found = load_embeddings(str(file), ["KARS+AARS", "AARS+TP53", "WARS"], 8)
     assert set(found.names) == {"KARS+AARS", "WARS"}
     assert found.row("KARS+AARS").tolist() == [0.5, 1.0]
-    assert load_embeddings_or_none(str(file), ["TP53+X"], 8) is None
 
 
 def test_a_file_that_knows_none_of_the_perturbations_is_refused(file):
@@ -54,28 +60,40 @@ def test_the_environment_names_the_file_where_no_path_is_given(file, monkeypatch
 
 
 def test_a_base_is_in_alphabetical_order():
-    knowledge = knowledge_of(table("WARS", "AARS", "KARS"))
+    knowledge = knowledge_of({"text": table("WARS", "AARS", "KARS")})
     assert list(knowledge.names) == ["AARS", "KARS", "WARS"]
     assert torch.equal(knowledge.block("text")[0], torch.from_numpy(table("AARS").vectors[0]))
     assert knowledge.n_candidates == 3
 
 
-def test_a_new_perturbation_may_ask_but_is_no_candidate():
-    knowledge = knowledge_of(table("AARS", "KARS"))
-    more = with_queries(knowledge, table("NEWG", "AARS"))
-    assert list(more.names) == ["AARS", "KARS", "NEWG"]
-    assert more.n_candidates == 2
-    assert torch.equal(more.block("text")[2], torch.from_numpy(table("NEWG").vectors[0]))
+def test_a_single_source_is_the_table_that_genept_path_gives(file):
+    names = ["AARS", "KARS", "TP53"]
+    given = (RagSettings(genept_path=str(file)), RagSettings(rag_sources=(f"genept={file}",)))
+    one, other = (load_sources(settings, names) for settings in given)
+    assert list(one) == ["text"]
+    assert list(other) == ["genept"]
+    first, second = knowledge_of({"text": one["text"].table}), knowledge_of({"text": other["genept"].table})
+    assert first.names == second.names
+    assert torch.equal(first.block(), second.block())
 
 
-def test_known_perturbations_keep_their_rows():
-    knowledge = knowledge_of(table("AARS", "KARS"))
-    assert with_queries(knowledge, table("AARS")) is knowledge
-
-
-def test_embeddings_of_another_width_are_refused():
-    with pytest.raises(StateRagError, match="4 wide.*3 wide"):
-        with_queries(knowledge_of(table("AARS")), table("NEWG", width=4))
+def test_a_perturbation_is_known_that_any_source_knows_and_rows_of_several_have_unit_length(file, sets):
+    settings = RagSettings(genept_path=str(file), rag_sources=(f"sets={sets}",))
+    found = load_sources(settings, ["WARS", "AARS", "KARS", "MYC", "KARS+MAX", "unheard of"])
+    knowledge = knowledge_of({source: read.table for source, read in found.items()})
+    assert knowledge.names == ("AARS", "KARS", "KARS+MAX", "MYC", "WARS")
+    assert knowledge.block_names == ("text", "sets")
+    known = {name: knowledge.known(name).tolist() for name in knowledge.block_names}
+    by_name = {name: [known[source][row] for source in known] for row, name in enumerate(knowledge.names)}
+    assert by_name["WARS"] == [True, False]
+    assert by_name["MYC"] == [False, True]
+    assert by_name["AARS"] == [True, True]
+    lengths = torch.linalg.vector_norm(knowledge.block("text"), dim=1)
+    assert torch.allclose(lengths[lengths > 0], torch.ones(1))
+    about = about_sources(found)["sets"]
+    assert about["kind"] == "gene sets"
+    assert about["file"] == str(sets)
+    assert (about["known"], about["asked"]) == (4, 6)
 
 
 def test_missing_embeddings_are_reported_or_refused_as_asked(caplog):
