@@ -192,6 +192,12 @@ class RagStateTransition(StateTransitionPerturbationModel):
                 f"The embeddings are {knowledge.width()} wide, but this model was built for {self.pert_dim}. "
                 "Use the embeddings that it was trained with."
             )
+        asked = list(self.settings.sources)
+        if self.settings.retrieves and len(knowledge.block_names) != len(asked):
+            raise StateRagError(
+                f"The knowledge has the sources {', '.join(knowledge.block_names)}, but this model was built for "
+                f"{', '.join(asked)}. Use those that it was trained with."
+            )
         others = knowledge.n_candidates - 1
         if self.settings.retrieves and self.settings.topk_rag > others:
             raise StateRagError(
@@ -340,7 +346,13 @@ class RagStateTransition(StateTransitionPerturbationModel):
         if not self.training and type(self).trace_sink is not None:
             known = self._base.knowledge.names
             running.trace = RetrievalTrace.from_tensors(
-                sets.asking, known, found.candidates, found.similarity, found.weights
+                sets.asking,
+                known,
+                found.candidates,
+                found.similarity,
+                found.weights,
+                self._base.knowledge.block_names,
+                found.proposed,
             )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True) -> Tensor:
@@ -455,4 +467,4 @@ class RagStateTransition(StateTransitionPerturbationModel):
 def _observed(sets: CellSets, found: Retrieved) -> Observation:
     """Return what was retrieved as an observer sees it, without gradient."""
     scores = None if found.scores is None else found.scores.detach()
-    return Observation(sets.asking, sets.places, found.candidates, found.weights.detach(), scores)
+    return Observation(sets.asking, sets.places, found.candidates, found.weights.detach(), scores, found.proposed)

@@ -96,6 +96,9 @@ def analyse(
         ],
         columns=["cell_line", "perturbation", "rank", "neighbour", "inclusion", "selected"],
     )
+    if any(record.sources for record in records):
+        said = (record.sources or ("none",) * len(record.neighbours) for record in records)
+        table["source"] = list(itertools.chain.from_iterable(said))
     if vectors:
         table["similarity"] = [
             _cosine(vectors.get(query), vectors.get(name))
@@ -221,6 +224,11 @@ def _summary(table: pd.DataFrame, records: Sequence[Retrieved], overlap: LineOve
             summary[f"inclusion_against_{column}"] = _within_queries(table, column)
     if "agreement" in table:
         summary["agreement_of_selected_and_not"] = _selected_against_not(table)
+    if "source" in table:
+        by = table.assign(source=table["source"].str.split("+")).explode("source").groupby("source")["inclusion"]
+        summary["inclusion_by_source"] = {
+            str(name): {"mean": float(rows.mean()), "candidates": len(rows)} for name, rows in by
+        }
     if "relation" in table:
         means = table.groupby("relation")["inclusion"].agg(["mean", "size"])
         summary["inclusion_by_relation"] = {

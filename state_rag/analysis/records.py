@@ -12,6 +12,7 @@ from state_rag.files import damage_told
 from state_rag.progress import track
 
 INCLUDED_ABOVE = 0.5
+SOURCES = "retrieved_sources"
 NEEDED = ("cell_type", "pert_name", "retrieved_perturbations")
 
 
@@ -29,6 +30,8 @@ class Retrieved:
         Mean inclusion weight of each over the cells that retrieved it, `[K]`.
     cells
         Number of cells.
+    sources
+        The sources of knowledge that proposed each neighbour, joined by `+`, `[K]`; none where a run has a single one.
     """
 
     cell_line: str
@@ -36,6 +39,7 @@ class Retrieved:
     neighbours: tuple[str, ...]
     inclusion: np.ndarray
     cells: int
+    sources: tuple[str, ...] = ()
 
     @property
     def selected(self) -> frozenset[str]:
@@ -82,6 +86,7 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
     path = existing_records(path)
     sums: dict[tuple[str, str], dict[str, list[float]]] = {}
     cells: dict[tuple[str, str], int] = {}
+    proposed: dict[tuple[str, str], dict[str, str]] = {}
     with damage_told(path, "Predict again."), open(path, newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         if missing := [name for name in NEEDED if name not in (reader.fieldnames or ())]:
@@ -98,6 +103,8 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
                 continue
             cells[key] = cells.get(key, 0) + 1
             own = sums.setdefault(key, {})
+            if said := row.get(SOURCES):
+                proposed.setdefault(key, {}).update(zip((name for name, _ in found), said.split("|"), strict=False))
             for rank, (name, weight) in enumerate(found):
                 entry = own.setdefault(name, [0.0, 0.0, 0.0])
                 entry[0] += weight
@@ -108,7 +115,9 @@ def read_retrieval(path: str | Path, *, progress: bool = True) -> list[Retrieved
         ordered = sorted(own.items(), key=lambda item: item[1][1] / item[1][2])
         names = tuple(name for name, _ in ordered)
         inclusion = np.array([entry[0] / entry[2] for _, entry in ordered])
-        records.append(Retrieved(line, perturbation, names, inclusion, cells[line, perturbation]))
+        by = proposed.get((line, perturbation), {})
+        sources = tuple(by.get(name, "none") for name in names) if by else ()
+        records.append(Retrieved(line, perturbation, names, inclusion, cells[line, perturbation], sources))
     if not records:
         raise StateRagError(f"{path}: nothing was retrieved for any cell; was the run trained with training.rag=true?")
     return records

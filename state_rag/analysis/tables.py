@@ -32,6 +32,8 @@ def describe(summary: dict) -> list[str]:
             f"correlation of a neighbour's true effect with the query's: of selected ones {shown[0]}, "
             f"of others {shown[1]}{paired}"
         )
+    for name, value in summary.get("inclusion_by_source", {}).items():
+        lines.append(f"mean inclusion, proposed by {name}: {value['mean']:.3f} over {value['candidates']} candidates")
     for name, value in summary.get("inclusion_by_relation", {}).items():
         lines.append(f"mean inclusion, {name}: {value['mean']:.3f} over {value['candidates']} candidates")
     return [*lines, *summary.get("remarks", ())]
@@ -53,16 +55,18 @@ def overlap_line(summary: dict) -> str:
     return f"mean Jaccard index between cell lines: {', '.join(parts)}{left_out}"
 
 
-def study_table(gene: str, study):
-    """Return a `case_study` as a table."""
+def study_table(gene: str, study, sources=None):
+    """Return a `case_study` as a table, with the sources that proposed each neighbour where they are given by name."""
     table = Table(title=f"Mean inclusion of the neighbours of {gene}", title_justify="left")
     table.add_column("neighbour")
+    if sources:
+        table.add_column("proposed by")
     for line in study.columns:
         table.add_column(str(line), justify="right")
     for name, row in study.iterrows():
         texts = ["-" if value != value else f"{value:.2f}" for value in row]
         cells = [f"[bold]{text}[/bold]" if value > 0.5 else text for text, value in zip(texts, row, strict=True)]
-        table.add_row(str(name), *cells)
+        table.add_row(str(name), *([sources.get(name, "none")] if sources else []), *cells)
     return table
 
 

@@ -20,6 +20,8 @@ COLUMNS = (
     "degs",
     "n_degs",
 )
+SOURCES = "retrieved_sources"
+"""A further column of networks with several sources: those that proposed each retrieved perturbation, `a|b+a|...`."""
 SELECTED_ABOVE = 0.5
 """Weight, relative to the largest, above which a perturbation counts as selected."""
 

@@ -206,7 +206,8 @@ class Predictor(EvidenceAnswers):
         pandas.DataFrame
             One row a candidate, most similar first: `rank`, `neighbour`, `similarity` (cosine of the embeddings; NaN
             where it comes from a file), `inclusion` (mean weight over cells), `selected` (inclusion above one half),
-            `n_cells`.
+            `n_cells`. Of a run with several sources of knowledge best rank in any source first, and with `source`,
+            those that proposed it.
 
         Raises
         ------
@@ -216,7 +217,7 @@ class Predictor(EvidenceAnswers):
         if not (self.run.settings.retrieves or is_evidence_run(self.run.config)):
             raise StateRagError(f"{self.run.folder}: this run does not retrieve (mode {self.run.settings.mode})")
         if (mean := self._retrieved.get((context, perturbation))) is not None:
-            return candidates_table(mean.neighbours, mean.similarity, mean.weights / mean.cells, mean.cells)
+            return mean.table()
         known = set(self._retrieved)
         for path in sorted(self.run.folder.glob("eval_*/retrieval_info.csv")):
             from state_rag.analysis.records import read_retrieval
@@ -225,7 +226,7 @@ class Predictor(EvidenceAnswers):
                 known.add((record.cell_line, record.perturbation))
                 if (record.cell_line, record.perturbation) == (context, perturbation):
                     unknown = np.full(len(record.neighbours), np.nan)
-                    return candidates_table(record.neighbours, unknown, record.inclusion, record.cells)
+                    return candidates_table(record.neighbours, unknown, record.inclusion, record.cells, record.sources)
         here = sorted(name for line, name in known if line == context)
         hint = f" Predicted in {context}: {listing(here)}." if here else suggest([context], {line for line, _ in known})
         raise StateRagError(

@@ -72,12 +72,14 @@ def _section(report: Report, section: Analysed, of: tuple[str, ...]) -> None:
         )
     for remark in summary.get("remarks", ()):
         report.note(remark)
-    if "inclusion_by_relation" in summary:
-        rows = [
-            [html.escape(name), number(value["mean"]), str(value["candidates"])]
-            for name, value in summary["inclusion_by_relation"].items()
-        ]
-        report.table(["relation (simulated truth)", "mean inclusion", "candidates"], rows)
+    groups = {"source": "proposed by", "relation": "relation (simulated truth)"}
+    for kind, label in groups.items():
+        if f"inclusion_by_{kind}" in summary:
+            rows = [
+                [html.escape(name), number(value["mean"]), str(value["candidates"])]
+                for name, value in summary[f"inclusion_by_{kind}"].items()
+            ]
+            report.table([label, "mean inclusion", "candidates"], rows)
 
 
 def show_switched_off(report: Report, found: Sequence[SwitchedOff]) -> None:

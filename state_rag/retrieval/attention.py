@@ -23,10 +23,12 @@ class CandidateAttention(TableRetriever):
         H wide already (hidden-space retrieval), and there is no such layer.
     hidden_dim
         H.
+    sources
+        M, sources of knowledge; of several each is trusted by a learned term of the score.
     """
 
-    def __init__(self, embedding_dim: int | None, hidden_dim: int) -> None:
-        super().__init__()
+    def __init__(self, embedding_dim: int | None, hidden_dim: int, sources: int = 1) -> None:
+        super().__init__(sources)
         self.hidden_dim = hidden_dim
         self.project = None if embedding_dim is None else nn.Linear(embedding_dim, hidden_dim)
         self.query = nn.Linear(hidden_dim, hidden_dim)
@@ -36,7 +38,7 @@ class CandidateAttention(TableRetriever):
     @classmethod
     def built_for(cls, settings: Any, *, hidden_dim: int, embedding_dim: int, dropout: float) -> CandidateAttention:
         """Return the module for a run; see `Retriever.built_for`."""
-        return cls(embedding_dim, hidden_dim)
+        return cls(embedding_dim, hidden_dim, len(settings.sources))
 
     def forward(
         self,
@@ -48,13 +50,18 @@ class CandidateAttention(TableRetriever):
         keep: Tensor | None = None,
     ) -> Retrieved:
         """Look up the candidates of R sets and attend; see `Retriever.forward`. `told` changes nothing."""
-        candidates, similarity, embeddings, index = self.look_up(rows, base, cells.device)
+        found = self.look_up(rows, base, cells.device)
         asked = self.query(cells + query[:, None, :])
-        context, weights = self.attend(asked, embeddings, index, keep)
-        return Retrieved(context, candidates, similarity, weights)
+        context, weights = self.attend(asked, found.embeddings, found.index, keep, self.trusted(found))
+        return Retrieved(context, found.rows, found.similarity, weights, proposed=found.proposed)
 
     def attend(
-        self, asked: Tensor, candidates: Tensor, index: Tensor, keep: Tensor | None = None
+        self,
+        asked: Tensor,
+        candidates: Tensor,
+        index: Tensor,
+        keep: Tensor | None = None,
+        trusted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend.
 
@@ -68,6 +75,8 @@ class CandidateAttention(TableRetriever):
             Each set's candidates, long [B, K] into `candidates`.
         keep
             Factor on each candidate's weight [B, K]; 0 switches a candidate off and leaves the others as they are.
+        trusted
+            What is added to each candidate's score [B, K].
 
         Returns
         -------
@@ -77,6 +86,8 @@ class CandidateAttention(TableRetriever):
         hidden = candidates if self.project is None else self.project(candidates)
         keys, values = self.key(hidden)[index], self.value(hidden)[index]
         scores = torch.bmm(asked, keys.transpose(1, 2)) / math.sqrt(self.hidden_dim)
+        if trusted is not None:
+            scores = scores + trusted.to(scores.dtype).unsqueeze(1)
         weights = torch.softmax(scores, dim=-1)
         if keep is not None:
             weights = weights * keep.to(weights).unsqueeze(1)

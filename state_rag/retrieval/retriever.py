@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.neighbours import NeighbourTable, distinct
+from state_rag.retrieval.source_neighbours import Proposals, SourceNeighbours
+from state_rag.retrieval.source_trust import SourceTrust
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Retrieved:
         Scalar with gradient that is added to a training step's loss; None for nothing.
     logged
         Scalars without gradient that a training step logs as ``train/NAME``.
+    proposed
+        Which of M sources proposes each candidate, bool [R, K, M]; None with a single source.
     """
 
     context: Tensor
@@ -45,6 +49,7 @@ class Retrieved:
     scores: Tensor | None = None
     loss: Tensor | None = None
     logged: Mapping[str, Tensor] = field(default_factory=dict)
+    proposed: Tensor | None = None
 
     @classmethod
     def nothing(cls, context: Tensor, **parts: Any) -> Retrieved:
@@ -170,27 +175,76 @@ class Retriever(nn.Module):
         return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of R sets.
+
+    Attributes
+    ----------
+    rows, similarity
+        Rows of the knowledge and cosines [R, K], on the CPU.
+    embeddings
+        Of the N distinct candidates [N, D].
+    index
+        Each set's candidates among these, long [R, K].
+    proposals
+        What each source says of them; None with a single source.
+    """
+
+    rows: Tensor
+    similarity: Tensor
+    embeddings: Tensor
+    index: Tensor
+    proposals: Proposals | None = None
+
+    @property
+    def proposed(self) -> Tensor | None:
+        """Which source proposes each candidate, bool [R, K, M]; None with a single source."""
+        return None if self.proposals is None else self.proposals.by
+
+
 class TableRetriever(Retriever):
-    """A way to retrieve whose candidates are the K neighbours by embedding, from a table that is made once."""
+    """A way to retrieve whose candidates are the K neighbours by embedding, from a table that is made once.
+
+    Parameters
+    ----------
+    sources
+        M, sources of knowledge.
+
+    Attributes
+    ----------
+    trust
+        How much each source counts in a candidate's score; None with a single source.
+    """
 
     neighbours: NeighbourTable | None = None
+    names: tuple[str, ...] = ()
+
+    def __init__(self, sources: int = 1) -> None:
+        super().__init__()
+        self.trust = None if sources == 1 else SourceTrust(sources)
 
     def prepare(self, knowledge: Knowledge, k: int) -> None:
         """Make the table of neighbours."""
-        self.neighbours = NeighbourTable(knowledge, k)
+        self.names = knowledge.block_names
+        self.neighbours = NeighbourTable(knowledge, k) if len(self.names) == 1 else SourceNeighbours(knowledge, k)
 
-    def look_up(self, rows: Tensor, base: Base, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the candidates of `rows` [R].
+    def trusted(self, found: Candidates) -> Tensor | None:
+        """Return what the candidates' scores gain from the sources that propose them [R, K]; None for one source."""
+        return None if self.trust is None or found.proposals is None else self.trust(found.proposals)
 
-        Returns
-        -------
-        candidates, similarity, embeddings, index
-            Rows of the knowledge and cosines [R, K], on the CPU; embeddings of the N distinct candidates [N, D], and
-            each set's candidates among these, long [R, K] on `device`.
-        """
+    def facts(self) -> dict[str, float | Tensor]:
+        """Return how much each source is trusted."""
+        return {} if self.trust is None else dict(self.trust.facts(self.names))
+
+    def look_up(self, rows: Tensor, base: Base, device: torch.device) -> Candidates:
+        """Return the candidates of `rows` [R], with what is indexed by cells on `device`."""
         if self.neighbours is None:
             raise RuntimeError("prepare() has not been called")
         candidates, similarity = self.neighbours.lookup(rows)
         distinct_rows, local = distinct(candidates)
         local = local.to(device, non_blocking=True)
-        return candidates, similarity, base.knowledge.rows(distinct_rows), local
+        proposals = None
+        if isinstance(self.neighbours, SourceNeighbours):
+            proposals = self.neighbours.proposals.rows(rows).to(device)
+        return Candidates(candidates, similarity, base.knowledge.rows(distinct_rows), local, proposals)

@@ -14,6 +14,8 @@ so that one product for each cell, set and distinct candidate replaces one for e
 
     z = (sum_k w_k r_k) u + sum_k (w_k r_k) v_k + (sum_k w_k) c0.
 
+Of several sources of knowledge, `source_trust` adds to a candidate's score what those that propose it are worth.
+
 Two additions of ours, off by default. A layer on a concatenation learns products of its parts poorly (Rendle et al.
 2020, arXiv 2005.09683), so it hardly tells how alike p and k are; `similarity` gives the scores their cosine with a
 learned weight. And as long as p itself is in every h'_k, no candidate is needed to know what p does; `told` leaves p
@@ -99,6 +101,8 @@ class CandidateSelector(TableRetriever):
         the two logits.
     sparsity_weight
         Lambda: how much of the mean inclusion is added to a training step's loss. None adds nothing.
+    sources
+        M, sources of knowledge; of several each is trusted by a learned term of the score.
     """
 
     score_std: Tensor
@@ -116,8 +120,9 @@ class CandidateSelector(TableRetriever):
         block_elements: int = 2**22,
         similarity: bool = False,
         sparsity_weight: float | None = None,
+        sources: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(sources)
         if score_scale not in SCORE_SCALES:
             raise ValueError(f"score_scale is {score_scale!r}, expected one of {', '.join(SCORE_SCALES)}")
         if inference not in INFERENCES:
@@ -151,6 +156,7 @@ class CandidateSelector(TableRetriever):
             inference=settings.rag_inference,
             similarity=settings.rag_score_similarity,
             sparsity_weight=settings.gumbel_sparsity_weight if settings.gumbel_sparsity_loss else None,
+            sources=len(settings.sources),
         )
 
     def forward(
@@ -163,14 +169,16 @@ class CandidateSelector(TableRetriever):
         keep: Tensor | None = None,
     ) -> Retrieved:
         """Look up the candidates of R sets, encode and select them; see `Retriever.forward`."""
-        candidates, similarity, embeddings, index = self.look_up(rows, base, cells.device)
-        chosen = self.select(cells, query, base.encode(embeddings), index, told=told, keep=keep)
+        found = self.look_up(rows, base, cells.device)
+        encoded, trusted = base.encode(found.embeddings), self.trusted(found)
+        chosen = self.select(cells, query, encoded, found.index, told=told, keep=keep, trusted=trusted)
         return Retrieved(
             chosen.context,
-            candidates,
-            similarity,
+            found.rows,
+            found.similarity,
             chosen.include,
             chosen.scores,
+            proposed=found.proposed,
             **self._sparsity_terms(chosen.sparsity, chosen.active_ratio),
         )
 
@@ -180,9 +188,9 @@ class CandidateSelector(TableRetriever):
         return Retrieved.nothing(cells[:0], **self._sparsity_terms(zero, zero))
 
     def facts(self) -> dict[str, float | Tensor]:
-        """Return the temperature and, where there is one, the running scale of scores."""
+        """Return the temperature and, where there are such, the running scale of scores and trust in each source."""
         running = {"score_scale": self.score_std} if self.score_scale == "running" else {}
-        return {"temperature": float(self.temperature), **running}
+        return {"temperature": float(self.temperature), **running, **super().facts()}
 
     @property
     def depends_on_the_set_alone(self) -> bool:
@@ -205,6 +213,7 @@ class CandidateSelector(TableRetriever):
         noise: Tensor | None = None,
         keep: Tensor | None = None,
         told: Tensor | None = None,
+        trusted: Tensor | None = None,
     ) -> Selection:
         """Choose candidates for each cell.
 
@@ -226,6 +235,8 @@ class CandidateSelector(TableRetriever):
             Factor on each candidate's weight [B, K]; 0 switches a candidate off and leaves the others as they are.
         told
             [B], 0 for a set whose context is made as if its query were the zero vector; the scores still see it.
+        trusted
+            What is added to the difference of each candidate's two logits [B, K], before they are scaled.
         """
         dtype = torch.promote_types(cells.dtype, torch.float32)
         with torch.autocast(cells.device.type, enabled=False):
@@ -244,6 +255,9 @@ class CandidateSelector(TableRetriever):
             )
             if self.similarity_weight is not None:
                 logits = logits + self._similarity_logits(parts[1], parts[2], index)
+            if trusted is not None:
+                half = trusted.to(dtype)[:, None] / 2
+                logits = logits + torch.stack((-half, half), -1)
             scores = logits / self._scale(logits)
             include = self._gate(scores, noise)
             if keep is not None:

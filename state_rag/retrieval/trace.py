@@ -29,6 +29,10 @@ class RetrievalTrace:
         Cosines [B, K].
     weights
         Weight of each candidate for each cell [B, S, K]: inclusion (or its probability), or attention.
+    sources
+        Names of M sources of knowledge; none where there is a single one.
+    proposed
+        Which of them proposed each candidate, bool [B, K, M]; None likewise.
     """
 
     queries: tuple[str, ...]
@@ -36,18 +40,30 @@ class RetrievalTrace:
     rows: np.ndarray
     similarity: np.ndarray
     weights: np.ndarray
+    sources: tuple[str, ...] = ()
+    proposed: np.ndarray | None = None
 
     @classmethod
     def from_tensors(
-        cls, queries: Sequence[str], names: Sequence[str], rows: Tensor, similarity: Tensor, weights: Tensor
+        cls,
+        queries: Sequence[str],
+        names: Sequence[str],
+        rows: Tensor,
+        similarity: Tensor,
+        weights: Tensor,
+        sources: Sequence[str] = (),
+        proposed: Tensor | None = None,
     ) -> RetrievalTrace:
         """Copy tensors on any device, with or without gradient, into a trace."""
+        proposing = None if proposed is None else proposed.detach().cpu().numpy()
         return cls(
             tuple(queries),
             names,
             rows.detach().cpu().numpy(),
             similarity.detach().float().cpu().numpy(),
             weights.detach().float().cpu().numpy(),
+            () if proposing is None else tuple(sources),
+            proposing,
         )
 
     def of_sets(self, names: Sequence[str]) -> list[RetrievalTrace]:
@@ -81,6 +97,16 @@ class RetrievalTrace:
     def candidates(self) -> list[list[str]]:
         """Names of the candidates of each set, most similar first."""
         return [[self.names[row] for row in rows] for rows in self.rows.tolist()]
+
+    @cached_property
+    def candidate_sources(self) -> list[list[str]]:
+        """The sources that proposed each candidate, joined by `+`; `none` where none did. Empty for one source."""
+        if self.proposed is None:
+            return []
+        return [
+            ["+".join(name for name, yes in zip(self.sources, by, strict=True) if yes) or "none" for by in candidates]
+            for candidates in self.proposed.tolist()
+        ]
 
     @property
     def selected(self) -> np.ndarray:

@@ -73,7 +73,9 @@ class RetrievalTracker(Callback):
         self.probe.see(pl_module, batch)
         if seen is None or seen.is_empty:
             return
-        found: dict[str, Any] = dict(numbers(seen, _cell_types(pl_module, batch, seen), self.probe.cells))
+        found: dict[str, Any] = dict(
+            numbers(seen, _cell_types(pl_module, batch, seen), self.probe.cells, pl_module.knowledge.block_names)
+        )
         found.update(pl_module.retriever.facts())
         pl_module.log_dict({f"{TRAIN}/{name}": value for name, value in found.items()})
         kind = "inclusion" if seen.scores is not None else "attention"

@@ -32,6 +32,8 @@ class Observation:
         Weight of each candidate for each cell: inclusion, its probability, or attention. [R, S, K]
     scores
         The selector's scaled logits (exclude, include) [R, S, K, 2]; None in the attention modes.
+    proposed
+        Which of M sources of knowledge proposes each candidate, bool [R, K, M]; None with a single one.
     """
 
     queries: Sequence[str]
@@ -39,6 +41,7 @@ class Observation:
     rows: Tensor
     weights: Tensor
     scores: Tensor | None
+    proposed: Tensor | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -64,7 +67,9 @@ def rank_bands(k: int) -> dict[str, slice]:
     return bands
 
 
-def numbers(observation: Observation, cell_types: Sequence[str], shown: Collection[str]) -> dict[str, Tensor]:
+def numbers(
+    observation: Observation, cell_types: Sequence[str], shown: Collection[str], sources: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Return the scalars of one batch, by name; nothing is read back from the device.
 
     With the selector: `n_selected` (mean over cells of the number of candidates with a weight above one half), the
@@ -81,6 +86,9 @@ def numbers(observation: Observation, cell_types: Sequence[str], shown: Collecti
         Cell type of each set, R names.
     shown
         Cell types that have a series of their own.
+    sources
+        Names of the sources of knowledge: of several, ``inclusion_by_source/NAME`` is the mean weight of those that a
+        source proposes (attention: ``attention_by_source/NAME``).
     """
     weights = observation.weights.float()
     found: dict[str, Tensor] = {}
@@ -97,6 +105,10 @@ def numbers(observation: Observation, cell_types: Sequence[str], shown: Collecti
     found.update({f"{main}_by_cell_type/{name}": mean for name, mean in _by_group(per_set, cell_types, shown).items()})
     by_rank = inclusion_by_rank(observation)
     found.update({f"{share}/{name}": by_rank[band].mean() for name, band in rank_bands(weights.shape[-1]).items()})
+    if observation.proposed is not None:
+        by = observation.proposed.to(weights)
+        total = (weights.mean(1).unsqueeze(-1) * by).sum((0, 1)) / by.sum((0, 1)).clamp_min(1)
+        found.update({f"{share}_by_source/{name}": mean for name, mean in zip(sources, total, strict=True)})
     return found
 
 

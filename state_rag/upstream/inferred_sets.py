@@ -1,7 +1,7 @@
 """Follow `state tx infer` from set to set: the control cells that each starts from, and what is retrieved for it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,11 @@ class MeanRetrieval:
     similarity: np.ndarray
     weights: np.ndarray
     cells: int
+    sources: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each candidate, see `candidates_table`."""
+        return candidates_table(self.neighbours, self.similarity, self.weights / self.cells, self.cells, self.sources)
 
 
 class InferredSets:
@@ -109,7 +114,8 @@ class InferredSets:
             if not trace.candidates:
                 continue
             weights = trace.weights[0]
-            mean = MeanRetrieval(tuple(trace.candidates[0]), trace.similarity[0], weights.sum(axis=0), len(weights))
+            by = tuple(trace.candidate_sources[0]) if trace.candidate_sources else ()
+            mean = MeanRetrieval(tuple(trace.candidates[0]), trace.similarity[0], weights.sum(axis=0), len(weights), by)
             if condition in found:
                 mean.weights, mean.cells = mean.weights + found[condition].weights, mean.cells + found[condition].cells
             found[condition] = mean
@@ -119,18 +125,21 @@ class InferredSets:
 def retrieval_table(retrieved: Mapping[tuple[str, str], MeanRetrieval]) -> pd.DataFrame:
     """Return what was retrieved, a row for each condition and candidate, most similar first."""
     parts = [
-        candidates_table(mean.neighbours, mean.similarity, mean.weights / mean.cells, mean.cells).assign(
-            context=context, perturbation=perturbation
-        )
+        mean.table().assign(context=context, perturbation=perturbation)
         for (context, perturbation), mean in retrieved.items()
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"context": [], "perturbation": []})
     return table.set_index(pd.RangeIndex(len(table)).astype(str))
 
 
-def candidates_table(neighbours, similarity: np.ndarray, inclusion: np.ndarray, cells: int) -> pd.DataFrame:
-    """Return one row a candidate: `rank`, `neighbour`, `similarity`, `inclusion`, `selected`, `n_cells`."""
-    return pd.DataFrame(
+def candidates_table(
+    neighbours: Sequence[str], similarity: np.ndarray, inclusion: np.ndarray, cells: int, sources: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return one row a candidate: `rank`, `neighbour`, `similarity`, `inclusion`, `selected`, `n_cells`.
+
+    Of a run with several sources of knowledge also `source`: those that proposed it, joined by `+`.
+    """
+    table = pd.DataFrame(
         {
             "rank": np.arange(1, len(neighbours) + 1),
             "neighbour": list(neighbours),
@@ -140,3 +149,6 @@ def candidates_table(neighbours, similarity: np.ndarray, inclusion: np.ndarray, 
             "n_cells": cells,
         }
     )
+    if sources:
+        table.insert(2, "source", list(sources))
+    return table

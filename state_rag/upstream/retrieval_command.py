@@ -84,7 +84,8 @@ def _retrieval(args: argparse.Namespace) -> None:
     for line in describe(analysis.summary):
         console.print(line, markup=False)
     for gene, study in studies.items():
-        console.print(study_table(gene, study))
+        rows = analysis.neighbours[analysis.neighbours["perturbation"] == gene]
+        console.print(study_table(gene, study, dict(zip(rows["neighbour"], rows.get("source", ()), strict=False))))
     if args.ablate:
         _ablate(args, runs, analysis.neighbours, output, console)
     console.print(f"Written: {output}", markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from state_rag.engine.retrieved import COLUMNS
+from state_rag.engine.retrieved import COLUMNS, SOURCES
 from state_rag.files import atomic_path
 from state_rag.metrics.degs import LISTED, WelchMoments, differential_names
 from state_rag.retrieval.trace import RetrievalTrace
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 class RetrievalInfo:
     """Collects rows while a run predicts and writes the file when it is left without an error.
+
+    Where there are several sources of knowledge, a last column has those that proposed each candidate.
 
     Rows go to a temporary file; of the cells only sums per condition are kept, from which the real
     differential genes of each (cell type, perturbation) follow by Welch's t-test against the controls.
@@ -36,6 +38,7 @@ class RetrievalInfo:
         self.path = path
         self._control = control
         self._genes = genes
+        self._several = False
         self._moments: dict[tuple[str, str], WelchMoments] = {}
         self._rows = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")  # noqa: SIM115  closed by __exit__
         self._writer = csv.writer(self._rows)
@@ -55,9 +58,13 @@ class RetrievalInfo:
         names = [str(name) for name in batch["pert_name"]]
         types = [str(name) for name in batch.get("cell_type") or [""] * len(names)]
         found = list(trace.cells())
+        sources = ["|".join(each) for each in trace.candidate_sources]
+        self._several = self._several or bool(sources)
+        cells = trace.weights.shape[1] if found else 1
         for place, (name, cell_type) in enumerate(zip(names, types, strict=True)):
             retrieved, selected, count = found[place][1:] if found else ("", "none", 0)
-            self._writer.writerow([cell_type, name, retrieved, selected, count, trace.n_retrieved if found else 0])
+            row = [cell_type, name, retrieved, selected, count, trace.n_retrieved if found else 0]
+            self._writer.writerow([*row, sources[place // cells] if sources else ""])
         real = output.get("pert_cell_counts")
         real = output.get("pert_cell_emb") if real is None else real
         if real is not None:
@@ -69,10 +76,11 @@ class RetrievalInfo:
         self._rows.seek(0)
         with atomic_path(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
-            for row in csv.reader(self._rows):
+            writer.writerow([*COLUMNS, SOURCES] if self._several else COLUMNS)
+            for *row, sources in csv.reader(self._rows):
                 names = genes.get((row[0], row[1]), [])
-                writer.writerow([*row, "|".join(names[:LISTED]), len(names)])
+                more = [sources] if self._several else []
+                writer.writerow([*row, "|".join(names[:LISTED]), len(names), *more])
 
     def _differential(self, condition: tuple[str, str]) -> list[str]:
         """Return the names of a condition's differential genes, smallest p-value first."""

@@ -3,7 +3,7 @@ import pytest
 
 from state_rag.analysis.overlap import analyse, case_study, overlap_between_lines
 from state_rag.analysis.records import Retrieved
-from state_rag.analysis.tables import describe
+from state_rag.analysis.tables import describe, study_table
 from state_rag.errors import StateRagError
 
 
@@ -130,3 +130,19 @@ def test_a_gene_that_was_not_predicted_is_an_error_with_close_spellings():
     records = [record("k562", "WARS", A=0.5), record("k562", "MARS", A=0.5), record("k562", "TP53", A=0.5)]
     with pytest.raises(StateRagError, match="'WARS1'; close spellings: WARS1 -> WARS, .*; predicted are MARS, "):
         case_study(analyse(records), "WARS1")
+
+
+def test_of_several_sources_it_is_told_how_much_is_included_of_what_each_proposed():
+    rows = [
+        Retrieved("k", "P", ("A", "B", "C"), np.array([0.9, 0.1, 0.5]), 5, ("text", "go", "text+go")),
+        Retrieved("k", "Q", ("A", "B"), np.array([0.3, 0.2]), 5, ("none", "text")),
+    ]
+    found = analyse(rows)
+    assert found.neighbours["source"].tolist() == ["text", "go", "text+go", "none", "text"]
+    by = found.summary["inclusion_by_source"]
+    assert by["text"] == {"mean": pytest.approx((0.9 + 0.5 + 0.2) / 3), "candidates": 3}
+    assert by["go"] == {"mean": pytest.approx(0.3), "candidates": 2}
+    assert "mean inclusion, proposed by go: 0.300 over 2 candidates" in describe(found.summary)
+    table = study_table("P", case_study(found, "P"), {"A": "text", "B": "go", "C": "text+go"})
+    assert [column.header for column in table.columns] == ["neighbour", "proposed by", "k"]
+    assert "source" not in analyse(RECORDS).neighbours

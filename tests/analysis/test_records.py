@@ -67,3 +67,12 @@ def test_missing_files_columns_and_retrievals_are_user_errors(tmp_path):
         read_retrieval(tmp_path / "bad.csv")
     with pytest.raises(StateRagError, match="nothing was retrieved"):
         read_retrieval(written(tmp_path / "r.csv", ("k", "P", "")), progress=False)
+
+
+def test_the_sources_that_proposed_a_neighbour_are_kept_with_it(tmp_path):
+    path = tmp_path / "r.csv"
+    head = HEAD.replace("\n", ",retrieved_sources\n")
+    path.write_text(head + "k,P,A(w=1.00)|B(w=0.00),A,1,2,,0,text|text+go\nk,non-targeting,,none,0,0,,0,\n")
+    record = read_retrieval(path, progress=False)[0]
+    assert dict(zip(record.neighbours, record.sources, strict=True)) == {"A": "text", "B": "text+go"}
+    assert read_retrieval(written(tmp_path / "one.csv", ("k", "P", "A(w=1.00)")), progress=False)[0].sources == ()

@@ -32,6 +32,7 @@ def runs(project, tmp_path_factory):
     sources = "training.rag_sources=[random=random.csv,sets=sets.gmt]"
     trained = run(project.train("anchored", "rag=evidence", sources), folder)
     (folder / "stderr.txt").write_text(trained.stderr)
+    run(project.train("ptrag", "rag=ptrag", "training.topk_rag=8", sources), folder)
     return folder, truth["unseen"]
 
 
@@ -41,8 +42,8 @@ def moved(runs, tmp_path):
     return shutil.copytree(runs[0] / "runs", tmp_path / "runs")
 
 
-def infer(folder, name, cells, *options, check=True):
-    words = ["tx", "infer", "--model-dir", "runs/anchored", "--adata", str(cells), "--pert-col", "gene"]
+def infer(folder, name, cells, *options, check=True, of="anchored"):
+    words = ["tx", "infer", "--model-dir", f"runs/{of}", "--adata", str(cells), "--pert-col", "gene"]
     return run([*words, "--perturbations", name, "--output", "out.h5ad", *options], folder, check=check)
 
 
@@ -102,3 +103,35 @@ def test_where_the_files_are_gone_a_new_one_is_refused_and_named_files_are_taken
     finally:
         for name in ("sets.gmt", "random.csv"):
             (elsewhere / name).rename(folder / name)
+
+
+def test_what_each_source_proposed_is_shown_wherever_retrieval_is(runs, moved, tmp_path):
+    folder, unseen = runs
+    run(["tx", "predict", "--output-dir", "runs/ptrag", "--predict-only"], tmp_path)
+    table = pd.read_csv(tmp_path / "runs" / "ptrag" / "eval_last.ckpt" / "retrieval_info.csv")
+    table = table[table["pert_name"] != "non-targeting"]
+    for retrieved, sources in zip(table["retrieved_perturbations"], table["retrieved_sources"], strict=True):
+        assert len(retrieved.split("|")) == len(sources.split("|")) == 8
+        assert set(sources.replace("+", "|").split("|")) <= {"random", "sets", "none"}
+    name = table["pert_name"].iloc[0]
+    shown = run(["retrieval", "runs/ptrag", "--gene", name], tmp_path, via=OURS).stdout
+    assert "mean inclusion, proposed by sets:" in shown
+    assert "proposed by" in shown.split(f"neighbours of {name}")[1]
+    infer(tmp_path, unseen[0], folder / "controls.h5ad", of="ptrag")
+    kept = ad.read_h5ad(tmp_path / "out.h5ad").uns["state_rag"]["retrieval"]
+    proposed = set(kept["source"][kept["perturbation"] == unseen[0]])
+    assert "sets" in proposed
+    assert "random" not in proposed  # it does not know this perturbation
+    predictor = sr.load(tmp_path / "runs" / "ptrag")
+    predictor.predict(ad.read_h5ad(folder / "controls.h5ad"), perturbations=[unseen[0]])
+    rows = predictor.retrieved(unseen[0], "hepg2")
+    mates = {other for other in rows["neighbour"][rows["source"] == "sets"]}
+    assert mates
+    assert {other.rstrip("0123456789") for other in mates} == {unseen[0].rstrip("0123456789")}
+
+
+def test_training_on_with_other_sources_is_refused(runs, moved, project, tmp_path):
+    shutil.copy(runs[0] / "sets.gmt", tmp_path)
+    words = project.train("ptrag", "rag=ptrag", "training.topk_rag=8", "training.rag_sources=[sets=sets.gmt]")
+    message = the_error(run(words, tmp_path, check=False).stderr)
+    assert "was trained with the sources random, sets, and this command names sets" in message

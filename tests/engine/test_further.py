@@ -11,7 +11,7 @@ from state_rag.engine.effects import predicted_effects
 from state_rag.engine.explain import explain
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import EvidenceRun, read_run
-from state_rag.engine.further import knowing
+from state_rag.engine.further import knowing, tell_unknown, with_files
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.planning.design import design_run
@@ -83,3 +83,35 @@ def test_a_table_that_changed_is_said_and_not_used(made, tmp_path, caplog):
     found = knowing(EvidenceRun(run.engine, other, None), new)
     assert all(found.engine.bank.number_of(name) < 0 for name in new)
     assert "tells something else" in caplog.text
+
+
+def test_a_file_that_moved_is_named_by_its_source(made, tmp_path):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    gone = {"text": {**run.config["sources"]["text"], "file": str(tmp_path / "no.npz")}}
+    run = EvidenceRun(run.engine, {**run.config, "sources": gone}, None)
+    assert with_files(run, {}) is run
+    found = knowing(with_files(run, {"text": folder / "table.safetensors"}), new)
+    assert all(found.engine.bank.number_of(name) >= 0 for name in new)
+    with pytest.raises(StateRagError, match=r"go=x\.gmt: the run has no such source; it has text"):
+        with_files(run, {"go": "x.gmt"})
+    with pytest.raises(StateRagError, match=r"text=x\.npz: the file does not exist"):
+        with_files(run, {"text": "x.npz"})
+
+
+def test_an_engine_in_a_network_knows_what_the_table_of_the_network_knows(made):
+    folder, new, _ = made
+    run = read_run(folder / "run")
+    network = {"training": {"genept_path": str(folder / "table.safetensors"), "rag_evidence": "predict"}}
+    found = knowing(EvidenceRun(run.engine, network, None), new)
+    assert all(found.engine.bank.number_of(name) >= 0 for name in new)
+
+
+def test_that_nothing_is_known_of_a_perturbation_is_said(made, caplog):
+    run = read_run(made[0] / "run")
+    with caplog.at_level("WARNING", logger="state_rag"):
+        tell_unknown(run, run.engine.responses.perturbation_names)
+        assert not caplog.text
+        tell_unknown(run, ["NOBODY", "NOBODY"])
+    assert "Nothing is known of NOBODY" in caplog.text
+    assert "mean effect of the cell line is predicted for it" in caplog.text

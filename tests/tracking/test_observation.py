@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,3 +107,15 @@ def test_jaccard_of_nothing_selected_is_not_a_number():
 def test_jaccard_of_attention_compares_weights():
     weights = torch.tensor([[[0.5, 0.5, 0.0]], [[0.0, 0.5, 0.5]]])
     assert float(jaccard(weights, selects=False)[0][0, 1]) == pytest.approx(0.5 / 1.5)
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_of_several_sources_the_mean_weight_of_what_each_proposes_is_told(scores):
+    seen = observation(scores)
+    by = torch.rand(SETS, K, 2, generator=torch.Generator().manual_seed(1)) > 0.5
+    found = numbers(replace(seen, proposed=by), TYPES, TYPES, ("text", "go"))
+    kind = "inclusion" if scores else "attention"
+    for number, name in enumerate(("text", "go")):
+        weights = seen.weights.transpose(1, 2)[by[..., number]].flatten().tolist()
+        assert float(found[f"{kind}_by_source/{name}"]) == pytest.approx(sum(weights) / len(weights), rel=1e-5)
+    assert not any("by_source" in name for name in numbers(seen, TYPES, TYPES, ("text",)))

@@ -93,3 +93,19 @@ def test_nothing_is_written_when_the_prediction_fails(tmp_path):
 
     pytest.raises(KeyboardInterrupt, interrupted)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_sources_a_last_column_says_which_proposed_each_candidate(tmp_path, cells):
+    path = tmp_path / "retrieval_info.csv"
+    plain = trace_of("WARS", [[0.9, 0.2], [0.1, 0.5]])
+    by = np.array([[[True, False], [True, True]]])
+    trace = RetrievalTrace(*list(vars(plain).values())[:5], ("text", "go"), by)
+    with RetrievalInfo(path, "non-targeting", GENES) as info:
+        for one, name in ((NOTHING, "non-targeting"), (trace, "WARS")):
+            batch = {"pert_name": [name] * 2, "cell_type": ["k562"] * 2}
+            info.add(batch, {"pert_cell_emb": torch.from_numpy(cells[name][:2])}, one)
+    rows = rows_of(path)
+    assert list(rows[0]) == [*COLUMNS, "retrieved_sources"]
+    assert [row["retrieved_sources"] for row in rows] == ["", "", "text|text+go", "text|text+go"]
+    assert rows[2]["retrieved_perturbations"] == "AARS(w=0.90)|KARS(w=0.20)"
+    assert len(rows[2]["degs"].split("|")) == int(rows[2]["n_degs"]) > 0
