@@ -50,6 +50,8 @@ class Flag:
         Bounds of a number. A number without an upper bound is finite all the same.
     only_if
         A flag that must be true for the bounds to matter.
+    form
+        What it takes in words, where the type does not say it.
     follows
         A flag whose value a command line's default is.
     fork
@@ -68,6 +70,7 @@ class Flag:
     above: float | None = None
     below: float | None = None
     only_if: str | None = None
+    form: str | None = None
     follows: str | None = None
     fork: Any = UNKNOWN
     fork_always: Any = UNKNOWN
@@ -75,6 +78,8 @@ class Flag:
     @property
     def takes(self) -> str:
         """The allowed values in words."""
+        if self.form is not None:
+            return self.form
         if self.choices is not None:
             return ", ".join(said(choice) for choice in self.choices())
         if self.at_least is None and self.above is None:
@@ -101,7 +106,8 @@ class Flag:
             return float(value)
         elif isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool)):
             return value
-        raise StateRagError(f"training.{self.name}={value!r} is not usable: it takes {KINDS[self.kind][1]}.")
+        takes = self.form or KINDS[self.kind][1]
+        raise StateRagError(f"training.{self.name}={value!r} is not usable: it takes {takes}.")
 
     def check(self, value: Any) -> None:
         """Refuse a value of the right type that is no choice or out of range.

@@ -134,6 +134,7 @@ class RagSettings:
         "All that is known of perturbations, where it is more than one table: a name and a file each, such as "
         "[genept=FILE,reactome=FILE]. Files as for `state-rag evidence fit --source`; `genept` alone is the file at a "
         "usual place, and genept_path beside it is one more source, `text`.",
+        form="a list of NAME=FILE",
     )
     genept_text_width: int = flag(256, "Width of embeddings that are made from text summaries.", at_least=1)
     genept_missing: str = flag(

@@ -11,7 +11,7 @@ from torch.nn import functional
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.neighbours import NeighbourTable, top_neighbours
 
-ROWS = 512
+ROWS = 128
 """Queries at a time."""
 STEPS = 2**20
 """Similarities are compared in steps of 1 / this where no source proposes enough."""

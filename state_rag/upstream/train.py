@@ -149,7 +149,7 @@ def evidence_for(
         return None
     from state_rag.anchor import Anchor
     from state_rag.engine.fitting import fit_to_split
-    from state_rag.engine.knowledge import weights_lines
+    from state_rag.engine.knowledge import similarity_words
 
     data = values["data"]["kwargs"]
     spaces = spaces_used(data.get("embed_key"), data.get("output_space"))
@@ -163,8 +163,8 @@ def evidence_for(
     text, find = files.pop(TEXT, settings.genept_path), not settings.rag_sources
     engine = fit_to_split(split, identity, data, text, files, find=find, seed=seed)
     logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
-    for line in weights_lines(engine):
-        logger.info("%s", line)
+    if told := similarity_words(engine):
+        logger.info("%s", told)
     return Anchor(engine, str(data["control_pert"]), is_expression(spaces[-1]), len(spaces) > 1)
 
 

@@ -58,7 +58,7 @@ def test_training_says_what_each_source_knows_and_how_much_it_counts(runs):
     folder, _ = runs
     told = (folder / "stderr.txt").read_text()
     assert "Source sets: gene sets, 6 sets of 2 to 300 genes; knows 24 of 24 perturbations" in told
-    assert "What likeness goes by, in few-shot questions: sets" in told
+    assert "Similar perturbations are told by: sets" in told
     weights = pd.read_csv(folder / "runs" / "anchored" / "sources.csv").set_index("source")["weight"]
     assert weights["random"] < weights["sets"] / 10
 
@@ -70,7 +70,7 @@ def test_a_run_predicts_and_is_explained_without_the_files_of_its_sources(runs, 
     name = table["perturbation"].iloc[0]
     words = ["explain", "runs/anchored", "--perturbation", name, "--context", "hepg2", "-o", "explained"]
     said = run(words, tmp_path, via=OURS).stdout
-    assert "What likeness goes by, in few-shot questions: sets" in said
+    assert "Similar perturbations are told by: sets" in said
     assert "by_sets" in (tmp_path / "explained" / f"hepg2_{name}.csv").read_text().splitlines()[0]
 
 
@@ -116,7 +116,7 @@ def test_what_each_source_proposed_is_shown_wherever_retrieval_is(runs, moved, t
     name = table["pert_name"].iloc[0]
     shown = run(["retrieval", "runs/ptrag", "--gene", name], tmp_path, via=OURS).stdout
     assert "mean inclusion, proposed by sets:" in shown
-    assert "proposed by" in shown.split(f"neighbours of {name}")[1]
+    assert any("neighbour" in line and "proposed by" in line for line in shown.splitlines())
     infer(tmp_path, unseen[0], folder / "controls.h5ad", of="ptrag")
     kept = ad.read_h5ad(tmp_path / "out.h5ad").uns["state_rag"]["retrieval"]
     proposed = set(kept["source"][kept["perturbation"] == unseen[0]])
@@ -125,7 +125,7 @@ def test_what_each_source_proposed_is_shown_wherever_retrieval_is(runs, moved, t
     predictor = sr.load(tmp_path / "runs" / "ptrag")
     predictor.predict(ad.read_h5ad(folder / "controls.h5ad"), perturbations=[unseen[0]])
     rows = predictor.retrieved(unseen[0], "hepg2")
-    mates = {other for other in rows["neighbour"][rows["source"] == "sets"]}
+    mates = set(rows["neighbour"][rows["source"] == "sets"])
     assert mates
     assert {other.rstrip("0123456789") for other in mates} == {unseen[0].rstrip("0123456789")}
 
