@@ -20,7 +20,7 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import BLOCK, Scene, context_means, covariance, factorise, nearest
+from state_rag.evidence.kriging import BLOCK, Scene, covariance, factorise, nearest, prior_of
 from state_rag.evidence.prediction import Prediction
 from state_rag.evidence.questions import measured_elsewhere
 
@@ -381,14 +381,14 @@ class Profiles:
             scene = Scene(self._context, numbers[places], torch.arange(len(bank)))
             scene = nearest(bank, scene, learned.weights, similarity, self._engine.settings.final_supports)
             effects = self._responses[scene.supports]
-            means = context_means(bank, scene, learned.weights, effects)
+            expected = prior_of(bank, scene, learned.weights, effects)
             support = bank.context[scene.supports], bank.perturbation[scene.supports]
             among = covariance(similarity, learned.weights, self._context, support, support).double()
             among.diagonal().add_(learned.weights.noise_of(bank.scarcity[scene.supports]))
             # solved for the genes, not for the queries: there are fewer of them
-            dual = torch.cholesky_solve(effects - means[support[0]], factorise(among)).float()
-            prior = means[self._context].float()
+            dual = torch.cholesky_solve(effects - expected.of(*support), factorise(among)).float()
             for part in places.split(BLOCK):
+                prior = expected.at(self._context, numbers[part]).float()
                 asked = torch.full((len(part),), self._context), numbers[part]
                 cross = covariance(similarity, learned.weights, self._context, support, asked)
                 found[part] = self._joined(numbers[part], self._unit(prior + cross.T @ dual), own=own)
