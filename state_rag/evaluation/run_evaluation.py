@@ -255,6 +255,7 @@ class Request:
         made_from: dict[str, Any] = {
             "files": _fingerprints(self.run),
             "columns": [columns.perturbation, columns.cell_line, columns.control],
+            **({"treatment_columns": columns.treatment.to_data()} if columns.treatment else {}),
             "matrix": predicted_matrix(self.run),
             "settings": asdict(self.settings),
             "run": self.run.name,
@@ -293,7 +294,7 @@ class Request:
             return None, {LEFT_OUT: why}
         try:
             row, told = evidence_row(
-                responses_of(training, features, self._columns.control),
+                responses_of(training, features, self._columns.control, treated=bool(self._columns.treatment)),
                 conditions_of(read_split(split), self._columns),
                 self._columns.control,
                 asked,

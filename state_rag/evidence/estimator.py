@@ -25,7 +25,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import Progress, Settings, Trained, train
-from state_rag.evidence.treatments import Axes, refuse_unmeasured
+from state_rag.evidence.treatments import axes_of, refuse_unmeasured
 from state_rag.evidence.trust.expected import Calibrated, Trusting, calibrate, calibration
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import Calling, fit_caller
@@ -453,10 +453,9 @@ class Evidence:
     def _know(self, responses: Responses, tables: Mapping[str, tuple[Sequence[str], Any]]) -> None:
         """Take in what is known; nothing is learned."""
         embedded = [str(name) for names, _ in tables.values() for name in names]
-        axes = None
-        if responses.treated:
-            labels = single_labels(responses.perturbation_names)
-            axes, told = Axes.of(labels), set(embedded)
+        axes = axes_of(responses)
+        if axes is not None:
+            labels, told = single_labels(responses.perturbation_names), set(embedded)
             # a name that was not measured stands for what can be asked of it
             embedded = [
                 *(label for label in labels if name_in(label) in told),

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from state_rag.errors import StateRagError
-from state_rag.names.treatments import Treatment, treatment_of
+from state_rag.evidence.responses import Responses
+from state_rag.names.treatments import Treatment, single_labels, treatment_of
 
 OWN_MODE = -1
 """Number of a mode that no measured condition has; it is like no other, and cannot be asked for."""
@@ -91,6 +92,11 @@ class Axes:
         dose, time = (None if data[name] is None else Scale(*data[name]) for name in ("dose", "time"))
         told = tuple((bool(m), bool(d), bool(t)) for m, d, t in data["told"])
         return cls(tuple(data["modes"]), dose, time, told)
+
+
+def axes_of(responses: Responses) -> Axes | None:
+    """Return what the labels of responses tell; None where they are names."""
+    return Axes.of(single_labels(responses.perturbation_names)) if responses.treated else None
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _add_trust(found: Run, foretold: "Sequence[Prediction]", results: Path) -> P
     from state_rag.engine.trust_table import add_trust
 
     data = found.data
-    return add_trust(foretold, results, Columns(data["pert_col"], data["cell_type_key"], data["control_pert"]))
+    return add_trust(foretold, results, Columns.of(data))
 
 
 def _write_calls(foretold: "Sequence[Prediction]", results: Path) -> Path | None:

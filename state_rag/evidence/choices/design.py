@@ -155,8 +155,8 @@ def design(
     # contexts without any response are told apart by numbers below 0
     for place, name in enumerate(contexts):
         number[name] = number[name] if number[name] >= 0 else -1 - place
-    offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
-    wanted = tuple(dict.fromkeys(map(str, bank.perturbations if targets is None else targets)))
+    offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
+    wanted = tuple(dict.fromkeys(map(str, bank.offered if targets is None else targets)))
     banned, unknown = set(map(str, exclude)), dict[str, None]()
 
     def known(names: Sequence[str], context: int) -> list[int]:

@@ -209,7 +209,7 @@ class Candidates:
         bank, self._engine, self._context = engine.bank, engine, str(context)
         self._number = bank.number_of_context(self._context)
         self._refined = refined
-        offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
+        offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
         numbers = [bank.number_of(name) for name in offered]
         measured = [bank.measured(self._number, number) for number in numbers]
         place = torch.tensor(numbers)
