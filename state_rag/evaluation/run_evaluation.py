@@ -56,6 +56,7 @@ from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
 from state_rag.names import listing
+from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
 PICTURE = "distributions"
@@ -214,6 +215,9 @@ class Request:
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
             asked = [*chain.from_iterable(pair.lines.values())]
+            if vectors and columns.treatment and training is not None:
+                labels = {one.perturbation for one in asked}.union(*training.effects.values())
+                vectors = {label: vectors[name] for label in labels if (name := name_in(label)) in vectors}
             baselines = naive_baselines(training, len(pair.features), vectors, asked)
             if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}

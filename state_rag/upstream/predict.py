@@ -86,7 +86,8 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     if (called := calls_file(results)) is not None:
         _tell_calls(called)
     if args.eval_genept_pert and not args.no_gge:
-        _evaluate(args, found, results, keep)
+        # predicted cells carry labels where the run tells modes, doses or times, and are no others
+        _evaluate(args, found, results, None if engine.engine.bank.treatments is not None else keep)
     else:
         logger.info("Next: state-rag evaluate %s", found.folder)
 
