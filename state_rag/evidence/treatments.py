@@ -31,16 +31,25 @@ OWN_MODE = -1
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known of measured doses, or times: the least above 0, and a middle one, taken where a label has none."""
+    """What is known of measured doses, or times.
+
+    Attributes
+    ----------
+    least, largest
+        Of those above 0.
+    middle
+        The median, taken where a label has none.
+    """
 
     least: float
     middle: float
+    largest: float
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Scale | None:
         """Return the scale of some labels' numbers; None where none has a number above 0."""
         known = sorted(value for value in values if value)
-        return cls(known[0], known[len(known) // 2]) if known else None
+        return cls(known[0], known[len(known) // 2], known[-1]) if known else None
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Axes:
     def to_dict(self) -> dict:
         """Return plain data, for JSON."""
         scales = {
-            name: None if one is None else [one.least, one.middle]
+            name: None if one is None else [one.least, one.middle, one.largest]
             for name, one in (("dose", self.dose), ("time", self.time))
         }
         return {"modes": list(self.modes), **scales, "told": [list(one) for one in self.told]}
