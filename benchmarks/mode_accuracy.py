@@ -17,6 +17,7 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 from combination_accuracy import compared_scores, correlation, show
 from evidence_accuracy import write
 
@@ -32,8 +33,13 @@ from state_rag.names.combinations import parts_of, with_members
 from state_rag.names.treatments import Treatment, label_of
 from state_rag.progress import track
 
-TOLD, NAMES = "modes told apart", "names alone"
-Scores = dict[str, np.ndarray]
+TOLD, NAMES, MEAN, ELSEWHERE = METHODS = (
+    "modes told apart",
+    "names alone",
+    "mean effect",
+    "same perturbation elsewhere",
+)
+LEARNED = "correlation of modes"
 
 
 def main() -> None:
@@ -52,24 +58,34 @@ def main() -> None:
         table = sr.embeddings.read(options.embeddings, names=with_members(responses.perturbation_names))
         embeddings = {"text": (table.names, table.vectors)}
     asked = [row for row in range(len(responses)) if everywhere(responses, responses.perturbations[row])]
-    lines = np.array([responses.contexts[row] for row in asked])
-    rows: list[dict[str, Any]] = []
-    by_seed = []
+    scores = pd.read_csv(options.scores) if options.scores and options.scores.is_file() else pd.DataFrame()
     for seed in options.seeds:
-        score, error, learned = left_out(responses, modes, embeddings, asked, seed)
-        by_seed.append((score, error))
-        rows += compared_scores(score, error, against=TOLD, seed=seed, which="all")
-        print(f"seed {seed}: correlation of modes, mean over fits {learned}")
-    score, error = (
-        {name: np.mean([one[part][name] for one in by_seed], 0) for name in by_seed[0][0]} for part in (0, 1)
-    )
-    for which in ("all", *dict.fromkeys(lines.tolist())):
-        here = lines == which if which != "all" else np.ones(len(lines), dtype=bool)
-        parts = ({name: values[here] for name, values in one.items()} for one in (score, error))
-        rows += compared_scores(*parts, against=TOLD, seed="all", which=which)
+        for row in track(asked, f"seed {seed}"):
+            line, name = responses.conditions[row]
+            if len(scores) and ((scores["seed"] == seed) & (scores["line"] == line) & (scores["name"] == name)).any():
+                continue
+            found = left_out(responses, modes, embeddings, row, seed)
+            scores = pd.concat([scores, pd.DataFrame([{"seed": seed, "line": line, "name": name, **found}])])
+            if options.scores:
+                scores.to_csv(options.scores, index=False)
+    scores = scores[scores["seed"].isin(options.seeds)]
+    rows: list[dict[str, Any]] = []
+    for seed, part in scores.groupby("seed"):
+        rows += table_of(part, seed=seed, which="all")
+    together = scores.groupby(["line", "name"], sort=False).mean(numeric_only=True).reset_index()
+    for which in ("all", *dict.fromkeys(together["line"])):
+        part = together if which == "all" else together[together["line"] == which]
+        rows += table_of(part, seed="all", which=which)
     show(f"{options.cells.name}: each of {len(asked)} conditions left out in turn", rows)
+    print(f"correlation of the first and last mode over fits: {scores[LEARNED].describe().round(2).to_dict()}")
     if options.output:
         write(options.output, rows)
+
+
+def table_of(scores: pd.DataFrame, **about: Any) -> list[dict[str, Any]]:
+    """Return rows of scores, a column a method."""
+    parts = ({method: scores[f"{kind} {method}"].to_numpy() for method in METHODS} for kind in ("pearson", "mse"))
+    return compared_scores(*parts, against=TOLD, **about)
 
 
 def parse() -> argparse.Namespace:
@@ -82,6 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--control", default="non-targeting")
     parser.add_argument("--embeddings", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--scores", type=Path, help="CSV file that keeps the scores; a second call goes on")
     parser.add_argument("-o", "--output", type=Path, help="CSV file for the table")
     return parser.parse_args()
 
@@ -106,38 +123,29 @@ def told(responses: Responses, modes: dict[str, str]) -> Responses:
 
 
 def left_out(
-    responses: Responses, modes: dict[str, str], embeddings: dict[str, Any], asked: list[int], seed: int
-) -> tuple[Scores, Scores, np.ndarray]:
-    """Return scores and squared errors of each method [asked], and the mean learned correlation of modes."""
-    score: dict[str, list[float]] = {}
-    error: dict[str, list[float]] = {}
-    learned = []
-    for row in track(asked, f"seed {seed}"):
-        line, name = responses.conditions[row]
-        known = responses.take([one for one in range(len(responses)) if one != row])
-        training: dict[str, dict[str, np.ndarray]] = {}
-        for number, (where, what) in enumerate(known.conditions):
-            training.setdefault(where, {})[what] = known.effects[number].astype(float)
-        naive, settings = MeanEffects(training), Settings(seed=seed, calibrating=0)
-        truth, found = responses.effects[row].astype(float), {}
-        label = label_of(name, Treatment(modes[line]))
-        for method, given, called in ((TOLD, told(known, modes), label), (NAMES, known, name)):
-            engine = Evidence(settings).fit(given, embeddings, uses=["few-shot"])
-            found[method] = engine.predict(line, [called], trust=False).mean[0]
-            if engine.bank.treatments is not None:
-                weights = engine.trained["few-shot"].weights.treatments
-                assert weights is not None
-                learned.append(weights.correlation().detach().numpy())
-        mean = MeanEffect(naive)
-        found |= {
-            "mean effect": mean.effect(name, line),
-            "same perturbation elsewhere": OtherLines(naive, mean).effect(name, line),
-        }
-        for method, predicted in found.items():
-            score.setdefault(method, []).append(correlation(truth, predicted))
-            error.setdefault(method, []).append(float(np.square(truth - predicted).mean()))
-    both = ({name: np.array(values) for name, values in one.items()} for one in (score, error))
-    return *both, np.mean(learned, 0).round(2)  # type: ignore[return-value]
+    responses: Responses, modes: dict[str, str], embeddings: dict[str, Any], row: int, seed: int
+) -> dict[str, float]:
+    """Return score and squared error of each method for one condition, and the learned correlation of two modes."""
+    line, name = responses.conditions[row]
+    known = responses.take([one for one in range(len(responses)) if one != row])
+    training: dict[str, dict[str, np.ndarray]] = {}
+    for (where, what), effect in zip(known.conditions, known.effects, strict=True):
+        training.setdefault(where, {})[what] = effect.astype(float)
+    naive = MeanEffects(training)
+    mean = MeanEffect(naive)
+    predicted = {MEAN: mean.effect(name, line), ELSEWHERE: OtherLines(naive, mean).effect(name, line)}
+    learned = np.nan
+    label = label_of(name, Treatment(modes[line]))
+    for method, given, called in ((TOLD, told(known, modes), label), (NAMES, known, name)):
+        engine = Evidence(Settings(seed=seed, calibrating=0)).fit(given, embeddings, uses=["few-shot"])
+        predicted[method] = engine.predict(line, [called], trust=False).mean[0]
+        weights = engine.trained["few-shot"].weights.treatments
+        if weights is not None and weights.modes is not None:
+            learned = float(weights.correlation()[0, -1])
+    truth = responses.effects[row].astype(float)
+    found = {f"pearson {method}": correlation(truth, one) for method, one in predicted.items()}
+    found |= {f"mse {method}": float(np.square(truth - one).mean()) for method, one in predicted.items()}
+    return {**found, LEARNED: learned}
 
 
 if __name__ == "__main__":

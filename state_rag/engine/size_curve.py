@@ -106,7 +106,8 @@ def size_curve(
         raise StateRagError(f"--{axis}s: the run tells no {axis}s; fit it with --{axis}-col.")
     asked = sorted({float(value) for value in values})
     if len(asked) < 2:
-        raise StateRagError(f"--{axis}s: {listing(asked) or 'nothing'}; give two different values or more.")
+        given = listing([f"{one:g}" for one in asked]) or "nothing"
+        raise StateRagError(f"--{axis}s: {given}; give two different values or more.")
     if len(parts_of(perturbation)) > 1:
         raise StateRagError(f"--{axis}s: {perturbation} is a combination, whose members have a {axis} each.")
     check_contexts(run, [context], new_context=new_context)
