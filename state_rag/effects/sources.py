@@ -67,7 +67,7 @@ def from_anndata(
         `X`, `layers/NAME` or `obsm/NAME`: log-normalised expression, dense or CSR.
     mode, dose, time
         Columns of `obs` that tell mode (CRISPRi, CRISPRa, KO, drug), dose and time; then a condition is one of these
-        too, and `obs["perturbation"]` has labels such as `TP53|CRISPRi` or `Afatinib|dose=0.5|time=24`.
+        too, and `obs["perturbation"]` has labels such as `TP53:CRISPRi` or `Afatinib:dose=0.5:time=24`.
     progress
         Whether to show a progress bar.
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.fusion import correlations
-from state_rag.evidence.kriging import KernelWeights, Scene, covariance, factorise, nearest, prior_of
+from state_rag.evidence.kriging import KernelWeights, Scene, covariance, factorise, nearest
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of

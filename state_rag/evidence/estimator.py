@@ -18,8 +18,9 @@ from state_rag.evidence.combining import USE as COMBINATION
 from state_rag.evidence.combining import Combining, explain_combination
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
-from state_rag.evidence.kriging import KernelWeights, Scene, prior_of
+from state_rag.evidence.kriging import KernelWeights, Scene
 from state_rag.evidence.prediction import Neighbours, Prediction, heaviest
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.kriging import Answer, KernelWeights, Scene, prior_of
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.expected import Trust
 from state_rag.evidence.trust.gene_calls import GeneCalls

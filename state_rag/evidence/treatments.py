@@ -259,7 +259,7 @@ def refuse_unmeasured(axes: Axes, label: str, measured: Sequence[str] = ()) -> N
     else:
         why = f"tells {_words(_told(treatment))}; measured conditions tell {' or '.join(map(_words, axes.told))}"
     example = f", such as {measured[0]!r}" if measured else ""
-    form = "NAME|MODE|dose=NUMBER|time=HOURS, as far as measured labels tell these"
+    form = "NAME:MODE:dose=NUMBER:time=HOURS, as far as measured labels tell these"
     raise StateRagError(f"{label!r} {why}. Write {form}{example}.")
 
 

@@ -112,7 +112,7 @@ class EvidenceAnswers:
         Parameters
         ----------
         perturbation, context
-            A label such as `Afatinib` or `Afatinib|time=24`, without what the curve runs over; and the cell line.
+            A label such as `Afatinib` or `Afatinib:time=24`, without what the curve runs over; and the cell line.
         values
             Doses in the unit of the run, or hours; two or more.
         axis
@@ -123,8 +123,8 @@ class EvidenceAnswers:
         Returns
         -------
         pandas.DataFrame
-            A row a value: `dose` (`time`), `size` (root mean square over genes), `similarity` (cosine with the effect at
-            the largest value), `expected_pearson` where it is known, `measured` (size of the measured effect).
+            A row a value: `dose` (`time`), `size` (root mean square over genes), `similarity` (cosine with the effect
+            at the largest value), `expected_pearson` where it is known, `measured` (size of the measured effect).
             `attrs["words"]` says whether the effect grows throughout.
 
         Raises

@@ -1,9 +1,10 @@
 """Labels of what was done to cells: a perturbation with its mode, dose and time.
 
-`TP53|CRISPRi`, `Afatinib|dose=0.5|time=24`, `A|CRISPRa+B|CRISPRa`: the name, then what is known of the rest, in this
+`TP53:CRISPRi`, `Afatinib:dose=0.5:time=24`, `A:CRISPRa+B:CRISPRa`: the name, then what is known of the rest, in this
 order; each member of a combination has its own. A dose is a number in the unit of the data, in µM where these name a
-molar unit; a time is in hours. `%7C` stands for a `|` within a name or a mode, `%2B` for a `+` that joins no members,
-`%3D` for a `=` in a mode, and `%25` for `%`, so that every label can be taken apart again.
+molar unit; a time is in hours. `%3A` stands for a `:` within a name or a mode, `%2B` for a `+` that joins no members,
+`%7C` for a `|`, which lists of labels have between them, `%3D` for a `=` in a mode, and `%25` for a `%`, so that every
+label can be taken apart again.
 """
 
 import math
@@ -15,7 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.names.combinations import SEPARATOR, parts_of
 from state_rag.names.drugs import dose_in
 
-BAR = "|"
+COLON = ":"
 """Between the parts of a label."""
 
 DOSE, TIME = "dose=", "time="
@@ -33,7 +34,7 @@ HOURS = {
 }
 """Units of time in hours."""
 
-_ESCAPES = {"%": "%25", BAR: "%7C", SEPARATOR: "%2B", "=": "%3D"}
+_ESCAPES = {"%": "%25", COLON: "%3A", "|": "%7C", SEPARATOR: "%2B", "=": "%3D"}
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*_?\s*((?:[^\W\d_]|%)\S*)?\s*")
 _MISSING = ("", "nan", "none", "na", "n/a", "<na>")
 
@@ -67,9 +68,9 @@ def label_of(name: str, treatment: Treatment) -> str:
     Examples
     --------
     >>> label_of("TP53", Treatment("CRISPRi")), label_of("B+A", Treatment("KO")), label_of("X", Treatment())
-    ('TP53|CRISPRi', 'A|KO+B|KO', 'X')
+    ('TP53:CRISPRi', 'A:KO+B:KO', 'X')
     >>> label_of("Afatinib", Treatment(dose=0.5, time=24))
-    'Afatinib|dose=0.5|time=24'
+    'Afatinib:dose=0.5:time=24'
     """
     return SEPARATOR.join(_label_of(part, treatment) for part in parts_of(name))
 
@@ -84,12 +85,12 @@ def treatment_of(label: str) -> tuple[str, Treatment]:
 
     Examples
     --------
-    >>> treatment_of("TP53|CRISPRi")
+    >>> treatment_of("TP53:CRISPRi")
     ('TP53', Treatment(mode='CRISPRi', dose=None, time=None))
-    >>> treatment_of("Afatinib|dose=500 nM|time=1 d")
+    >>> treatment_of("Afatinib:dose=500 nM:time=1 d")
     ('Afatinib', Treatment(mode=None, dose=0.5, time=24.0))
     """
-    name, *fields = label.split(BAR)
+    name, *fields = label.split(COLON)
     mode: str | None = None
     numbers: dict[str, float] = {}
     for field in fields:
@@ -111,7 +112,7 @@ def name_in(label: str) -> str:
 
     Examples
     --------
-    >>> name_in("TP53|CRISPRi"), name_in("A|KO+B|KO")
+    >>> name_in("TP53:CRISPRi"), name_in("A:KO+B:KO")
     ('TP53', 'A+B')
     """
     parts = parts_of(label)
@@ -124,8 +125,8 @@ def single_labels(labels: Iterable[str]) -> list[str]:
 
     Examples
     --------
-    >>> single_labels(["A|KO+B|KO", "A|KO"])
-    ['A|KO', 'B|KO']
+    >>> single_labels(["A:KO+B:KO", "A:KO"])
+    ['A:KO', 'B:KO']
     """
     return list(dict.fromkeys(part for label in labels for part in parts_of(label)))
 
@@ -135,8 +136,8 @@ def canonical(label: str) -> str:
 
     Examples
     --------
-    >>> canonical("Afatinib|time=1 d|dose=0.50"), canonical("B|KO+A|KO+ctrl")
-    ('Afatinib|dose=0.5|time=24', 'A|KO+B|KO')
+    >>> canonical("Afatinib:time=1 d:dose=0.50"), canonical("B:KO+A:KO+ctrl")
+    ('Afatinib:dose=0.5:time=24', 'A:KO+B:KO')
     """
     return SEPARATOR.join(sorted(_label_of(*treatment_of(part)) for part in parts_of(label)))
 
@@ -202,19 +203,19 @@ def mode_of(text: str) -> str | None:
     return None if text.strip().lower() in _MISSING else text.strip()
 
 
-_EXPECTED = "is not understood; expected NAME|MODE|dose=NUMBER|time=HOURS, without the parts that are not known."
+_EXPECTED = "is not understood; expected NAME:MODE:dose=NUMBER:time=HOURS, without the parts that are not known."
 
 
 def _label_of(name: str, treatment: Treatment) -> str:
-    fields = [_escaped(name, "%|+")]
+    fields = [_escaped(name, "%:|+")]
     if treatment.mode is not None:
         if not treatment.mode.strip():
             raise StateRagError("a mode is empty; leave it out where it is not known.")
-        fields.append(_escaped(treatment.mode, "%|+="))
+        fields.append(_escaped(treatment.mode, "%:|+="))
     for key, value in ((DOSE, treatment.dose), (TIME, treatment.time)):
         if value is not None:
             fields.append(key + _written(value))
-    return BAR.join(fields)
+    return COLON.join(fields)
 
 
 def _escaped(text: str, characters: str) -> str:

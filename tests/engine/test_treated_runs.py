@@ -67,7 +67,7 @@ def test_conditions_that_differ_in_dose_are_different_and_what_is_tested_is_not_
     assert run.data["dose_col"] == "dose"
     assert "mode_col" not in run.data
     there = set(run.engine.responses.conditions)
-    assert ("L1", "D0|dose=0.1|time=24") in there
+    assert ("L1", "D0:dose=0.1:time=24") in there
     assert not any(line == "L2" and label.startswith(("D0", "D1")) for line, label in there)
     assert len(there) == 6 * 4 + 4 * 4
 
@@ -76,7 +76,7 @@ def test_predicted_cells_carry_labels_and_are_evaluated_by_them(folder, capsys):
     run = read_run(folder / "run")
     place = predict(run, folder / "split.toml", folder / "run" / "eval_last.ckpt", progress=False)
     predicted, real = (ad.read_h5ad(place / name) for name in ("adata_pred.h5ad", "adata_real.h5ad"))
-    labels = {f"D{n}|dose={d:g}|time=24" for n in (0, 1) for d in DOSES} | {"DMSO"}
+    labels = {f"D{n}:dose={d:g}:time=24" for n in (0, 1) for d in DOSES} | {"DMSO"}
     assert set(predicted.obs["drug"]) == set(real.obs["drug"]) == labels
     main(["evaluate", str(folder / "run"), "--metrics", "pearson_delta"])
     table = pd.read_csv(next((folder / "run").glob("eval_*/gge/results.csv")))
@@ -84,10 +84,10 @@ def test_predicted_cells_carry_labels_and_are_evaluated_by_them(folder, capsys):
 
 
 def test_the_size_of_an_effect_over_doses_is_written_and_judged(folder, tmp_path, capsys):
-    told = ["explain", str(folder / "run"), "--perturbation", "D2|time=24", "--context", "L2", "-o", str(tmp_path)]
+    told = ["explain", str(folder / "run"), "--perturbation", "D2:time=24", "--context", "L2", "-o", str(tmp_path)]
     main([*told, "--doses", "0,10nM,0.03,0.1,1,10"])
     said = capsys.readouterr().out
-    assert "D2|time=24 in L2, over doses 0 to 10: monotone" in said.replace("\n", " ")
+    assert "D2:time=24 in L2, over doses 0 to 10: monotone" in said.replace("\n", " ")
     table = pd.read_csv(next(tmp_path.glob("*_doses.csv")))
     assert table["dose"].tolist() == [0, 0.01, 0.03, 0.1, 1, 10]
     assert table["size"][0] == 0
@@ -100,11 +100,11 @@ def test_the_size_of_an_effect_over_doses_is_written_and_judged(folder, tmp_path
 def test_an_effect_that_falls_with_the_dose_is_said(folder):
     run = read_run(folder / "run")
     falling = run.engine.responses
-    place = [row for row, (_, label) in enumerate(falling.conditions) if label.startswith("D2|dose=10")]
+    place = [row for row, (_, label) in enumerate(falling.conditions) if label.startswith("D2:dose=10")]
     falling.effects[place] *= 0.05
     run.engine.bank.effects[place] *= 0.05
-    assert "monotone" in sr.load(str(folder / "run")).size_curve("D3|time=24", "L2", [0.1, 1]).attrs["words"]
-    found = size_curve(run, "D2|time=24", "L1", [0.3, 2, 9, 100])  # a measured dose is told without its own response
+    assert "monotone" in sr.load(str(folder / "run")).size_curve("D3:time=24", "L2", [0.1, 1]).attrs["words"]
+    found = size_curve(run, "D2:time=24", "L1", [0.3, 2, 9, 100])  # a measured dose is told without its own response
     assert (2, 9) in found.falls
     assert "NOT monotone" in found.words
     assert "Beyond what was measured, so guessed: 100" in found.words
@@ -119,9 +119,9 @@ def test_effects_with_columns_of_mode_and_dose_are_fitted_alike(folder, tmp_path
     cells = ad.read_h5ad(folder / "cells.h5ad")
     about = {"perturbation": "drug", "context": "line", "control": "DMSO"}
     labelled = sr.effects.from_anndata(cells, **about, dose="dose", time="when")
-    assert "D0|dose=0.1|time=24" in set(labelled.obs["perturbation"])
+    assert "D0:dose=0.1:time=24" in set(labelled.obs["perturbation"])
     sr.effects.write(labelled, tmp_path / "labelled.h5ad")
-    parts = labelled.obs["perturbation"].astype(str).str.extract(r"(\w+)\|dose=(\S+)\|time=24")
+    parts = labelled.obs["perturbation"].astype(str).str.extract(r"(\w+):dose=(\S+):time=24")
     apart = ad.AnnData(labelled.X, obs=labelled.obs[["context"]], var=labelled.var)
     apart.obs["perturbation"], apart.obs["amount"] = parts[0].to_numpy(), parts[1].astype(float).to_numpy()
     apart.obs["kind"] = "drug"
@@ -130,7 +130,7 @@ def test_effects_with_columns_of_mode_and_dose_are_fitted_alike(folder, tmp_path
     options = {"mode_col": "kind", "dose_col": "amount"}
     second = fit(tmp_path / "apart.h5ad", tmp_path / "second", settings=QUICK, progress=False, **options)
     assert first.engine.responses.treated
-    assert second.engine.responses.perturbations[0] == "D0|drug|dose=0.01"
+    assert second.engine.responses.perturbations[0] == "D0:drug:dose=0.01"
     assert read_run(tmp_path / "second").data == options
     with pytest.raises(StateRagError, match="labels that tell mode, dose or time already"):
         fit(tmp_path / "labelled.h5ad", tmp_path / "third", dose_col="n_cells", progress=False)
@@ -138,10 +138,10 @@ def test_effects_with_columns_of_mode_and_dose_are_fitted_alike(folder, tmp_path
 
 def test_predicted_effects_name_labels_and_a_dose_that_was_not_measured_can_be_asked(folder):
     run = sr.load(str(folder / "run"))
-    found = run.effects("L2", ["D0|dose=0.5|time=24"])
-    assert found.obs["perturbation"].tolist() == ["D0|dose=0.5|time=24"]
+    found = run.effects("L2", ["D0:dose=0.5:time=24"])
+    assert found.obs["perturbation"].tolist() == ["D0:dose=0.5:time=24"]
     every = run.effects("L2")
-    assert set(every.obs["perturbation"]) == {f"D{n}|dose={d:g}|time=24" for n in (0, 1) for d in DOSES}
+    assert set(every.obs["perturbation"]) == {f"D{n}:dose={d:g}:time=24" for n in (0, 1) for d in DOSES}
 
 
 def test_new_cells_are_labelled_like_those_of_the_run(folder, tmp_path):
@@ -150,13 +150,13 @@ def test_new_cells_are_labelled_like_those_of_the_run(folder, tmp_path):
     cells.obs["line"] = "L3"
     cells.write_h5ad(tmp_path / "new.h5ad")
     added = add(read_run(folder / "run"), tmp_path / "new.h5ad", progress=False).merged.added
-    assert set(added) == {("L3", f"D5|dose={d:g}|time=24") for d in DOSES}
+    assert set(added) == {("L3", f"D5:dose={d:g}:time=24") for d in DOSES}
 
 
 def test_cells_of_ones_own_are_asked_about_by_their_dose(folder):
     cells = ad.read_h5ad(folder / "cells.h5ad")
     found = sr.load(str(folder / "run")).predict(cells[(cells.obs["line"] == "L2").to_numpy()].copy())
-    assert "D0|dose=10|time=24" in set(found.obs["drug"])
+    assert "D0:dose=10:time=24" in set(found.obs["drug"])
     assert "std" in found.layers
 
 
@@ -165,7 +165,7 @@ def test_data_check_tells_doses_and_times(folder, capsys):
     said = capsys.readouterr().out
     assert "doses   0.01 (12), 0.1 (12), 1 (12), 10 (12)" in said
     assert "times   24 (48)" in said
-    assert "D0|dose=0.01|time=24" in said
+    assert "D0:dose=0.01:time=24" in said
     assert "--dose-col dose --time-col when" in said
 
 

@@ -46,7 +46,7 @@ def curves(seed=0, drugs=16, genes=40, noise=0.1):
 
 def responses(effects, treated=True, **more):
     """Return effects by (context, label) as responses; names alone where they are not to be told apart."""
-    labels = [label if treated else label.partition("|")[0] for _, label in effects]
+    labels = [label if treated else label.partition(":")[0] for _, label in effects]
     return Responses(
         np.stack([*effects.values()]), [context for context, _ in effects], labels, treated=treated, **more
     )

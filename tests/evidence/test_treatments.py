@@ -10,7 +10,8 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.adding import with_knowledge, with_responses
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import KernelWeights, Scene, apply, covariance, krige, prior_of
+from state_rag.evidence.kriging import KernelWeights, Scene, apply, covariance, krige
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.training import Settings
 from state_rag.evidence.treatments import Axes, Scale, ScaleWeights, TreatmentWeights, axes_of
@@ -32,7 +33,7 @@ def test_activation_is_learned_to_be_the_opposite_of_knock_down():
     score = {}
     for treated in (True, False):
         engine = Evidence(LEARNING).fit(responses(known, treated), embeddings, uses=["few-shot"])
-        asked = [label if treated else label.partition("|")[0] for _, label in hidden]
+        asked = [label if treated else label.partition(":")[0] for _, label in hidden]
         found = engine.predict("a", asked, trust=False).mean
         score[treated] = np.mean([correlation(*pair) for pair in zip(found, hidden.values(), strict=True)])
         if treated:
@@ -56,8 +57,8 @@ def test_a_dose_between_measured_ones_is_predicted_better_than_by_the_nearest():
     error = np.mean([np.square(one - truth[key]).mean() for one, key in zip(found, hidden, strict=True)])
     nearest = []
     for context, label in hidden:
-        name, dose = label.split("|dose=")
-        own = [key for key in measured if key[0] == context and key[1].startswith(f"{name}|")]
+        name, dose = label.split(":dose=")
+        own = [key for key in measured if key[0] == context and key[1].startswith(f"{name}:")]
         near = min(own, key=lambda key: abs(np.log(float(key[1].partition("=")[2]) / float(dose))))
         nearest.append(np.square(measured[near] - truth[context, label]).mean())
     assert error < 0.5 * np.mean(nearest)
@@ -106,7 +107,7 @@ def test_the_covariance_is_positive_semi_definite_whatever_the_correlation_of_mo
     keys = list(dict.fromkeys((context, label) for context in "ab" for label in labels))
     told = responses({key: rng.normal(size=6) for key in keys})
     bank = Bank(told, axes=axes_of(told))
-    names = [label.partition("|")[0] for label in bank.perturbations]
+    names = [label.partition(":")[0] for label in bank.perturbations]
     vectors = np.random.default_rng(1).normal(size=(4, 5))
     source = Source.of("text", [f"P{n}" for n in range(4)], vectors, bank.perturbations, called=names)
     # cut powers of cosines are not exactly positive semi-definite, factor or not
@@ -128,7 +129,7 @@ def test_a_prediction_is_the_regression_of_the_covariance():
     measured, _ = curves(drugs=4, genes=6)
     rng = np.random.default_rng(3)
     both = {
-        (context, label.replace("|", f"|{mode}|")): effect * rng.normal()
+        (context, label.replace(":", f":{mode}:")): effect * rng.normal()
         for (context, label), effect in measured.items()
         for mode in ("drug", "KO")
     }
@@ -152,7 +153,7 @@ def test_a_prediction_is_the_regression_of_the_covariance():
 
 
 def test_the_prior_mean_of_a_context_and_mode_is_drawn_to_the_opposite_of_the_opposite():
-    keys = [("a", "P1|up"), ("b", "P1|down"), ("b", "P2|down")]
+    keys = [("a", "P1:up"), ("b", "P1:down"), ("b", "P2:down")]
     told = responses(dict(zip(keys, np.array([[2.0], [4.0], [6.0]]), strict=True)))
     bank = Bank(told, axes=axes_of(told))
     weights = KernelWeights(0, bank.axes)
@@ -161,7 +162,7 @@ def test_the_prior_mean_of_a_context_and_mode_is_drawn_to_the_opposite_of_the_op
         weights.borrow.fill_(0.0)
         weights.shrink.fill_(100.0)
         scene = Scene(0, bank.perturbation[:1], torch.arange(3))
-        found = prior_of(bank, scene, weights, bank.effects).at(0, torch.tensor([bank.number_of("P1|up")]))
+        found = prior_of(bank, scene, weights, bank.effects).at(0, torch.tensor([bank.number_of("P1:up")]))
     # one support of 2, and one further support's worth of minus the mean 5 of the other
     assert float(found) * bank.scale == pytest.approx((2 - 5) / 2, rel=1e-6)
 
@@ -170,25 +171,25 @@ def test_another_dose_than_measured_ones_is_asked_for_by_its_label():
     measured, _ = curves(drugs=6)
     vectors = np.random.default_rng(0).normal(size=(7, 4))
     engine = Evidence(QUICK).fit(responses(measured), {"text": ([f"D{n}" for n in range(7)], vectors)})
-    assert engine.knows("D1|dose=0.5")
-    assert engine.knows("D6|dose=0.5")
-    found = engine.predict("a", ["D1|dose=500nM", "D1|dose=0.5", "D6|dose=0.5", "unheard|dose=1"])
+    assert engine.knows("D1:dose=0.5")
+    assert engine.knows("D6:dose=0.5")
+    found = engine.predict("a", ["D1:dose=500nM", "D1:dose=0.5", "D6:dose=0.5", "unheard:dose=1"])
     np.testing.assert_array_equal(found.mean[0], found.mean[1])
     assert found.trust.reason[3].endswith("context mean")
-    assert engine.explain("a", "D1|dose=0.5").prediction == pytest.approx(found.mean[0], rel=1e-5, abs=1e-7)
-    before = engine.predict("a", ["D3|dose=1"]).mean
-    np.testing.assert_allclose(engine.predict("a", ["D3|dose=1", "D3|dose=0.4"]).mean[:1], before, rtol=1e-5)
+    assert engine.explain("a", "D1:dose=0.5").prediction == pytest.approx(found.mean[0], rel=1e-5, abs=1e-7)
+    before = engine.predict("a", ["D3:dose=1"]).mean
+    np.testing.assert_allclose(engine.predict("a", ["D3:dose=1", "D3:dose=0.4"]).mean[:1], before, rtol=1e-5)
 
 
 def test_what_labels_do_not_tell_is_refused_with_what_they_do():
     effects, embeddings = opposites(perturbations=8)
     engine = Evidence(QUICK).fit(responses(effects), embeddings)
-    with pytest.raises(StateRagError, match="'P1' tells no mode; .* CRISPRa, CRISPRi.* such as 'P1|CRISPRa'"):
+    with pytest.raises(StateRagError, match="'P1' tells no mode; .* CRISPRa, CRISPRi.* such as 'P1:CRISPRa'"):
         engine.predict("a", ["P1"])
     with pytest.raises(StateRagError, match="has the mode 'KO'"):
-        engine.predict("a", ["P1|KO"])
+        engine.predict("a", ["P1:KO"])
     with pytest.raises(StateRagError, match="tells a mode and a dose; measured conditions tell a mode"):
-        engine.explain("a", "P1|CRISPRa|dose=1")
+        engine.explain("a", "P1:CRISPRa:dose=1")
     assert "P1" not in engine.bank.offered
 
 
@@ -196,7 +197,7 @@ def test_a_fitted_engine_keeps_what_it_tells():
     measured, _ = curves(drugs=5)
     engine = Evidence(QUICK).fit(responses(measured, controls={"a": np.zeros(40)}))
     again = Evidence.from_state(engine.to_state())
-    labels = ["D1|dose=1", "D2|dose=0.2"]
+    labels = ["D1:dose=1", "D2:dose=0.2"]
     np.testing.assert_array_equal(engine.predict("a", labels).mean, again.predict("a", labels).mean)
     assert Axes.from_dict(engine.bank.axes.to_dict()) == engine.bank.axes
 
@@ -204,12 +205,12 @@ def test_a_fitted_engine_keeps_what_it_tells():
 def test_new_measurements_of_another_dose_count_and_of_another_mode_are_refused():
     measured, truth = curves(drugs=6)
     engine = Evidence(QUICK).fit(responses(measured))
-    new = {("a", "D1|dose=2"): truth["a", "D1|dose=3"]}
+    new = {("a", "D1:dose=2"): truth["a", "D1:dose=3"]}
     found, merged = with_responses(engine, responses(new))
-    assert merged.added == (("a", "D1|dose=2"),)
-    assert found.measured("a", "D1|dose=2.0")
+    assert merged.added == (("a", "D1:dose=2"),)
+    assert found.measured("a", "D1:dose=2.0")
     with pytest.raises(StateRagError, match="has the mode 'KO'"):
-        with_responses(engine, responses({("a", "D1|KO|dose=2"): truth["a", "D1|dose=3"]}))
+        with_responses(engine, responses({("a", "D1:KO:dose=2"): truth["a", "D1:dose=3"]}))
     with pytest.raises(StateRagError, match="labels that the engine was fitted on tell modes"):
         with_responses(engine, responses(new, treated=False))
 
@@ -218,32 +219,32 @@ def test_sources_tell_more_names_later_in_every_mode():
     effects, embeddings = opposites(perturbations=8)
     names, vectors = embeddings["text"]
     engine = Evidence(QUICK).fit(responses(effects), embeddings)
-    before = engine.predict("a", ["P1|CRISPRa"]).mean
+    before = engine.predict("a", ["P1:CRISPRa"]).mean
     wider = with_knowledge(engine, {"text": ([*names, "NEW"], np.vstack([vectors, vectors[:1] + 0.01]))})
-    assert not engine.knows("NEW|CRISPRi")
-    assert wider.knows("NEW|CRISPRi")
-    np.testing.assert_allclose(wider.predict("a", ["P1|CRISPRa"]).mean, before, rtol=1e-5)
-    up, down = wider.predict("a", ["NEW|CRISPRa", "NEW|CRISPRi"], trust=False).mean
+    assert not engine.knows("NEW:CRISPRi")
+    assert wider.knows("NEW:CRISPRi")
+    np.testing.assert_allclose(wider.predict("a", ["P1:CRISPRa"]).mean, before, rtol=1e-5)
+    up, down = wider.predict("a", ["NEW:CRISPRa", "NEW:CRISPRi"], trust=False).mean
     assert not np.allclose(up, down)
 
 
 def test_combinations_of_a_mode_are_the_sum_of_members_of_that_mode():
     rng = np.random.default_rng(0)
     names = [f"P{number}" for number in range(6)]
-    effects = {("a", f"{name}|CRISPRa"): rng.normal(size=8) for name in names}
-    effects |= {("b", f"{name}|CRISPRi"): -effects["a", f"{name}|CRISPRa"] for name in names}
-    effects["a", label_of("P0+P1", Treatment("CRISPRa"))] = effects["a", "P0|CRISPRa"] + effects["a", "P1|CRISPRa"]
+    effects = {("a", f"{name}:CRISPRa"): rng.normal(size=8) for name in names}
+    effects |= {("b", f"{name}:CRISPRi"): -effects["a", f"{name}:CRISPRa"] for name in names}
+    effects["a", label_of("P0+P1", Treatment("CRISPRa"))] = effects["a", "P0:CRISPRa"] + effects["a", "P1:CRISPRa"]
     engine = Evidence(QUICK).fit(responses(effects))
-    (found,) = engine.predict("a", ["P3|CRISPRa+P2|CRISPRa"], trust=False).mean
-    wanted = effects["a", "P2|CRISPRa"] + effects["a", "P3|CRISPRa"]
+    (found,) = engine.predict("a", ["P3:CRISPRa+P2:CRISPRa"], trust=False).mean
+    wanted = effects["a", "P2:CRISPRa"] + effects["a", "P3:CRISPRa"]
     assert correlation(found, wanted) > 0.9
-    assert engine.predict("a", ["P1|CRISPRa+P0|CRISPRa"]).uses == ("combination",)
+    assert engine.predict("a", ["P1:CRISPRa+P0:CRISPRa"]).uses == ("combination",)
     with pytest.raises(StateRagError, match="'P2' tells no mode"):
         engine.predict("a", ["P2+P3"])
 
 
 def test_times_are_told_like_doses():
-    weights = TreatmentWeights(Axes.of(["A|time=6", "A|time=24", "B|time=24"]))
+    weights = TreatmentWeights(Axes.of(["A:time=6", "A:time=24", "B:time=24"]))
     assert weights.dose is None
     assert weights.time is not None
     assert weights.modes is None

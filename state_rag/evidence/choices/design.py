@@ -283,12 +283,16 @@ class Posterior:
             return torch.from_numpy(solve_triangular(factor, cross.numpy(), lower=True, check_finite=False))
 
         target, self._seen = whitened(here), whitened(self._candidate)
-        prior = float(weights.prior_variance())
+        variance = [weights.prior_variances(bank, one[1]).detach() for one in (here, self._candidate)]
+        of_target, prior = (float(one) if one.ndim == 0 else one for one in variance)
         self.variance = (prior - self._seen.double().square().sum(0)).clamp_min(0)
         self.covariance = self._covariance(here, self._candidate).sub_(target.T @ self._seen)
-        left = (prior - target.double().square().sum(0)).clamp_min(0)
+        left = (of_target - target.double().square().sum(0)).clamp_min(0)
         self.first = float(left @ self.importance.double())
-        self.prior = prior * float(self.importance.double().sum())
+        important = self.importance.double()
+        self.prior = (
+            of_target * float(important.sum()) if isinstance(of_target, float) else float(of_target @ important)
+        )
         self._updates: list[Tensor] = []
 
     def of(self, places: Tensor) -> Posterior:

@@ -20,8 +20,9 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import BLOCK, Scene, covariance, factorise, nearest, prior_of
+from state_rag.evidence.kriging import BLOCK, Scene, covariance, factorise, nearest
 from state_rag.evidence.prediction import Prediction
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.questions import measured_elsewhere
 
 FEW = 100

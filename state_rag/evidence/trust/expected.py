@@ -16,7 +16,7 @@ from state_rag.evidence.answering import Answered, answer_scene, blind_answer, c
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
 from state_rag.evidence.fusion import correlations
-from state_rag.evidence.kriging import prior_of
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import Progress, Settings, Trained
 from state_rag.evidence.trust.model import Calibration, TrustModel, learn

@@ -12,7 +12,8 @@ from state_rag.evidence.answering import Answered
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
-from state_rag.evidence.kriging import KernelWeights, prior_of
+from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.prior import prior_of
 
 SIGNS = (
     "size",
