@@ -11,7 +11,7 @@ interval over combinations, and Wilcoxon's p-value.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,7 @@ def main() -> None:
     rows = []
     for seed in options.seeds:
         rows += judged(list(left_out(responses, embeddings, options.context, seed)), seed)
-    shown = Table(title=f"{options.cells.name}, {options.context}: combinations, each left out in turn")
-    for column in COLUMNS:
-        shown.add_column(column, justify="left" if column in ("which", "method") else "right")
-    for row in rows:
-        shown.add_row(*(f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in COLUMNS))
-    Console(width=140).print(shown)
+    show(f"{options.cells.name}, {options.context}: combinations, each left out in turn", rows)
     if options.output:
         write(options.output, rows)
 
@@ -108,31 +103,61 @@ def judged(cases: list[tuple[bool, np.ndarray, dict[str, np.ndarray]]], seed: in
     """Return a row for each method, over all combinations and over those whose members were all measured."""
     rows = []
     for which, chosen in (("all", cases), ("members measured", [case for case in cases if case[0]])):
-        if not chosen:
-            continue
-        score = {
-            method: np.array([correlation(truth, found[method]) for _, truth, found in chosen])
-            for method in chosen[0][2]
-        }
-        for method in score:
-            gain = score[ENGINE] - score[method]
-            draws = np.random.default_rng(0).choice(gain, (10_000, len(gain))).mean(1)
-            error = np.mean([np.square(truth - found[method]).mean() for _, truth, found in chosen])
-            rows.append(
-                {
-                    "seed": seed,
-                    "which": which,
-                    "n": len(chosen),
-                    "method": method,
-                    "pearson": float(score[method].mean()),
-                    "mse": float(error),
-                    "engine_gain": float(gain.mean()),
-                    "low": float(np.quantile(draws, 0.025)),
-                    "high": float(np.quantile(draws, 0.975)),
-                    "wilcoxon_p": float(wilcoxon(gain).pvalue) if gain.any() else 1.0,
-                }
-            )
+        rows += compared([(truth, found) for _, truth, found in chosen], seed=seed, which=which) if chosen else []
     return rows
+
+
+def compared(
+    cases: Sequence[tuple[np.ndarray, dict[str, np.ndarray]]], *, against: str = ENGINE, **about: Any
+) -> list[dict[str, Any]]:
+    """Return a row for each method: mean score, mean squared error, and how `against` compares with it, paired.
+
+    Parameters
+    ----------
+    cases
+        Measured effect [G], and method -> predicted effect [G].
+    against
+        The method that is compared with all.
+    about
+        What else goes into each row.
+    """
+    score = {name: np.array([correlation(truth, found[name]) for truth, found in cases]) for name in cases[0][1]}
+    error = {name: np.array([np.square(truth - found[name]).mean() for truth, found in cases]) for name in score}
+    return compared_scores(score, error, against=against, **about)
+
+
+def compared_scores(
+    score: dict[str, np.ndarray], error: dict[str, np.ndarray], *, against: str = ENGINE, **about: Any
+) -> list[dict[str, Any]]:
+    """Return the same from scores and squared errors [n] of each method."""
+    rows = []
+    for method in score:
+        gain = score[against] - score[method]
+        draws = np.random.default_rng(0).choice(gain, (10_000, len(gain))).mean(1)
+        rows.append(
+            {
+                **about,
+                "n": len(gain),
+                "method": method,
+                "pearson": float(score[method].mean()),
+                "mse": float(error[method].mean()),
+                "engine_gain": float(gain.mean()),
+                "low": float(np.quantile(draws, 0.025)),
+                "high": float(np.quantile(draws, 0.975)),
+                "wilcoxon_p": float(wilcoxon(gain).pvalue) if gain.any() else 1.0,
+            }
+        )
+    return rows
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table."""
+    shown = Table(title=title)
+    for column in COLUMNS:
+        shown.add_column(column, justify="left" if column in ("which", "method") else "right")
+    for row in rows:
+        shown.add_row(*(f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in COLUMNS))
+    Console(width=140).print(shown)
 
 
 def correlation(truth: np.ndarray, predicted: np.ndarray) -> float:

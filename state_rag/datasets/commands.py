@@ -164,6 +164,17 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
     parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
+    parser.add_argument(
+        "--mode-col", metavar="COLUMN", help="obs column of the mode (CRISPRi, CRISPRa, KO, drug): evidence runs only"
+    )
+    parser.add_argument(
+        "--dose-col",
+        metavar="COLUMN",
+        help="obs column of the dose, with or without a unit: evidence runs only",
+    )
+    parser.add_argument(
+        "--time-col", metavar="COLUMN", help="obs column of the time, hours or with a unit: evidence runs only"
+    )
     parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
     parser.add_argument(
         "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
@@ -343,6 +354,7 @@ def run_check(args: argparse.Namespace) -> None:
     print(f"control {summary.cells['control']:,} cells")
     for line in told(questions(summary.conditions, names["control_pert"])):
         print(f"asks    {line}")
+    _print_treatments(summary, names, args)
     wrong = print_values(summary, names, args)
     if wrong:
         raise SystemExit(1)
@@ -354,6 +366,11 @@ def run_check(args: argparse.Namespace) -> None:
         if value != default
     )
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
+    treatment = {key: value for key in ("mode_col", "dose_col", "time_col") if (value := getattr(args, key))}
+    if treatment:  # networks know no modes
+        options = "".join(f" --{key.replace('_', '-')} {shlex.quote(value)}" for key, value in treatment.items())
+        _print_next(f"state-rag evidence fit {toml_path} -o runs/evidence{_options(**names)}{options}")
+        return
     embeddings = summary.files[0].absolute().with_name("embeddings.safetensors")
     source = f" training.genept_path={_quote(embeddings)}" if embeddings.is_file() else ""
     known = len({*summary.train_perturbations, *summary.val_perturbations, *summary.test_perturbations})
@@ -362,6 +379,17 @@ def run_check(args: argparse.Namespace) -> None:
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
         f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
+
+
+def _print_treatments(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> None:
+    """Print what the columns of mode, dose and time tell, where some are named."""
+    from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
+
+    columns = TreatmentColumns(args.mode_col, args.dose_col, args.time_col)
+    if columns:
+        counts = count_labels(summary.files, names["pert_col"], names["cell_type_key"], names["control_pert"], columns)
+        for line in treatment_words(counts):
+            print(line)
 
 
 def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> bool:
@@ -390,7 +418,12 @@ def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.
 
 def _options(**values: str) -> str:
     """Return the options of `data check` that differ from its defaults."""
-    defaults = {"pert_col": "gene", "cell_type_key": "cell_line", "control_pert": "non-targeting"}
+    defaults = {
+        "pert_col": "gene",
+        "cell_type_key": "cell_line",
+        "batch_col": "gem_group",
+        "control_pert": "non-targeting",
+    }
     return "".join(
         f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items() if value != defaults[name]
     )

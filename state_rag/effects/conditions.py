@@ -6,7 +6,7 @@ against. Nothing here loads a whole matrix.
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.contract.scale import ScaleTally
+from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad
 from state_rag.names import listing, suggest
@@ -27,11 +28,21 @@ _CELLS_COMPARED = 500
 
 @dataclass(frozen=True)
 class Columns:
-    """Names in `obs`: the perturbation column, the cell-line column and the value that marks controls."""
+    """Names in `obs`: the perturbation column, the cell-line column and the value that marks controls.
+
+    Training data may tell mode, dose and time in further columns (`treatment`); then labels tell them too, as those of
+    predicted cells do.
+    """
 
     perturbation: str = "gene"
     cell_line: str = "cell_line"
     control: str = "non-targeting"
+    treatment: TreatmentColumns = TreatmentColumns()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Columns":
+        """Return the names under `data.kwargs` of a run."""
+        return cls(data["pert_col"], data["cell_type_key"], data["control_pert"], TreatmentColumns.of(data))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ A condition's effect is the mean of its cells minus the mean of its context's co
 `layers["std"]`            standard deviation between them, unbiased variance; NaN of a single cell
 `obs`                      `perturbation`, `context`, `n_cells`
 `varm["control_mean"]`     mean of each context's controls, a column a context; `varm["control_std"]` alike
-`uns["state_rag"]`         `kind` ("mean_effects"), `control`, `sources`, `left_out`, and `control_n_cells` by context
+`uns["state_rag"]`         `kind` ("mean_effects"), `control`, `sources`, `left_out`, and `control_n_cells` by context;
+                           `treated` where perturbations are labels that tell modes, doses or times
 =========================  ============================================================================================
 """
 
@@ -100,7 +101,7 @@ class MeanEffects:
                 lines.setdefault(name, []).append(line)
         return _Computed(lines, lambda name: np.mean([self.effects[line][name] for line in lines[name]], axis=0))
 
-    def to_anndata(self, features: list[str], control: str) -> "anndata.AnnData":
+    def to_anndata(self, features: list[str], control: str, *, treated: bool = False) -> "anndata.AnnData":
         """Return the effects in memory, laid out as this module says, by context and perturbation.
 
         Parameters
@@ -109,6 +110,8 @@ class MeanEffects:
             Gene names, G of them.
         control
             Label of control cells.
+        treated
+            Whether perturbations are labels that tell modes, doses or times (`names.treatments`).
 
         Raises
         ------
@@ -160,6 +163,8 @@ class MeanEffects:
             # A JSON text, since names of cell lines may hold a slash, which h5ad takes for a path.
             "control_n_cells": json.dumps({context: self.totals.cells[context, control] for context in contexts}),
         }
+        if treated:
+            adata.uns["state_rag"]["treated"] = True
         return adata
 
     @classmethod

@@ -12,6 +12,7 @@ from scipy import sparse
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
@@ -47,6 +48,9 @@ def from_anndata(
     context: str = "cell_line",
     control: str = "non-targeting",
     matrix: str = "X",
+    mode: str | None = None,
+    dose: str | None = None,
+    time: str | None = None,
     progress: bool = False,
 ) -> "anndata.AnnData":
     """Return the mean effect of every perturbation in every context (cell line) of some cells.
@@ -61,6 +65,9 @@ def from_anndata(
         Label of control cells. A context without them is left out and named in `uns["state_rag"]["left_out"]`.
     matrix
         `X`, `layers/NAME` or `obsm/NAME`: log-normalised expression, dense or CSR.
+    mode, dose, time
+        Columns of `obs` that tell mode (CRISPRi, CRISPRa, KO, drug), dose and time; then a condition is one of these
+        too, and `obs["perturbation"]` has labels such as `TP53:CRISPRi` or `Afatinib:dose=0.5:time=24`.
     progress
         Whether to show a progress bar.
 
@@ -84,7 +91,7 @@ def from_anndata(
     >>> effects.shape, sorted(effects.layers)
     ((16, 40), ['mean', 'std'])
     """
-    columns = Columns(perturbation, context, control)
+    columns = Columns(perturbation, context, control, TreatmentColumns(mode, dose, time))
     for column, parameter in ((perturbation, "perturbation"), (context, "context")):
         if column not in adata.obs:
             raise StateRagError(
@@ -99,7 +106,8 @@ def from_anndata(
     totals.add(rows, groups, group_of, "mean effects", progress)
     source = [str(adata.filename)] if adata.isbacked else []
     names = names_in_anndata(adata, matrix) or [f"feature_{number}" for number in range(shape[1])]
-    return MeanEffects.from_totals(totals, control, source).to_anndata(names, control)
+    found = MeanEffects.from_totals(totals, control, source)
+    return found.to_anndata(names, control, treated=bool(columns.treatment))
 
 
 def read(
@@ -109,6 +117,9 @@ def read(
     context: str = "cell_line",
     control: str = "non-targeting",
     matrix: str = "X",
+    mode: str | None = None,
+    dose: str | None = None,
+    time: str | None = None,
     progress: bool = True,
 ) -> "anndata.AnnData":
     """Return mean effects that were written, or of the cells of h5ad files, which are read in chunks.
@@ -118,7 +129,7 @@ def read(
     source
         A file that `write` made (read as it is); or h5ad files of cells: one, several, or a folder of them; or a split
         (`.toml`), of which only training cells count.
-    perturbation, context, control, matrix, progress
+    perturbation, context, control, matrix, mode, dose, time, progress
         As in `from_anndata`; `matrix` is `X` or `obsm/NAME`.
 
     Returns
@@ -132,7 +143,7 @@ def read(
     StateRagError
         If a file is missing or unreadable, or lacks genes of the first.
     """
-    columns = Columns(perturbation, context, control)
+    columns = Columns(perturbation, context, control, TreatmentColumns(mode, dose, time))
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if len(given) == 1 and Path(given[0]).suffix == ".toml":
         return _of_split(Path(given[0]), columns, matrix, progress)
@@ -146,7 +157,8 @@ def read(
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
             totals.add(aligned.open(opened, matrix), *groups_of(opened, columns), file.name, progress)
     names = aligned.names or [f"feature_{number}" for number in range(aligned.width or 0)]
-    return MeanEffects.from_totals(totals, control, [str(file) for file in files]).to_anndata(names, control)
+    effects = MeanEffects.from_totals(totals, control, [str(file) for file in files])
+    return effects.to_anndata(names, control, treated=bool(columns.treatment))
 
 
 def _of_split(path: Path, columns: Columns, matrix: str, progress: bool) -> "anndata.AnnData":
@@ -157,7 +169,8 @@ def _of_split(path: Path, columns: Columns, matrix: str, progress: bool) -> "ann
                 width = open_rows(opened, matrix).shape[1]
                 names = names_in_file(opened, matrix)
             found = training_effects(split, columns, matrix, width, names=names, squares=True, progress=progress)
-            return found.to_anndata(names or [f"feature_{number}" for number in range(width)], columns.control)
+            features = names or [f"feature_{number}" for number in range(width)]
+            return found.to_anndata(features, columns.control, treated=bool(columns.treatment))
     raise StateRagError(f"{path}: names no data")
 
 
@@ -201,12 +214,13 @@ def _values(adata: "anndata.AnnData", matrix: str) -> Any:
 
 def _groups(obs: pd.DataFrame, columns: Columns) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Return the (context, perturbation) pairs, and each cell's number among them; -1 without a label."""
-    lines, perturbations = (obs[name].astype("category").cat for name in (columns.cell_line, columns.perturbation))
-    line_of, perturbation_of = (np.asarray(column.codes, dtype=np.int64) for column in (lines, perturbations))
+    lines = obs[columns.cell_line].astype("category").cat
+    told = labels_in(obs, columns.perturbation, columns.control, columns.treatment)
+    line_of, perturbation_of = np.asarray(lines.codes, dtype=np.int64), told.code
     labelled = (line_of >= 0) & (perturbation_of >= 0)
-    width = max(1, len(perturbations.categories))
+    width = max(1, len(told.labels))
     codes, number = np.unique(line_of[labelled] * width + perturbation_of[labelled], return_inverse=True)
     group_of = np.full(len(obs), -1)
     group_of[labelled] = number
-    pairs = [(str(lines.categories[code // width]), str(perturbations.categories[code % width])) for code in codes]
+    pairs = [(str(lines.categories[code // width]), str(told.labels[code % width])) for code in codes]
     return pairs, group_of

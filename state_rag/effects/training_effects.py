@@ -14,6 +14,7 @@ import numpy as np
 
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
+from state_rag.datasets.treated_labels import read_labels
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
@@ -94,7 +95,7 @@ def _add_file(
 ) -> None:
     """Add one file's training conditions and controls."""
     with open_h5ad(path) as file:
-        keys, group_of = groups_of(file, columns)
+        keys, group_of, named = named_groups_of(file, columns)
         rows = aligned.open(file, matrix)
         if rows.shape[1] != n_features:
             raise StateRagError(
@@ -103,8 +104,8 @@ def _add_file(
             )
         wanted = [
             number
-            for number, (line, perturbation) in enumerate(keys)
-            if perturbation == columns.control or split.trains_on(dataset, line, perturbation)
+            for number, ((line, label), name) in enumerate(zip(keys, named, strict=True))
+            if label == columns.control or split.trains_on(dataset, line, name)
         ]
         # The last entry is for cells without a label, whose group is -1.
         place = np.full(len(keys) + 1, -1)
@@ -115,12 +116,23 @@ def _add_file(
 
 def groups_of(file: h5py.File, columns: Columns) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Return the (cell line, perturbation) pairs of a file, and each cell's number among them; -1 without a label."""
+    keys, group_of, _ = named_groups_of(file, columns)
+    return keys, group_of
+
+
+def named_groups_of(file: h5py.File, columns: Columns) -> tuple[list[tuple[str, str]], np.ndarray, list[str]]:
+    """Return what `groups_of` does, and what the perturbation column has for each pair, by which splits go.
+
+    Where labels tell modes, doses or times, a pair may stand there more than once.
+    """
     lines, line_of = read_column(file, columns.cell_line, "--cell-type-key")
-    perturbations, perturbation_of = read_column(file, columns.perturbation, "--pert-col")
+    told = read_labels(file, columns.perturbation, columns.control, columns.treatment)
+    perturbations, perturbation_of = told.labels, told.code
     labelled = (line_of >= 0) & (perturbation_of >= 0)
     if not labelled.all():
         logger.warning("%s: %d cells without a label are no training cells.", file.filename, (~labelled).sum())
     codes, number = np.unique(line_of[labelled] * len(perturbations) + perturbation_of[labelled], return_inverse=True)
     group_of = np.full(len(labelled), -1)
     group_of[labelled] = number
-    return [(str(lines[c // len(perturbations)]), str(perturbations[c % len(perturbations)])) for c in codes], group_of
+    keys = [(str(lines[c // len(perturbations)]), str(perturbations[c % len(perturbations)])) for c in codes]
+    return keys, group_of, [str(told.names[c % len(perturbations)]) for c in codes]

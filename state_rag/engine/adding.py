@@ -13,6 +13,7 @@ import numpy as np
 from state_rag.contract.feature_names import HVG, FileMatrices
 from state_rag.contract.space import fit, read_space
 from state_rag.datasets.effects_tables import LABELS
+from state_rag.datasets.treated_labels import KEYS, TreatmentColumns
 from state_rag.effects.sources import read as read_effects
 from state_rag.engine.bank import read_table, responses_in
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
@@ -24,6 +25,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.files import existing_file
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing
+from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +123,7 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
         context=data["cell_type_key"],
         control=data["control_pert"],
         matrix=matrix,
+        **dict(zip(("mode", "dose", "time"), map(data.get, KEYS), strict=True)),
         progress=progress,
     )
     if left_out := [str(one) for one in found.uns["state_rag"].get("left_out", [])]:
@@ -132,7 +135,7 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
 
 def _matrix_of_cells(run: EvidenceRun, path: Path) -> str | None:
     """Return which matrix of a file of cells to read, checked; None for a table of effects."""
-    wanted = {str(run.data["pert_col"]), str(run.data["cell_type_key"])}
+    wanted = {str(run.data[key]) for key in ("pert_col", "cell_type_key", *KEYS) if run.data.get(key) is not None}
     with open_h5ad(path) as file:
         there = set(file["obs"]) - {"_index"}
         if "uns/state_rag/kind" in file or (set(LABELS) <= there and not wanted <= there):
@@ -147,7 +150,8 @@ def _matrix_of_cells(run: EvidenceRun, path: Path) -> str | None:
 
 
 def _effects(run: EvidenceRun, path: Path) -> Responses:
-    new = read_table(path)
+    treatment = TreatmentColumns.of(run.data) if run.identity is None else TreatmentColumns()
+    new = read_table(path, treatment)
     sizes = [float(np.sqrt(np.mean(np.square(one.effects)))) for one in (run.engine.responses, new)]
     if min(sizes) > 0 and max(sizes) > UNLIKE * min(sizes):
         logger.warning(
@@ -202,8 +206,9 @@ def _is_held_out(run: EvidenceRun, line: str, perturbation: str) -> bool:
     for key, part in split.get("zeroshot", {}).items():
         if key.partition(".")[2] == line and part != "train":
             return True
+    name = perturbation if run.engine.bank.treatments is None else name_in(perturbation)
     return any(
-        perturbation in parts.get(part, ())
+        name in parts.get(part, ())
         for key, parts in split.get("fewshot", {}).items()
         for part in ("val", "test")
         if key.partition(".")[2] == line
@@ -217,7 +222,7 @@ def _expected(
     bank = after.bank
     for context in contexts:
         number = bank.number_of_context(context)
-        names = [n for n in bank.perturbations if n != control and not bank.measured(number, bank.number_of(n))]
+        names = [n for n in bank.offered if n != control and not bank.measured(number, bank.number_of(n))]
         names = names[:: max(1, len(names) // ASKED)][:ASKED]
         trusts = [engine.predict(context, names).trust for engine in (before, after)] if names else []
         means = [float(trust.expected.mean()) for trust in trusts if trust is not None]

@@ -12,6 +12,7 @@ from state_rag.cells.anchored import brought_to_mean, drawn_from
 from state_rag.cells.answer import answer
 from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
+from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.engine.called import LAYER
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing, tell_unknown
@@ -72,6 +73,10 @@ def ask(
     values: Any = asked.X if key == "X" else asked.obsm[key.removeprefix("obsm/")]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     labels = asked.obs[names.perturbation].astype(str).to_numpy()
+    if run.engine.bank.treatments is not None and wanted.perturbations is None:
+        told = labels_in(asked.obs, names.perturbation, names.control, TreatmentColumns.of(run.data))
+        labels = told.labels[told.code].astype(str)
+        asked.obs[names.perturbation] = pd.Categorical(labels)
     lines = names.contexts(asked.obs)
     run = knowing(run, np.unique(labels[labels != names.control]).tolist())
     _refuse_unknown(run, wanted.perturbations)
@@ -125,5 +130,5 @@ def _refuse_unknown(run: EvidenceRun, named: Sequence[str] | None) -> None:
     if unknown:
         raise StateRagError(
             f"nothing is known of {listing(unknown)}: neither a response nor an embedding, so the prediction would be "
-            f"the mean effect of the cell line{suggest(unknown, run.engine.bank.perturbations)}"
+            f"the mean effect of the cell line{suggest(unknown, run.engine.bank.offered)}"
         )

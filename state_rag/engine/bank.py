@@ -1,12 +1,13 @@
 """Measured responses of what a split trains on, or of a file of mean effects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS
+from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.errors import StateRagError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import anndata
 
 
-def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Responses:
+def responses_of(effects: MeanEffects, names: Sequence[str], control: str, *, treated: bool = False) -> Responses:
     """Return the responses that the evidence engine is fitted on.
 
     Parameters
@@ -29,6 +30,8 @@ def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Re
         Of the genes.
     control
         Label of control cells.
+    treated
+        Whether perturbations are labels that tell modes, doses or times.
 
     Raises
     ------
@@ -52,10 +55,13 @@ def responses_of(effects: MeanEffects, names: Sequence[str], control: str) -> Re
         cells=[totals.cells[key] for key in keys],
         controls={line: totals.mean((line, control)) for line in sorted(effects.effects)},
         changes=changes_of(effects, control),
+        treated=treated,
     )
 
 
-def responses_in(effects: "anndata.AnnData") -> Responses:
+def responses_in(
+    effects: "anndata.AnnData", *, mode: str | None = None, dose: str | None = None, time: str | None = None
+) -> Responses:
     """Return the responses in a table of effects, which the evidence engine is fitted on.
 
     Parameters
@@ -65,11 +71,14 @@ def responses_in(effects: "anndata.AnnData") -> Responses:
         where they are there, as `sr.effects.read` writes them; where deviations of cells are there too, so is which
         genes changed. `X` [conditions, genes] may be any score (mean differences, log fold changes, signed
         significance).
+    mode, dose, time
+        Columns of `obs` that tell mode (CRISPRi, CRISPRa, KO, drug), dose and time of a row; without any, perturbations
+        are names, unless the table says that they are labels of all this, as `sr.effects.read` says.
 
     Raises
     ------
     StateRagError
-        If a column is missing.
+        If a column is missing, or holds what is no dose or time.
 
     Examples
     --------
@@ -86,19 +95,39 @@ def responses_in(effects: "anndata.AnnData") -> Responses:
             )
     values = effects.X.toarray() if hasattr(effects.X, "toarray") else np.asarray(effects.X)
     means = effects.varm.get("control_mean")
+    columns = TreatmentColumns(mode, dose, time)
+    about = effects.uns.get("state_rag")
+    treated = isinstance(about, Mapping) and bool(about.get("treated"))
+    if treated and columns:
+        raise StateRagError(
+            "this table's perturbations are labels that tell mode, dose or time already; name no columns of these."
+        )
+    names = effects.obs["perturbation"].astype(str).tolist()
+    if columns:
+        control = str(about.get("control", "")) if isinstance(about, Mapping) else ""
+        told = labels_in(effects.obs, "perturbation", control, columns)
+        names = [str(label) for label in told.labels[told.code].tolist()]
     return Responses(
         values,
         effects.obs["context"].astype(str).tolist(),
-        effects.obs["perturbation"].astype(str).tolist(),
+        names,
         effects.var_names.astype(str).tolist(),
         cells=effects.obs["n_cells"].to_numpy() if "n_cells" in effects.obs else None,
         controls=None if means is None else {str(line): means[line].to_numpy() for line in means},
         changes=changes_in(effects),
+        treated=treated or bool(columns),
     )
 
 
-def read_table(path: Path) -> Responses:
+def read_table(path: Path, treatment: TreatmentColumns | None = None) -> Responses:
     """Read the responses in a file of effects; the columns are looked at before anything large is read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    treatment
+        Columns of mode, dose and time, as for `responses_in`.
 
     Raises
     ------
@@ -115,4 +144,8 @@ def read_table(path: Path) -> Responses:
             f"`context` (it has {listing(sorted(columns)) or 'none'}). If these are cells, write a split and fit on "
             f"that: `state-rag data split {path} --held-out LINE -o split.toml`."
         )
-    return responses_in(anndata.read_h5ad(path))
+    named = treatment or TreatmentColumns()
+    try:
+        return responses_in(anndata.read_h5ad(path), mode=named.mode, dose=named.dose, time=named.time)
+    except StateRagError as error:
+        raise StateRagError(f"{path}: {error}") from error

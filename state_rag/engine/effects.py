@@ -75,7 +75,7 @@ def predicted_effects(
         if unknown:
             raise StateRagError(
                 f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "
-                f"that know them, or leave them out{suggest(unknown, bank.perturbations)}"
+                f"that know them, or leave them out{suggest(unknown, bank.offered)}"
             )
     rows, means, stds, chances = [], [], [], []
     for number in track(range(len(contexts)), "predicting", disable=not progress):
@@ -83,7 +83,7 @@ def predicted_effects(
         asked = perturbations
         if asked is None:
             combined = run.engine.combined
-            named = [*bank.perturbations, *(combined.perturbation_names if combined is not None else ())]
+            named = [*bank.offered, *(combined.perturbation_names if combined is not None else ())]
             asked = [name for name in named if name != control and not run.engine.measured(context, name)]
         if not asked:
             continue
@@ -114,5 +114,5 @@ def predicted_effects(
         obs=obs,
         var=pd.DataFrame(index=pd.Index(run.engine.responses.genes, dtype=str)),
         layers={"std": np.concatenate(stds), **({LAYER: np.concatenate(chances)} if chances else {})},
-        uns={"state_rag": {"kind": KIND, "version": __version__}},
+        uns={"state_rag": {"kind": KIND, "version": __version__, **({"treated": True} if bank.treatments else {})}},
     )

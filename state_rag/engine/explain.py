@@ -48,7 +48,7 @@ def explain(run: EvidenceRun, perturbation: str, context: str, *, new_context: b
         raise StateRagError(
             f"nothing is known of {perturbation}: it was measured in no context that the run was fitted on, and the "
             f"run's embeddings do not know it. Its prediction is the mean effect of {context}, with no evidence to "
-            f"show{suggest([perturbation], bank.perturbations)}"
+            f"show{suggest([perturbation], bank.offered)}"
         )
     return run.engine.explain(context, perturbation)
 
@@ -100,6 +100,7 @@ def measured_effect(run: EvidenceRun, folder: Path, perturbation: str, context: 
     perturbation, context
         The condition.
     """
+    perturbation = run.engine.bank.own_label(perturbation)
     for responses in (run.engine.responses, run.engine.combined):
         for row, condition in enumerate(() if responses is None else responses.conditions):
             if condition == (context, perturbation):

@@ -9,6 +9,7 @@ from state_rag.counts import count_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from state_rag.engine.folder import EvidenceRun
     from state_rag.evidence.explanation import Explanation
 
 
@@ -32,6 +33,13 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--genes", nargs="+", metavar="GENE", help="genes to write and draw (default: the largest effects)"
     )
+    curve = parser.add_mutually_exclusive_group()
+    curve.add_argument(
+        "--doses",
+        metavar="D,D,...",
+        help="instead: how large the predicted effect is at these doses, and whether it grows throughout",
+    )
+    curve.add_argument("--times", metavar="T,T,...", help="the same over times, in hours or with a unit")
     parser.add_argument("--new-context", action="store_true", help="the context is new: nothing was measured in it")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/explain)")
     parser.set_defaults(run=run_explain)
@@ -52,6 +60,10 @@ def run_explain(args: Namespace) -> None:
 
     folder = find_run_folder(args.run_folder)
     run = evidence_of(folder)
+    for axis, text in (("dose", args.doses), ("time", args.times)):
+        if text is not None:
+            _run_curve(args, folder, run, axis, text)
+            return
     if args.genes:
         gene_places(run.engine.responses.genes, args.genes)
     found: Explanation = explain(run, args.perturbation, args.context, new_context=args.new_context)
@@ -69,4 +81,25 @@ def run_explain(args: Namespace) -> None:
     console.print(terminal_table(found, args.top))
     console.print(LEGEND, style="dim", markup=False)
     for path in write_explanation(found, output, measured=measured, genes=args.genes, conditions=args.top):
+        console.print(f"Written: {path}", markup=False, soft_wrap=True)
+
+
+def _run_curve(args: Namespace, folder: Path, run: "EvidenceRun", axis: str, text: str) -> None:
+    from rich.table import Table
+
+    from state_rag.console import make_console
+    from state_rag.engine.size_curve import read_values, size_curve, write_size_curve
+    from state_rag.files import writable_folder
+
+    values = read_values(text, axis)
+    found = size_curve(run, args.perturbation, args.context, values, axis, new_context=args.new_context)
+    output = writable_folder(args.output or folder / "explain", "-o")
+    console, table = make_console(), Table()
+    for column in found.table:
+        table.add_column(str(column), justify="right")
+    for row in found.table.itertuples(index=False):
+        table.add_row(*("" if value != value else f"{value:.3g}" for value in row))
+    console.print(table)
+    console.print(found.words, markup=False)
+    for path in write_size_curve(found, output):
         console.print(f"Written: {path}", markup=False, soft_wrap=True)

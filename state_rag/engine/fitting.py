@@ -15,6 +15,7 @@ from state_rag.datasets.split_check import SplitSummary, check_split, find_names
 from state_rag.datasets.split_copy import split_tables
 from state_rag.datasets.split_questions import QUESTIONS, questions
 from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.engine.bank import read_table, responses_of
@@ -29,6 +30,7 @@ from state_rag.files import existing_file
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
+from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ def fit(
     cell_type_key: str | None = None,
     batch_col: str | None = None,
     control_pert: str | None = None,
+    mode_col: str | None = None,
+    dose_col: str | None = None,
+    time_col: str | None = None,
     embed_key: str | None = "X_hvg",
     output_space: str = "gene",
     settings: Settings | None = None,
@@ -70,6 +75,9 @@ def fit(
         What tells other names of genes, as `names.tables.read_symbols` takes it: a file, `package`, `auto` or `off`.
     pert_col, cell_type_key, batch_col, control_pert
         As under `data.kwargs`; found by their usual names where left out.
+    mode_col, dose_col, time_col
+        Columns of `obs`, of cells or of the table, that tell mode (CRISPRi, CRISPRa, KO, drug), dose and time. Then
+        conditions that differ in these are different ones, related by what is learned of modes, doses and times.
     embed_key, output_space
         Which matrix is predicted, as for `state tx train`.
     settings
@@ -91,23 +99,27 @@ def fit(
     refuse_existing(output, overwrite)
     existing_file(source, "a split or a table of effects", (".toml", ".h5ad"))
     start = time.perf_counter()
+    treatment = TreatmentColumns(mode_col, dose_col, time_col)
     if source.suffix == ".toml":
         columns = find_names(
             source, pert_col=pert_col, cell_type_key=cell_type_key, batch_col=batch_col, control_pert=control_pert
         )
-        data = {
+        data: dict[str, Any] = {
             "toml_config_path": str(source.resolve()),
             **columns,
             "embed_key": embed_key,
             "output_space": output_space,
+            **treatment.to_data(),
         }
         summary, identity = _checked(source, data)
         responses = _responses(identity, data, progress)
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
     else:
-        data, identity, uses = {}, None, None
-        responses = read_table(source)
+        data, identity, uses = treatment.to_data(), None, None
+        responses = read_table(source, treatment)
         asked = responses.perturbation_names
+        if responses.treated:
+            asked = tuple(dict.fromkeys(map(name_in, asked)))
     symbols = read_symbols(names)
     knowledge = knowledge_of(embeddings, sources, with_members(asked), symbols)
     if names == AUTO and symbols is None and any(about["known"] < about["asked"] for about in knowledge.about.values()):
@@ -220,7 +232,7 @@ def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> R
     """Read the responses of a split's training cells."""
     source = Path(data["toml_config_path"])
     space = identity.spaces[spaces_used(data["embed_key"], data["output_space"])[-1]]
-    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
+    columns = Columns.of(data)
     effects = training_effects(
         read_split(source), columns, space.key, space.width, names=space.names, squares=True, progress=progress
     )
@@ -229,7 +241,7 @@ def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> R
     if effects.not_finite:
         logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(effects.not_finite))
     genes = space.names or tuple(f"{space.key.removeprefix('obsm/')}_{number}" for number in range(space.width))
-    return responses_of(effects, genes, columns.control)
+    return responses_of(effects, genes, columns.control, treated=bool(columns.treatment))
 
 
 class FitBar:

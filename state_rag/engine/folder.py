@@ -19,6 +19,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.files import atomic_path, damage_told, read_text
 from state_rag.names.matching import OtherName, other_name_of, write_other_names
+from state_rag.names.treatments import name_in
 from state_rag.run_folders import CONFIG, SPLIT
 from state_rag.torch_files import read_torch
 
@@ -54,10 +55,21 @@ class EvidenceRun:
 
     def __post_init__(self) -> None:
         bank = self.engine.bank
-        bank.other_names = other_name_of(self.names, bank.perturbations)
+        bank.other_names = other_name_of(self.names, bank.names)
 
     def own_name(self, perturbation: str) -> str:
-        """Return what the run calls a perturbation, which is said where it is another name; an unknown one stays."""
+        """Return what the run calls a perturbation, which is said where it is another name; an unknown one stays.
+
+        Raises
+        ------
+        StateRagError
+            If the run's labels tell modes, doses or times, and this is no such label.
+        """
+        if self.engine.bank.treatments is not None:
+            own = self.engine.bank.own_label(perturbation)
+            if name_in(own) != name_in(perturbation):
+                logger.info("%s is %s in this run, another name of the same gene.", perturbation, own)
+            return own
         own = self.engine.bank.other_names.get(perturbation, perturbation)
         if own != perturbation:
             logger.info("%s is %s in this run, another name of the same gene.", perturbation, own)

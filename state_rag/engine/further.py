@@ -16,6 +16,7 @@ from state_rag.names.combinations import parts_of
 from state_rag.names.matching import OtherName
 from state_rag.names.symbols import Symbols
 from state_rag.names.tables import AUTO, read_symbols
+from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,10 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
         Perturbations, known or not.
     """
     bank, control = run.engine.bank, run.data.get("control_pert")
-    unknown = [
-        part
-        for part in dict.fromkeys(part for name in map(str, names) for part in parts_of(name))
-        if bank.number_of(part) < 0 and part != control
-    ]
+    parts = dict.fromkeys(part for name in map(str, names) for part in parts_of(name))
+    unknown = [part for part in parts if bank.number_of(part) < 0 and part != control]
+    if bank.treatments is not None:  # sources know names, whatever their mode, dose or time
+        unknown = list(dict.fromkeys(name_in(part) for part in unknown if not bank.alike(part)))
     files = _files(run)
     if not unknown or not files:
         return run
@@ -84,6 +84,8 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
         if source in gone or source not in own:
             continue
         known = [name for name, yes in zip(own[source].names, own[source].known.tolist(), strict=True) if yes]
+        if bank.treatments is not None:
+            known = list(dict.fromkeys(map(name_in, known)))
         try:
             if source == TEXT:
                 found = knowledge_of(file, None, [*known, *unknown], symbols, tell=False)
@@ -99,7 +101,7 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
         taken.append(source)
     if not taken:
         return run
-    told = [name for name in unknown if engine.bank.number_of(name) >= 0]
+    told = [name for name in unknown if name in engine.bank.names]
     logger.info("Known by %s beside the run's own perturbations: %s.", " and ".join(taken), listing(told))
     new = set(told)
     return replace(run, engine=engine, names=(*run.names, *(row for row in rows if row.perturbation in new)))

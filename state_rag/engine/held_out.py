@@ -11,6 +11,7 @@ import numpy as np
 from state_rag.cells.anchored import drawn_from
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
+from state_rag.datasets.treated_labels import read_labels
 from state_rag.effects.conditions import Columns
 from state_rag.h5ad import open_h5ad, read_column
 
@@ -82,19 +83,22 @@ def held_out_cells(
         for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
             with open_h5ad(path) as file:
                 lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
-                names, name_of = read_column(file, columns.perturbation, "data.kwargs.pert_col")
+                told = read_labels(
+                    file, columns.perturbation, columns.control, columns.treatment, "data.kwargs.pert_col"
+                )
                 batch_names, batches = read_column(file, batch_col, "data.kwargs.batch_col")
             for number, line in enumerate(lines.tolist()):
                 here = np.flatnonzero(line_of == number)
-                labels = names[name_of[here]]
-                controls = here[labels == columns.control]
-                found = {
-                    name: here[labels == name]
-                    for name in np.unique(labels).tolist()
-                    if name != columns.control
-                    and (keep is None or name in keep)
-                    and (split.trains_on if train else split.tests)(dataset, line, name)
-                }
+                asked = split.trains_on if train else split.tests
+                parts: dict[str, list[np.ndarray]] = {}
+                for code in np.unique(told.code[here]).tolist():
+                    label, name = str(told.labels[code]), str(told.names[code])
+                    if label == columns.control or not (keep is None or {label, name} & set(keep)):
+                        continue
+                    if code >= 0 and asked(dataset, line, name):
+                        parts.setdefault(label, []).append(here[told.code[here] == code])
+                found = {label: np.sort(np.concatenate(parts[label])) for label in sorted(parts)}
+                controls = here[(told.code[here] >= 0) & (told.labels[told.code[here]] == columns.control)]
                 if found and len(controls):
                     yield HeldOutCells(path, line, found, controls, batches, batch_names)
 
@@ -114,12 +118,15 @@ def conditions_of(split: Split, columns: Columns) -> dict[tuple[str, str, str], 
         for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
             with open_h5ad(path) as file:
                 lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
-                names, name_of = read_column(file, columns.perturbation, "data.kwargs.pert_col")
-            labelled = (line_of >= 0) & (name_of >= 0)
-            table = np.bincount(line_of[labelled] * len(names) + name_of[labelled], minlength=len(lines) * len(names))
+                told = read_labels(
+                    file, columns.perturbation, columns.control, columns.treatment, "data.kwargs.pert_col"
+                )
+            labelled, count = (line_of >= 0) & (told.code >= 0), len(told.labels)
+            table = np.bincount(line_of[labelled] * count + told.code[labelled], minlength=len(lines) * count)
             for number in np.flatnonzero(table).tolist():
-                line, name = str(lines[number // len(names)]), str(names[number % len(names)])
-                if name != columns.control:
+                line, code = str(lines[number // count]), number % count
+                label, name = str(told.labels[code]), str(told.names[code])
+                if label != columns.control:
                     trained, tested = (part(dataset, line, name) for part in (split.trains_on, split.tests))
-                    found["train" if trained else "test" if tested else "", line, name] += int(table[number])
+                    found["train" if trained else "test" if tested else "", line, label] += int(table[number])
     return dict(found)

@@ -26,6 +26,7 @@ from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.state import trained_in
 from state_rag.evidence.training import Settings
+from state_rag.evidence.treatments import axes_of
 from state_rag.files import atomic_path, reason
 from state_rag.torch_files import read_torch
 
@@ -91,7 +92,8 @@ def _taken(lock: FileLock) -> AcquireReturnProxy:
 def fingerprint(responses: Responses, embeddings: Embeddings, uses: Sequence[str] | None, settings: Settings) -> str:
     """Return a digest of all that a fit depends on, the program among it."""
     digest = hashlib.sha256(f"{__version__} {_program()}".encode())
-    about = [asdict(settings), None if uses is None else sorted(uses), responses.contexts, responses.perturbations]
+    about: list[Any] = [asdict(settings), None if uses is None else sorted(uses)]
+    about += [responses.contexts, responses.perturbations, *(["treated"] if responses.treated else [])]
     digest.update(json.dumps(about).encode())
     arrays = [responses.effects, responses.cells, responses.variance]
     for name, mean in sorted(responses.controls.items()):
@@ -145,5 +147,5 @@ def _with_learned(
 ) -> Evidence:
     if learned["sources"] != list(embeddings):
         raise StateRagError(f"it was made with other sources ({', '.join(learned['sources']) or 'none'})")
-    trained = trained_in(learned[LEARNED], learned["tensors"], settings, len(embeddings))
+    trained = trained_in(learned[LEARNED], learned["tensors"], settings, len(embeddings), axes_of(responses))
     return Evidence.with_trained(settings, responses, embeddings, trained)

@@ -98,7 +98,7 @@ def predict(
     data = run.data
     if run.identity is None or not data:
         raise StateRagError("this run was fitted on a table of effects, without cells, so no cells can be predicted.")
-    columns = Columns(data["pert_col"], data["cell_type_key"], data["control_pert"])
+    columns = Columns.of(data)
     key = run.key
     groups = list(held_out_cells(read_split(split), columns, data["batch_col"], keep, train))
     total = sum(len(group.controls) + sum(map(len, group.conditions.values())) for group in groups)

@@ -55,6 +55,7 @@ from state_rag.evaluation.up_to_date import (
 from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
+from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
 PICTURE = "distributions"
@@ -208,6 +209,9 @@ class Request:
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
             asked = [*chain.from_iterable(pair.lines.values())]
+            if vectors and columns.treatment and training is not None:
+                labels = {one.perturbation for one in asked}.union(*training.effects.values())
+                vectors = {label: vectors[name] for label in labels if (name := name_in(label)) in vectors}
             baselines = naive_baselines(training, len(pair.features), vectors, asked)
             if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
@@ -249,6 +253,7 @@ class Request:
         made_from: dict[str, Any] = {
             "files": _fingerprints(self.run),
             "columns": [columns.perturbation, columns.cell_line, columns.control],
+            **({"treatment_columns": columns.treatment.to_data()} if columns.treatment else {}),
             "matrix": predicted_matrix(self.run),
             "settings": asdict(self.settings),
             "run": self.run.name,
@@ -287,7 +292,7 @@ class Request:
             return None, {LEFT_OUT: why}
         try:
             row, told = evidence_row(
-                responses_of(training, features, self._columns.control),
+                responses_of(training, features, self._columns.control, treated=bool(self._columns.treatment)),
                 conditions_of(read_split(split), self._columns),
                 self._columns.control,
                 asked,

@@ -12,6 +12,7 @@ from state_rag.contract.feature_names import names_in_file
 from state_rag.contract.identity import spaces_used
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
@@ -60,6 +61,7 @@ class Run:
             self.data.get("pert_col") or default.perturbation,
             self.data.get("cell_type_key") or default.cell_line,
             self.data.get("control_pert") or default.control,
+            TreatmentColumns.of(self.data),
         )
 
     @property

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.evidence_row import FITTED
@@ -96,7 +97,7 @@ def _as_stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
         read_from.pop("embeddings", None)
     settings = Settings(**metadata["settings"])
     return {
-        "columns": Columns(*metadata["columns"]),
+        "columns": _columns(metadata),
         "settings": settings,
         "metrics": tuple(_metric(name, settings) for name in metadata["metric_names"]),
         "toml": read_from.get("split"),
@@ -104,6 +105,11 @@ def _as_stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "with_baselines": left_out != NOT_ASKED,
         "with_evidence": FITTED in metadata["notes"],
     }
+
+
+def _columns(metadata: Mapping[str, Any]) -> Columns:
+    perturbation, cell_line, control = metadata["columns"]
+    return Columns(perturbation, cell_line, control, TreatmentColumns.of(metadata.get("treatment_columns", {})))
 
 
 def _metric(name: str, settings: Settings) -> Metric:

@@ -15,6 +15,8 @@ from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Embeddings, Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Source
+from state_rag.evidence.treatments import refuse_unmeasured
+from state_rag.names.treatments import Treatment, label_of, name_in, single_labels
 
 SAMPLE = 500
 """Perturbations by which a source is recognised."""
@@ -69,6 +71,15 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     ((('b', 'P5'),), 9)
     """
     engine.check_fitted()
+    axes = engine.bank.axes
+    if new.treated != (axes is not None):
+        what = "tell modes, doses or times" if axes is not None else "are names alone"
+        raise StateRagError(
+            f"evidence: the labels that the engine was fitted on {what}; those of the new responses differ."
+        )
+    if axes is not None:
+        for label in single_labels(new.perturbation_names):
+            refuse_unmeasured(axes, label, engine.bank.alike(label))
     members = {name: engine.combining.members(name) for name in new.perturbation_names}
     members = {name: parts for name, parts in members.items() if parts}
     single = [row for row, name in enumerate(new.perturbations) if name not in members]
@@ -110,14 +121,18 @@ def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:
             f"evidence: the engine was fitted without a source {strange[0]!r} (it has {', '.join(own) or 'none'}); fit "
             "again to use it."
         )
+    bank = engine.bank
     further = (str(name) for names, _ in tables.values() for name in names)
+    if bank.treatments is not None:
+        further = (label_of(name, Treatment()) for name in further)
 
     def told(source: Source, perturbations: Sequence[str]) -> Source:
         table = tables.get(source.name)
         if table is None:
             return source.widened(perturbations)
         basis = {name for name, is_it in zip(source.names, _basis(source).tolist(), strict=True) if is_it}
-        wider = Source.of(source.name, *table, perturbations, basis=basis)
+        called = None if bank.treatments is None else list(map(name_in, perturbations))
+        wider = Source.of(source.name, *table, perturbations, basis=basis, called=called)
         _check_same(source, wider)
         return wider
 
@@ -131,11 +146,16 @@ def _merged_combinations(engine: Evidence, new: Responses, members: Mapping[str,
         columns = _columns(engine.responses.genes, new.genes)
         counted = None if engine.responses.cells is None else new.cells
         genes = engine.responses.genes
-        aligned = Responses(new.effects[:, columns], new.contexts, new.perturbations, genes, cells=counted)
+        aligned = Responses(
+            new.effects[:, columns], new.contexts, new.perturbations, genes, cells=counted, treated=new.treated
+        )
         return Merged(aligned, tuple(new.conditions), ())
     called = {parts: name for name, parts in engine.combining.measured.members.items()}
     names = [called.get(members[name], name) for name in new.perturbations]
-    return merge(known, Responses(new.effects, new.contexts, names, new.genes, cells=new.cells, changes=new.changes))
+    named = Responses(
+        new.effects, new.contexts, names, new.genes, cells=new.cells, changes=new.changes, treated=new.treated
+    )
+    return merge(known, named)
 
 
 def _basis(source: Source) -> torch.Tensor:
@@ -196,6 +216,7 @@ def merge(known: Responses, new: Responses) -> Merged:
             cells=cells,
             controls=_controls(known, new, columns),
             changes=None if known.changes is None else np.concatenate([known.changes, _changes(new, fresh, columns)]),
+            treated=known.treated,
         ),
         tuple(new.conditions[row] for row in fresh),
         tuple(new.conditions[row] for _, row in again),

@@ -67,6 +67,9 @@ def answer_scene(
         values = learned.fusion(seen)
     else:
         values = seen.estimates[ESTIMATES.index(learned.estimate)]
+    variance = learned.weights.prior_variances(bank, scene.queries)
+    if variance.ndim:  # a dose of 0 does nothing, whatever the correction says
+        values = values * (variance > 0).to(values.dtype)[:, None]
     return Answered(scene, answer, values.double(), seen)
 
 

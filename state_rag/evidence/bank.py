@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from state_rag.evidence.responses import Responses
-from state_rag.names.combinations import plain_of
+from state_rag.evidence.treatments import Axes, Treatments
+from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
+from state_rag.names.treatments import label_of, treatment_of
 
 
 class Bank:
@@ -21,11 +23,15 @@ class Bank:
         The measured conditions.
     more
         Further perturbations that may be asked for (those with an embedding); they have no response.
+    axes
+        What labels tell of modes, doses and times (`names.treatments`); None where labels are names and nothing else.
 
     Attributes
     ----------
     contexts, perturbations
-        Names, C and P of them.
+        Names, C and P of them; perturbations are labels where these tell modes, doses or times.
+    names
+        Those of perturbations; different labels may share one.
     context, perturbation
         Long [N]: of each measured condition.
     effects
@@ -38,11 +44,17 @@ class Bank:
         Long [C, P]: row of each condition, -1 where it was not measured.
     control
         float64 [C, G], standardised over contexts and genes, 0 where unknown; None where no control mean is known.
+    named
+        Long [P]: the same for labels of the same name; the perturbation's own number where labels are names.
+    count
+        Long [C, P]: measured conditions of each name in a context.
+    treatments
+        Of each label; None where labels are names.
     other_names
-        Other name -> perturbation, for questions; empty at first.
+        Other name -> perturbation's name, for questions; empty at first.
     """
 
-    def __init__(self, responses: Responses, more: Iterable[str] = ()) -> None:
+    def __init__(self, responses: Responses, more: Iterable[str] = (), axes: Axes | None = None) -> None:
         self.contexts = responses.context_names
         self._plain = {plain_of(name): name for name in reversed(responses.perturbation_names)}
         further = (name for name in more if plain_of(name) not in self._plain or name in responses.perturbation_names)
@@ -62,6 +74,13 @@ class Bank:
         self.row[self.context, self.perturbation] = torch.arange(len(responses))
         self.control = self._controls(responses)
         self.other_names: dict[str, str] = {}
+        self.names = self.perturbations
+        self.named = torch.arange(len(self.perturbations))
+        self.count = (self.row >= 0).long()
+        self.axes = axes
+        self.treatments: Treatments | None = None
+        if axes is not None:
+            self._tell_apart(axes)
 
     def __len__(self) -> int:
         return len(self.effects)
@@ -75,11 +94,43 @@ class Bank:
 
         `A` and `A+ctrl` are the same, whichever was measured.
         """
+        if self.treatments is not None:
+            return self._perturbation.get(self.own_label(perturbation), -1)
         plain = plain_of(perturbation)
         for name in (perturbation, self.other_names.get(perturbation), self._plain.get(plain), plain):
             if name is not None and name in self._perturbation:
                 return self._perturbation[name]
         return -1
+
+    def own_label(self, label: str) -> str:
+        """Return a label as the bank would spell it, other names too; where labels are names it stays.
+
+        Raises
+        ------
+        StateRagError
+            If it is no label.
+        """
+        if self.treatments is None:
+            return label
+        found = []
+        for part in parts_of(label):
+            name, treatment = treatment_of(part)
+            found.append(label_of(name if name in self._alike else self.other_names.get(name, name), treatment))
+        return SEPARATOR.join(sorted(found))
+
+    def alike(self, label: str) -> tuple[str, ...]:
+        """Return the labels of the same name as a label of a single perturbation, measured ones first."""
+        if self.treatments is None:
+            return (label,) if label in self._perturbation else ()
+        return tuple(self._alike.get(treatment_of(self.own_label(label))[0], ()))
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Return the perturbations that can be asked for: all but names without what labels tell beside."""
+        if self.treatments is None:
+            return self.perturbations
+        allows = self.treatments.axes.allows
+        return tuple(label for label in self.perturbations if allows(treatment_of(label)[1]))
 
     def rows_of(self, context: int) -> Tensor:
         """Return the rows measured in a context, ascending; none for -1."""
@@ -92,6 +143,21 @@ class Bank:
     def elsewhere(self, context: int) -> Tensor:
         """Return the rows measured in other contexts than this, ascending; all for -1."""
         return torch.nonzero(self.context != context).flatten()
+
+    def _tell_apart(self, axes: Axes) -> None:
+        """Take labels apart."""
+        parts = [treatment_of(label) for label in self.perturbations]
+        number: dict[str, int] = {}
+        self._alike: dict[str, list[str]] = {}
+        for label, (name, _) in zip(self.perturbations, parts, strict=True):
+            number.setdefault(name, len(number))
+            self._alike.setdefault(name, []).append(label)
+        self.names = tuple(number)
+        self.named = torch.tensor([number[name] for name, _ in parts])
+        self.treatments = Treatments.of(axes, [treatment for _, treatment in parts])
+        by_name = torch.zeros(len(self.contexts), len(number), dtype=torch.long)
+        by_name.index_put_((self.context, self.named[self.perturbation]), torch.ones(len(self), dtype=torch.long), True)
+        self.count = by_name[:, self.named]
 
     def _controls(self, responses: Responses) -> Tensor | None:
         known = [name for name in self.contexts if name in responses.controls]

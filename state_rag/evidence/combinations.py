@@ -17,7 +17,8 @@ from torch import Tensor
 
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.fusion import correlations
-from state_rag.evidence.kriging import KernelWeights, Scene, context_means, covariance, factorise, nearest
+from state_rag.evidence.kriging import KernelWeights, Scene, covariance, factorise, nearest
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
@@ -274,12 +275,12 @@ class Combinations:
         made += [members_at(c, members) for c, members in zip(contexts, parts, strict=True)]
         queried = [members_at(number, members) for members in asked]
         conditions = torch.tensor(list(atoms)).T.unbind()
-        means = context_means(bank, scene, weights, bank.effects[rows])
+        prior = prior_of(bank, scene, weights, bank.effects[rows])
         return _Look(
             made,
             queried,
             covariance(similarity, weights, number, conditions, conditions).double(),
-            torch.stack([means[c] if c >= 0 else means[-1] for c, _ in atoms]),
+            prior.of(*conditions),
             weights.noise_of(torch.cat([bank.scarcity[rows], self.scarcity[kept]])).detach(),
             float(weights.prior_variance().detach()),
             torch.cat([bank.effects[rows], self.effects[kept]]),

@@ -47,6 +47,7 @@ class Combining:
     def members(self, name: str) -> tuple[str, ...]:
         """Return the members of a combination; nothing for a single perturbation."""
         bank = self.measured.bank
+        name = bank.own_label(name)
         number = bank.number_of(name)
         # where nothing but combinations was measured, they are single perturbations
         return () if number >= 0 and bool((bank.row[:, number] >= 0).any()) else members_of(name, _Known(bank))
@@ -133,7 +134,7 @@ class _Known:
         self._bank = bank
 
     def __contains__(self, name: object) -> bool:
-        return self._bank.number_of(str(name)) >= 0
+        return self._bank.number_of(str(name)) >= 0 or bool(self._bank.alike(str(name)))
 
 
 def _joined(parts: list[tuple[list[int], Combined]], count: int) -> Combined:

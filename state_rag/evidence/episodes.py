@@ -36,6 +36,23 @@ def use_of(measured_here: bool, measured_elsewhere: bool) -> str:
     return "unseen" if measured_here else "both"
 
 
+def known_elsewhere(bank: Bank, rows: Tensor, context: int, use: str) -> Tensor:
+    """Tell bool [R] of which rows of a context the perturbation was measured otherwise too.
+
+    That is in another context or, where that counts, under another label of the same name.
+    """
+    counted = bank.count[:, bank.perturbation[rows]]
+    own = counted[context] if use == "zero-shot" else 1
+    return counted.sum(0) > own
+
+
+def same_name(bank: Bank, rows: Tensor) -> Tensor:
+    """Return bool [P]: the perturbations of some rows, and all others of the same names."""
+    names = torch.zeros(len(bank.names), dtype=torch.bool)
+    names[bank.named[bank.perturbation[rows]]] = True
+    return names[bank.named]
+
+
 class Episodes:
     """Draws episodes of one use from a bank.
 
@@ -78,8 +95,7 @@ class Episodes:
         keep = torch.ones(len(bank), dtype=torch.bool)
         hidden = None
         if self.use in ("unseen", "both"):
-            hidden = torch.zeros(len(bank.perturbations), dtype=torch.bool)
-            hidden[bank.perturbation[chosen]] = True
+            hidden = same_name(bank, chosen)
             keep &= ~hidden[bank.perturbation]
         if self.use in ("zero-shot", "both"):
             keep[rows] = False
@@ -103,8 +119,7 @@ class Episodes:
         rows = self.bank.rows_of(context)
         if self.use in ("unseen", "both"):
             return torch.ones(len(rows), dtype=torch.bool)
-        measured = self.bank.row[:, self.bank.perturbation[rows]] >= 0
-        return measured.sum(0) > 1
+        return known_elsewhere(self.bank, rows, context, self.use)
 
     def _some(self, supports: Tensor, context: int, queries: Tensor, rng: np.random.Generator) -> Tensor:
         if len(supports) <= self.max_supports:

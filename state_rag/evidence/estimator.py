@@ -18,16 +18,20 @@ from state_rag.evidence.combining import USE as COMBINATION
 from state_rag.evidence.combining import Combining, explain_combination
 from state_rag.evidence.episodes import USES
 from state_rag.evidence.explanation import Explanation, explain_answer
-from state_rag.evidence.kriging import KernelWeights, Scene, context_means
+from state_rag.evidence.kriging import KernelWeights, Scene
 from state_rag.evidence.prediction import Neighbours, Prediction, heaviest
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.questions import ask, sources_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
 from state_rag.evidence.state import pack, unpack
 from state_rag.evidence.training import Progress, Settings, Trained, train
+from state_rag.evidence.treatments import axes_of, refuse_unmeasured
 from state_rag.evidence.trust.expected import Calibrated, Trusting, calibrate, calibration
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import Calling, fit_caller
+from state_rag.names.combinations import parts_of
+from state_rag.names.treatments import Treatment, label_of, name_in, single_labels
 
 Embeddings = Mapping[str, tuple[Sequence[str], Any]]
 """Source -> (names, matrix [len(names), D])."""
@@ -179,6 +183,9 @@ class Evidence:
         """
         self.check_fitted()
         names = tuple(map(str, perturbations))
+        reaching = self.reaching(names)
+        if reaching is not self:
+            return reaching.predict(context, names, trust=trust)
         mean = np.zeros((len(names), len(self.responses.genes)))
         variance = np.zeros(len(names))
         uses = [""] * len(names)
@@ -207,10 +214,14 @@ class Evidence:
                     if calling is not None:
                         calling.known(places, question.use, self.bank, answered, learned.weights, expected)
             else:
-                mean[places] = self._prior(question.scene, learned)
-                variance[places] = self._variance(learned.weights.prior_variance(), learned)
-                if trusting is not None:
-                    trusting.unknown(places, question.use, mean[places[0]], number, float(variance[places[0]]))
+                numbers = torch.tensor([self.bank.number_of(names[place]) for place in places])
+                mean[places] = self._prior(question.scene, learned, numbers)
+                variance[places] = self._variance(learned.weights.prior_variances(self.bank, numbers), learned)
+                # the mean of a context is one for all names, but not for all modes and doses
+                alike = [places] if self.bank.treatments is None else [[place] for place in places]
+                for some in alike if trusting is not None else ():
+                    assert trusting is not None
+                    trusting.unknown(some, question.use, mean[some[0]], number, float(variance[some[0]]))
             for place in places:
                 uses[place] = question.use
         sources = tuple(self._sources(combinations.get(place, (name,)), number) for place, name in enumerate(names))
@@ -229,7 +240,31 @@ class Evidence:
 
     def knows(self, perturbation: str) -> bool:
         """Tell whether anything is known of a perturbation, or of a member of a combination."""
+        if self.bank.treatments is not None and len(parts_of(perturbation)) == 1:
+            return bool(self.bank.alike(perturbation))
         return self.bank.number_of(perturbation) >= 0 or bool(self.combining.members(perturbation))
+
+    def reaching(self, perturbations: Iterable[str]) -> Evidence:
+        """Return an engine that has some labels, such as another dose of a drug; this one where it has them already.
+
+        Parameters
+        ----------
+        perturbations
+            Labels, or names where labels are names; then there is nothing to do.
+
+        Raises
+        ------
+        StateRagError
+            If a label's mode was not measured, or it tells less or more than the labels of measured conditions.
+        """
+        axes = self.bank.axes
+        if axes is None:
+            return self
+        parts = single_labels(map(self.bank.own_label, perturbations))
+        for label in parts:
+            refuse_unmeasured(axes, label, [one for one in self.bank.alike(label) if one in self.bank.offered])
+        further = [label for label in parts if self.bank.number_of(label) < 0]
+        return self.over(self.responses, further) if further else self
 
     def measured(self, context: str, perturbation: str) -> bool:
         """Tell whether a condition, a single one or a combination, was measured."""
@@ -252,6 +287,9 @@ class Evidence:
             If nothing was fitted, or nothing is known of the perturbation, so that there is nothing to show.
         """
         self.check_fitted()
+        reaching = self.reaching([str(perturbation)])
+        if reaching is not self:
+            return reaching.explain(context, perturbation)
         if members := self.combining.members(str(perturbation)):
             return self._explain_combination(str(context), str(perturbation), members)
         number = self.bank.number_of_context(str(context))
@@ -295,6 +333,7 @@ class Evidence:
             self.calibrated,
             self.callers,
             (self.combined, self.combining.measured.members, self.combining.learned),
+            self.bank.axes,
         )
 
     @classmethod
@@ -306,11 +345,11 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained, calibrated, callers, (combined, members, learned) = unpack(state)
+        settings, responses, sources, trained, calibrated, callers, (combined, members, learned), axes = unpack(state)
         engine = cls(settings)
         engine.responses, engine.combined = responses, combined
         more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
-        engine.bank = Bank(responses, more)
+        engine.bank = Bank(responses, more, axes)
         engine.similarity = Similarity(engine.bank, sources, settings.powers)
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
         engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
@@ -358,7 +397,7 @@ class Evidence:
         self,
         responses: Responses,
         more: Iterable[str],
-        told: Callable[[Source, Sequence[str]], Source] = Source.widened,
+        told: Callable[[Source, Sequence[str]], Source] | None = None,
     ) -> Evidence:
         """Return an engine with what this one has learned, over other responses or more perturbations.
 
@@ -369,13 +408,19 @@ class Evidence:
         more
             Further perturbations.
         told
-            What a source is for more perturbations; by default it knows nothing of these.
+            What a source is for more perturbations; by default it knows nothing of these, but for other labels of names
+            that it knows.
         """
         found = Evidence(self.settings)
         found.responses, found.combined = responses, self.combined
-        found.bank = Bank(responses, [*self.bank.perturbations, *more])
+        found.bank = Bank(responses, [*self.bank.perturbations, *more], self.bank.axes)
         found.bank.other_names = self.bank.other_names
-        sources = [told(source, found.bank.perturbations) for source in self.similarity.sources]
+        new = [label for label in found.bank.perturbations if self.bank.number_of(label) < 0]
+        alike = {label: known[0] for label in new if (known := self.bank.alike(label))}
+        sources = [
+            source.widened(found.bank.perturbations, alike) if told is None else told(source, found.bank.perturbations)
+            for source in self.similarity.sources
+        ]
         found.similarity = Similarity(found.bank, sources, self.settings.powers)
         found.trained, found.callers = dict(self.trained), dict(self.callers)
         found.calibrated = {use: one.with_contexts(len(found.bank.contexts)) for use, one in self.calibrated.items()}
@@ -409,10 +454,28 @@ class Evidence:
     def _know(self, responses: Responses, tables: Mapping[str, tuple[Sequence[str], Any]]) -> None:
         """Take in what is known; nothing is learned."""
         embedded = [str(name) for names, _ in tables.values() for name in names]
+        axes = axes_of(responses)
+        if axes is not None:
+            labels, told = single_labels(responses.perturbation_names), set(embedded)
+            # a name that was not measured stands for what can be asked of it
+            embedded = [
+                *(label for label in labels if name_in(label) in told),
+                *(label_of(name, Treatment()) for name in embedded),
+            ]
         self.responses, self.combined, self._members = parted(responses, embedded)
-        self.bank = Bank(self.responses, [*embedded, *(one for parts in self._members.values() for one in parts)])
-        sources = [Source.of(name, *table, self.bank.perturbations) for name, table in tables.items()]
+        self.bank = Bank(self.responses, [*embedded, *(one for parts in self._members.values() for one in parts)], axes)
+        sources = [self._source(name, *table) for name, table in tables.items()]
         self.similarity = Similarity(self.bank, sources, self.settings.powers)
+
+    def _source(self, name: str, names: Sequence[str], matrix: Any) -> Source:
+        """Return what a table says of the bank's perturbations; of labels that share a name, the same."""
+        bank = self.bank
+        if bank.treatments is None:
+            return Source.of(name, names, matrix, bank.perturbations)
+        called = [name_in(label) for label in bank.perturbations]
+        # a name counts once, however many doses it has
+        first = {bank.alike(label)[0] for label in bank.perturbations}
+        return Source.of(name, names, matrix, bank.perturbations, basis=first, called=called)
 
     def _learn_combinations(self) -> None:
         measured = Combinations(self.combined, self._members, self.bank)
@@ -451,7 +514,7 @@ class Evidence:
         order = [use, *(other for other in USES if other != use)]
         found = next((self.trained[name] for name in order if name in self.trained), None)
         if found is None:
-            return Trained(KernelWeights(len(self.similarity.kernels)).requires_grad_(False))
+            return Trained(KernelWeights(len(self.similarity.kernels), self.bank.axes).requires_grad_(False))
         return found if use in self.trained else Trained(found.weights, calibration=found.calibration)
 
     def _answer(self, scene: Scene, learned: Trained, *, with_genes: bool = False) -> Answered:
@@ -461,9 +524,9 @@ class Evidence:
     def _mean(self, answered: Answered) -> np.ndarray:
         return (answered.values * self.bank.scale).numpy()
 
-    def _prior(self, scene: Scene, learned: Trained) -> np.ndarray:
-        means = context_means(self.bank, scene, learned.weights, self.bank.effects[scene.supports])
-        return (means[scene.context] * self.bank.scale).numpy()
+    def _prior(self, scene: Scene, learned: Trained, numbers: Tensor) -> np.ndarray:
+        prior = prior_of(self.bank, scene, learned.weights, self.bank.effects[scene.supports])
+        return (prior.at(scene.context, numbers) * self.bank.scale).numpy()
 
     def _variance(self, variance: Tensor, learned: Trained) -> np.ndarray:
         return (variance * learned.calibration * self.bank.scale**2).numpy()

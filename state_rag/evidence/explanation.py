@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.kriging import Answer, KernelWeights, Scene, context_means
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.expected import Trust
 from state_rag.evidence.trust.gene_calls import GeneCalls
@@ -137,14 +138,15 @@ def explain_answer(
     """
     values = bank.effects[scene.supports]
     context = bank.context[scene.supports]
-    means = context_means(bank, scene, weights, values)
+    expected = prior_of(bank, scene, weights, values)
+    means = expected.of(context, bank.perturbation[scene.supports])
     order = torch.argsort(-answer.weight[:, 0].abs(), stable=True)
     rows = scene.supports[order]
-    deviations = ((values - means[context])[order] * bank.scale).numpy()
+    deviations = ((values - means)[order] * bank.scale).numpy()
     weight = answer.weight[order, 0].numpy()
-    prior = (means[scene.context] * bank.scale).numpy()
+    prior = (expected.at(scene.context, scene.queries)[0] * bank.scale).numpy()
     reasons = _reasons(bank, similarity, weights, scene, rows)
-    same = bank.perturbation[rows] == scene.queries[0]
+    same = bank.named[bank.perturbation[rows]] == bank.named[scene.queries[0]]
     strongest = np.stack([reasons[source] for source in reasons]).argmax(0)
     sources = list(reasons)
     return Explanation(
@@ -158,9 +160,13 @@ def explain_answer(
         reasons,
         np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],
         predicted - (prior + weight @ deviations),
-        {bank.contexts[number]: (means[number] * bank.scale).numpy() for number in set(context.tolist())},
+        {
+            bank.contexts[number]: (expected.at(number, scene.queries)[0] * bank.scale).numpy()
+            for number in set(context.tolist())
+        },
         trust,
         calls,
+        None if bank.treatments is None else (values[order] * bank.scale).numpy(),
     )
 
 
@@ -178,7 +184,10 @@ def _reasons(
     parts: dict[str, torch.Tensor] = {}
     for kernel, part in zip(similarity.kernels, factor * stack, strict=True):
         parts[kernel.source] = parts.get(kernel.source, torch.zeros(len(rows), dtype=torch.float64)) + part
-    parts[SAME] = weights.same.exp() * (perturbation == scene.queries[0])
+    parts[SAME] = (weights.same.exp() * similarity.same(perturbation, scene.queries))[:, 0]
+    if weights.treatments is not None and similarity.treatments is not None:
+        told = weights.treatments.factor(similarity.treatments, perturbation, scene.queries)[:, 0]
+        parts = {name: part * told for name, part in parts.items()}
     # cosines may be negative: shares are of the sizes
     total = torch.stack(list(parts.values())).abs().sum(0)
     return {name: (part.abs() / total.clamp_min(1e-300)).numpy() for name, part in parts.items()}

@@ -41,6 +41,9 @@ FEATURES = (
 )
 """Further features, in the order of `GeneFeatures.features`."""
 
+CLOSE = 0.5
+"""Share of the best row's factor from which on rows of other modes, doses and times have a say in the least size."""
+
 RIDGE = 2.0
 """Noise of the ridge estimate, whose kernel is the sum of all cosines (each 1 for a perturbation with itself)."""
 
@@ -86,12 +89,14 @@ def gene_features(
         mean_here, spread_here = mean_others, spread_others
     if here.all():
         mean_others, spread_others = mean_here, spread_here
-    donors, spread, least, count = _same_elsewhere(bank, scene, values, mean_others)
+    # what does the opposite is as similar, with the other sign, where modes tell that
+    covariance = answer.covariance if bank.treatments is not None else answer.covariance.clamp_min(0)
+    donors, spread, least, count = _same_elsewhere(bank, scene, weights, values, mean_others)
     estimates = [
         mean,
         donors,
         _ridge(bank, scene, weights, similarity, values[here], here, mean_here),
-        _similar(answer, values, mean),
+        _similar(covariance, values, mean),
         mean_here.expand_as(mean),
         mean_others.expand_as(mean),
     ]
@@ -99,7 +104,7 @@ def gene_features(
     strength = mean.square().mean(1, keepdim=True).sqrt()
     features = [
         *(apply(answer, bank, scene, weights, seen) for seen in _seen_otherwise(values.float())),
-        *_similar_sharper(answer.covariance.float(), values.float()),
+        *_similar_sharper(covariance.float(), values.float()),
         spread,
         least,
         spread_here.expand_as(mean),
@@ -127,8 +132,15 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(0), values.std(0, correction=0)
 
 
-def _same_elsewhere(bank: Bank, scene: Scene, values: Tensor, fallback: Tensor) -> tuple[Tensor, ...]:
-    """Return mean, spread, least size (0 where signs differ) [Q, G] and count [Q] over the same perturbation's rows."""
+def _same_elsewhere(
+    bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor, fallback: Tensor
+) -> tuple[Tensor, ...]:
+    """Return mean, spread, least size (0 where signs differ) [Q, G] and count [Q] over the same perturbation's rows.
+
+    Rows of other modes, doses and times count by how far they tell of what is asked, with the sign that they have then.
+    """
+    if bank.treatments is not None and weights.treatments is not None:
+        return _same_name_elsewhere(bank, scene, weights, values, fallback)
     same = bank.perturbation[scene.supports][None] == scene.queries[:, None]
     count = same.sum(1)
     query_of, support_of = same.nonzero(as_tuple=True)
@@ -145,6 +157,29 @@ def _same_elsewhere(bank: Bank, scene: Scene, values: Tensor, fallback: Tensor) 
         least[query] = own.abs().amin(0) * agree * own[0].sign()
     mean[count == 0] = fallback
     return mean, spread, least, count.to(values.dtype)
+
+
+def _same_name_elsewhere(
+    bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor, fallback: Tensor
+) -> tuple[Tensor, ...]:
+    assert weights.treatments is not None
+    assert bank.treatments is not None
+    supports = bank.perturbation[scene.supports]
+    same = bank.named[supports][None] == bank.named[scene.queries][:, None]
+    told = weights.treatments.factor(bank.treatments, scene.queries, supports).detach() * same
+    total = told.abs().sum(1)
+    told = told.to(values.dtype)
+    share = told.abs() / total.clamp_min(1e-12)[:, None]
+    mean = (share * told.sign()) @ values
+    spread = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
+    least = torch.zeros_like(mean)
+    for query in torch.nonzero(total > 0).flatten().tolist():
+        heavy = told[query].abs() >= CLOSE * told[query].abs().max()
+        own = values[heavy] * told[query, heavy].sign()[:, None]
+        agree = (own > 0).all(0) | (own < 0).all(0)
+        least[query] = own.abs().amin(0) * agree * own[0].sign()
+    mean[total == 0] = fallback
+    return mean, spread, least, total.to(values.dtype)
 
 
 def _ridge(
@@ -172,14 +207,16 @@ def _ridge(
         ).double()
         for columns in (known, scene.queries)
     )
+    if weights.treatments is not None and bank.treatments is not None:
+        among = among * weights.treatments.factor(bank.treatments, known, known).detach()
+        cross = cross * weights.treatments.factor(bank.treatments, known, scene.queries).detach()
     factor = factorise(among + RIDGE * torch.eye(len(known), dtype=torch.float64))
     return mean + torch.cholesky_solve(cross, factor).T @ (values - mean)
 
 
-def _similar(answer: Answer, values: Tensor, fallback: Tensor) -> Tensor:
-    """Return the mean of the supports' responses weighted by covariance with the query."""
-    weight = answer.covariance.clamp_min(0)
-    total = weight.sum(0)[:, None]
+def _similar(weight: Tensor, values: Tensor, fallback: Tensor) -> Tensor:
+    """Return the mean of the supports' responses weighted by covariance [S, Q] with the query."""
+    total = weight.abs().sum(0)[:, None]
     return torch.where(total > 0, (weight.T @ values) / total.clamp_min(1e-12), fallback)
 
 
@@ -187,9 +224,9 @@ def _similar_sharper(covariance: Tensor, values: Tensor) -> list[Tensor]:
     """Return mean and spread [Q, G] over the most similar conditions: whether neighbours agree about a gene."""
     found = []
     for power in SHARPER:
-        weight = covariance.clamp_min(0) ** power
+        weight = covariance.abs() ** power
         weight = weight / weight.sum(0).clamp_min(1e-30)
-        mean = weight.T @ values
+        mean = (weight * covariance.sign()).T @ values
         found += [mean, (weight.T @ values.square() - mean.square()).clamp_min(0).sqrt()]
     return found
 

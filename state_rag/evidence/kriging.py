@@ -5,8 +5,10 @@ The covariance of two conditions is
     K((c, p), (c', p')) = sum_j k_j(p, p') (e^f_j + e^g_j [c = c']) + e^s [p = p'] + e^o [c = c'] [p = p']
 
 (a part shared by contexts, a part of the context, and what a perturbation does whatever it resembles), the prior mean
-that of a context. Predictions are the regression of Rasmussen and Williams, "Gaussian Processes for Machine Learning"
-(2006), equations 2.25 and 2.26, and the shared part is an intrinsic coregionalisation (Goovaerts 1997).
+that of a context. Where labels tell modes, doses or times, K is multiplied by a factor of these (`treatments`), and the
+prior mean is that of a context and mode. Predictions are the regression of Rasmussen and Williams, "Gaussian Processes
+for Machine Learning" (2006), equations 2.25 and 2.26, and the shared part is an intrinsic coregionalisation (Goovaerts
+1997).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.conjugate import Parts, conjugate_solve
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.treatments import Axes, TreatmentWeights
 
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean, and tenfold again until a factor exists."""
@@ -38,10 +42,13 @@ class KernelWeights(nn.Module):
     ----------
     n_kernels
         J.
+    axes
+        What labels tell of modes, doses and times; None where they are names.
     """
 
-    def __init__(self, n_kernels: int) -> None:
+    def __init__(self, n_kernels: int, axes: Axes | None = None) -> None:
         super().__init__()
+        self.treatments = None if axes is None else TreatmentWeights(axes)
 
         def number(value: float, *shape: int) -> nn.Parameter:
             return nn.Parameter(torch.full(shape, value, dtype=torch.float64))
@@ -61,12 +68,54 @@ class KernelWeights(nn.Module):
         return parts[0], parts[1]
 
     def prior_variance(self) -> Tensor:
-        """Return K of a condition with itself."""
+        """Return K of a condition with itself, of one whose label tells no more than a name and a mode."""
         return self.shared.exp().sum() + self.own.exp().sum() + self.same.exp()
+
+    def prior_variances(self, bank: Bank, perturbations: Tensor) -> Tensor:
+        """Return K of conditions with themselves, a scalar where it is the same for all, else [A]."""
+        variance = self.prior_variance()
+        if self.treatments is None or bank.treatments is None:
+            return variance
+        factor = self.treatments.variance(bank.treatments, perturbations)
+        return variance if factor is None else variance * factor
+
+    def prior_shares(self, bank: Bank, perturbations: Tensor) -> Tensor | None:
+        """Return what the prior mean of perturbations is multiplied by [A]; None where it is 1 throughout."""
+        if self.treatments is None or bank.treatments is None:
+            return None
+        return self.treatments.mean(bank.treatments, perturbations)
 
     def noise_of(self, scarcity: Tensor) -> Tensor:
         """Return the noise [N] on the diagonal: a part that all conditions have, and one that falls with cells."""
         return self.noise.exp() + self.scarcity.exp() * scarcity
+
+
+def parts_among(
+    similarity: Similarity,
+    weights: KernelWeights,
+    rows: Tensor,
+    columns: Tensor,
+    context: int,
+    hidden: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parts of the covariance of perturbations: shared and own, float64 [A, B], and that of the same one.
+
+    The last is a scalar, added where a perturbation is itself; where labels tell treatments it is in the shared part
+    already, and 0.
+
+    Parameters
+    ----------
+    similarity, weights
+        Kernels, and numbers of the covariance.
+    rows, columns, context, hidden
+        As for `Similarity.stack`.
+    """
+    shared, own = weights.parts(similarity.stack(rows, columns, context, hidden))
+    same, told = weights.same.exp(), similarity.treatments
+    if weights.treatments is None or told is None:
+        return shared, own, same
+    factor = weights.treatments.factor(told, rows, columns)
+    return (shared + same * similarity.same(rows, columns)) * factor, own * factor, torch.zeros_like(same)
 
 
 @dataclass(frozen=True)
@@ -130,34 +179,6 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
     return solution
 
 
-def context_means(bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
-    """Return the prior mean of each context [C + 1, G], the last for a context without supports.
-
-    That of a context is the mean over its supports, drawn to the mean of the other contexts as if the latter were
-    `e^borrow` further supports, and shrunken.
-
-    Parameters
-    ----------
-    bank, scene, weights
-        Of the question.
-    values
-        [S, G]: of the supports; effects, or any other function of them.
-    """
-    n_contexts = len(bank.contexts)
-    context = bank.context[scene.supports]
-    member = (torch.arange(n_contexts)[:, None] == context[None]).to(values.dtype)
-    count, total = member.sum(1), member @ values
-    mean = total / count.clamp_min(1)[:, None]
-    there = (count > 0).to(values.dtype)
-    sum_of_means, n_there = mean.sum(0), there.sum()
-    others = (sum_of_means - mean) / (n_there - there).clamp_min(1)[:, None]
-    overall = sum_of_means / n_there.clamp_min(1)
-    # a context that stands alone has no others to borrow from
-    borrow = weights.borrow.exp().to(values.dtype) * (n_there - there > 0)
-    blended = (total + borrow[:, None] * others) / (count + borrow).clamp_min(1e-12)[:, None]
-    return torch.sigmoid(weights.shrink).to(values.dtype) * torch.cat([blended, overall[None]])
-
-
 @dataclass(frozen=True)
 class Answer:
     """What kriging says about the queries of a scene.
@@ -196,8 +217,8 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
     # kernels among distinct perturbations, since a perturbation is a support in several contexts
     distinct, place = torch.unique(torch.cat([support, query]), return_inverse=True)
     at, asked = place[: len(support)], place[len(support) :]
-    shared, own = weights.parts(similarity.stack(distinct, distinct, scene.context, scene.hidden))
-    same, noise = weights.same.exp(), weights.noise_of(bank.scarcity[scene.supports])
+    shared, own, same = parts_among(similarity, weights, distinct, distinct, scene.context, scene.hidden)
+    noise = weights.noise_of(bank.scarcity[scene.supports])
     here = (context == scene.context)[:, None]
     cross = pick(shared, at, asked) + pick(own, at, asked) * here + same * (support[:, None] == query[None])
     weight = None
@@ -209,7 +230,7 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
         among.add_(pick(shared, at, at)).add_(same * (support[:, None] == support[None]))
         among.diagonal().add_(noise)
         weight = solve(among, cross)
-    variance = weights.prior_variance() - (weight * cross).sum(0)
+    variance = weights.prior_variances(bank, query) - (weight * cross).sum(0)
     return Answer(weight, cross, variance.clamp_min(0))
 
 
@@ -225,9 +246,11 @@ def nearest(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Simila
     distinct, at = torch.unique(support, return_inverse=True)
     best = torch.full((len(support),), -torch.inf, dtype=torch.float64)
     for queries in scene.queries.split(64):
-        shared, own = weights.parts(similarity.stack(distinct, queries, scene.context, scene.hidden))
-        covariance = shared[at] + own[at] * here + weights.same.exp() * (support[:, None] == queries[None])
-        best = torch.maximum(best, covariance.amax(1))
+        shared, own, same = parts_among(similarity, weights, distinct, queries, scene.context, scene.hidden)
+        covariance = shared[at] + own[at] * here + same * (support[:, None] == queries[None])
+        # the opposite tells as much
+        told = covariance if weights.treatments is None else covariance.abs()
+        best = torch.maximum(best, told.amax(1))
     chosen = torch.argsort(best, descending=True, stable=True)[:limit]
     return replace(scene, supports=scene.supports[chosen.sort().values])
 
@@ -260,19 +283,21 @@ def covariance(
     for start in range(0, len(columns[1]), BLOCK):
         contexts, perturbations = (part[start : start + BLOCK] for part in columns)
         named, to = torch.unique(perturbations, return_inverse=True)
-        stack = similarity.stack(distinct, named, max(context, -1))
-        shared, own = (part.float() for part in weights.parts(stack))
+        parts = parts_among(similarity, weights, distinct, named, max(context, -1))
+        shared, own, same = (part.float() for part in parts)
         block = pick(own, at, to).mul_(rows[0][:, None] == contexts[None])
         block.add_(pick(shared, at, to))
-        block.add_(weights.same.exp().float() * (rows[1][:, None] == perturbations[None]))
+        block.add_(same * (rows[1][:, None] == perturbations[None]))
         found[:, start : start + BLOCK] = block
     return found
 
 
 def apply(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
     """Return the prediction [Q, G] for values [S, G] of the supports: prior mean plus weighted deviations from it."""
-    means = context_means(bank, scene, weights, values)
-    weight = answer.weight.T.to(values.dtype)
+    prior = prior_of(bank, scene, weights, values)
+    weight, supports = answer.weight.T.to(values.dtype), bank.perturbation[scene.supports]
+    group, shares = prior.group(bank.context[scene.supports], supports), prior.shares(supports)
+    on_means = weight if shares is None else weight * shares.to(values.dtype)
     # the deviations are never made: they would be as large as the values, once for each function of them
-    by_context = weight.new_zeros(len(weight), len(means)).index_add_(1, bank.context[scene.supports], weight)
-    return means[scene.context] + weight @ values - by_context @ means
+    by_group = weight.new_zeros(len(weight), len(prior.means)).index_add_(1, group, on_means)
+    return prior.at(scene.context, scene.queries) + weight @ values - by_group @ prior.means

@@ -81,9 +81,8 @@ def sources_of(similarity: Similarity, number: int, context: int) -> tuple[str, 
 
 
 def measured_elsewhere(bank: Bank, number: int, context: int) -> bool:
-    """Tell whether a perturbation was measured in another context."""
-    rows = bank.row[:, number] >= 0
-    return bool(rows.sum() > (context >= 0 and bool(rows[context])))
+    """Tell whether a perturbation was measured in another context, or otherwise under another label of its name."""
+    return bool(bank.count[:, number].sum() > bank.measured(context, number))
 
 
 def without(n_rows: int, hidden: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from state_rag.errors import StateRagError
+from state_rag.names.treatments import canonical
 
 UNTOLD = 2
 """Stands in `Responses.changes` where it cannot be told whether a gene changes."""
@@ -37,6 +38,8 @@ class Responses:
     changes
         [N, G]: 1 for a gene that a condition raises, -1 for one that it lowers, 0 for one that it does not change, NaN
         (or `UNTOLD`) where that cannot be told; by whatever test.
+    treated
+        Whether perturbations are labels that tell modes, doses or times beside names (`names.treatments`).
 
     Attributes
     ----------
@@ -69,7 +72,9 @@ class Responses:
         variance: Any = None,
         controls: Mapping[str, Any] | None = None,
         changes: Any = None,
+        treated: bool = False,
     ) -> None:
+        self.treated = treated
         values = _matrix(effects, "effects")
         _check_length(contexts, len(values), "contexts")
         _check_length(perturbations, len(values), "perturbations")
@@ -79,6 +84,8 @@ class Responses:
         self.effects = values[measured].astype(np.float32)
         self.contexts = tuple(str(name) for name, there in zip(contexts, measured, strict=True) if there)
         self.perturbations = tuple(str(name) for name, there in zip(perturbations, measured, strict=True) if there)
+        if treated:
+            self.perturbations = tuple(map(canonical, self.perturbations))
         self.genes = tuple(map(str, genes)) if genes is not None else tuple(map(str, range(values.shape[1])))
         _check_length(self.genes, values.shape[1], "genes", "columns")
         self._check_rows()
@@ -130,6 +137,7 @@ class Responses:
             variance=part(self.variance),
             controls=self.controls,
             changes=part(self.changes),
+            treated=self.treated,
         )
 
     @property

@@ -8,9 +8,10 @@ that the prior variance is that of any other perturbation and the kernel stays p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,25 @@ class Source:
     vectors: Tensor
     basis: Tensor | None = None
 
-    def widened(self, perturbations: Sequence[str]) -> Source:
-        """Return the source for more perturbations, those among them that it does not know told by none."""
+    def widened(self, perturbations: Sequence[str], alike: Mapping[str, str] = MappingProxyType({})) -> Source:
+        """Return the source for more perturbations, those among them that it does not know told by none.
+
+        Parameters
+        ----------
+        perturbations
+            P names.
+        alike
+            Further perturbation -> one that the source has, of which it says the same.
+        """
         row = {name: number for number, name in enumerate(self.names)}
-        here = [number for number, name in enumerate(perturbations) if name in row]
-        there = [row[perturbations[number]] for number in here]
+        meant = [alike.get(name, name) for name in perturbations]
+        here = [number for number, name in enumerate(meant) if name in row]
+        there = [row[meant[number]] for number in here]
         vectors = self.vectors.new_zeros(len(perturbations), self.vectors.shape[1])
         vectors[here] = self.vectors[there]
         basis = torch.zeros(len(perturbations), dtype=torch.bool)
         basis[here] = True if self.basis is None else self.basis[there]
+        basis[[number for number, name in enumerate(perturbations) if name in alike]] = False
         return Source(self.name, tuple(perturbations), vectors, basis)
 
     @cached_property
@@ -97,6 +108,7 @@ class Source:
         matrix: Any,
         perturbations: Sequence[str],
         basis: Collection[str] | None = None,
+        called: Sequence[str] | None = None,
     ) -> Source:
         """Return the rows of an embedding for the given perturbations.
 
@@ -113,6 +125,8 @@ class Source:
             P names.
         basis
             Those that tell the centre; all by default.
+        called
+            What the embedding calls each of the P; by default as they are.
 
         Raises
         ------
@@ -130,7 +144,7 @@ class Source:
             raise StateRagError(f"embeddings {name!r}: NaN or infinity among the values; leave such rows out.")
         row = {str(label): number for number, label in enumerate(names)}
         index = torch.tensor(
-            [row.get(label, row.get(plain_of(label), -1)) for label in perturbations], dtype=torch.long
+            [row.get(label, row.get(plain_of(label), -1)) for label in called or perturbations], dtype=torch.long
         )
         vectors = torch.zeros(len(perturbations), values.shape[1], dtype=torch.float64)
         vectors[index >= 0] = values[index[index >= 0]]
@@ -173,6 +187,8 @@ class Similarity:
         Sources by name, `responses` last.
     kernels
         J of them, in the order of `stack`.
+    treatments
+        What labels tell beside names; None where they are names.
     """
 
     def __init__(self, bank: Bank, sources: Sequence[Source], powers: Sequence[int] = (1, 2, 4)) -> None:
@@ -181,7 +197,9 @@ class Similarity:
         self.names = (*(source.name for source in self.sources), RESPONSES)
         self.kernels = [Kernel(name, coarse, p) for name in self.names for coarse in (False, True) for p in self.powers]
         self._looks = [(source.vectors, source.coarse()) for source in self.sources]
-        profiles = _profiles(bank)
+        self.treatments = bank.treatments
+        self._named = None if bank.treatments is None else bank.named
+        profiles, self._context_of = _profiles(bank)
         self._profiles = profiles, unit(profiles[..., :COARSE_RESPONSES])
         self._measured = [profile.abs().sum(2) > 0 for profile in self._profiles]
 
@@ -218,7 +236,7 @@ class Similarity:
     def _cosines(
         self, rows: Tensor, columns: Tensor, context: int, hidden: Tensor | None, looks: Iterable[int]
     ) -> Iterable[Tensor]:
-        same = rows[:, None] == columns[None]
+        same = self.same(rows, columns)
         for vectors in self._looks:
             for look in looks:
                 yield _cosine(vectors[look][rows], vectors[look][columns], same)
@@ -227,14 +245,28 @@ class Similarity:
             profiles = self._seen_from(context, hidden, look)
             yield _cosine(profiles[rows], profiles[columns], same)
 
+    def same(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return bool [A, B]: whether two perturbations are of one name, whatever else their labels tell."""
+        if self._named is not None:
+            rows, columns = self._named[rows], self._named[columns]
+        return rows[:, None] == columns[None]
+
     def _measured_row(self, perturbations: Tensor) -> Tensor:
         """Return the rows of profiles: measured perturbations come first, all others share a last, empty row."""
+        if self._named is not None:
+            perturbations = self._named[perturbations]
         return perturbations.clamp_max(self._measured[0].shape[1])
 
     def _elsewhere(self, context: int, hidden: Tensor | None, look: int) -> Tensor:
         """Return bool [contexts but one, measured perturbations]: where there is a response to look at."""
-        measured = self._measured[look][[m for m in range(len(self._measured[look])) if m != context]]
+        measured = self._measured[look][self._others(context)]
+        if hidden is not None and self._named is not None:
+            hidden = torch.zeros(len(hidden), dtype=torch.bool).index_fill_(0, self._named[hidden], True)
         return measured if hidden is None else measured & ~hidden[: measured.shape[1]]
+
+    def _others(self, context: int) -> list[int]:
+        """Return the places of profiles that are of other contexts than this."""
+        return [place for place, one in enumerate(self._context_of) if one != context]
 
     def _seen_from(self, context: int, hidden: Tensor | None, look: int) -> Tensor:
         """Return the response vectors of all contexts but one, [measured perturbations + 1, D].
@@ -242,7 +274,7 @@ class Similarity:
         The vectors of a perturbation's contexts lie side by side and together have length 1, so that the product of
         two perturbations is the mean of their cosines where both were measured in the same contexts.
         """
-        others = [m for m in range(len(self._profiles[look])) if m != context]
+        others = self._others(context)
         measured = self._elsewhere(context, hidden, look)
         weight = measured / measured.sum(0).clamp_min(1).sqrt()
         profiles = self._profiles[look][others] * weight[:, :, None]
@@ -300,13 +332,23 @@ def _pad(values: Tensor) -> Tensor:
     return torch.cat([values, values.new_zeros(1, *values.shape[1:])])
 
 
-def _profiles(bank: Bank) -> Tensor:
-    """Return what perturbations did in each context, float32 [C, measured perturbations, <=60], unit rows or zero."""
-    n_measured = int(bank.perturbation.max()) + 1
+def _profiles(bank: Bank) -> tuple[Tensor, list[int]]:
+    """Return what perturbations did, float32 [R, measured perturbations, <=60], unit rows or zero, and R contexts.
+
+    R is a context; where labels tell treatments, a context and mode, and rows are names, over doses and times.
+    """
     width = min(COMPONENTS, bank.effects.shape[1])
-    profiles = torch.zeros(len(bank.contexts), n_measured, width)
+    told = bank.treatments
+    n_modes = 1 if told is None else len(told.axes.modes)
+    n_measured = int(bank.named[bank.perturbation].max()) + 1
+    profiles = torch.zeros(len(bank.contexts) * n_modes, n_measured, width)
     for context in range(len(bank.contexts)):
         rows = bank.rows_of(context)
-        scores = unit(principal_scores(bank.effects[rows], width)).float()
-        profiles[context, bank.perturbation[rows], : scores.shape[1]] = scores
-    return profiles
+        scores = principal_scores(bank.effects[rows], width)
+        labels = bank.perturbation[rows]
+        for mode in range(n_modes):
+            here = torch.ones(len(rows), dtype=torch.bool) if told is None else told.mode[labels] == mode
+            total = scores.new_zeros(n_measured, scores.shape[1])
+            total.index_add_(0, bank.named[labels[here]], scores[here])
+            profiles[context * n_modes + mode, :, : scores.shape[1]] = unit(total).float()
+    return profiles, [place // n_modes for place in range(len(profiles))]

@@ -18,6 +18,7 @@ from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Source
 from state_rag.evidence.training import Settings, Trained
+from state_rag.evidence.treatments import Axes
 from state_rag.evidence.trust.expected import Calibrated
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.model import TrustModel
@@ -40,6 +41,7 @@ def pack(
     calibrated: Mapping[str, Calibrated],
     callers: Mapping[str, GeneCaller] = MappingProxyType({}),
     combinations: Combined = NO_COMBINATIONS,
+    axes: Axes | None = None,
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
@@ -49,6 +51,8 @@ def pack(
         All of which an engine consists.
     combinations
         Their responses, members, and what they taught.
+    axes
+        What labels tell of modes, doses and times; None where they are names.
     """
     combined, members, taught = combinations
     tensors = _tensors_of(responses, "responses")
@@ -89,6 +93,8 @@ def pack(
         "members": {name: list(parts) for name, parts in members.items()},
         "rule": asdict(taught.rule),
     }
+    if axes is not None:
+        about |= {"treated": True, "axes": axes.to_dict()}
     for use, one in calibrated.items():
         for name, values in one.model.arrays.items() if one.model is not None else ():
             tensors[f"trust.{use}.{name}"] = torch.from_numpy(values)
@@ -100,7 +106,14 @@ def pack(
 def unpack(
     state: Mapping[str, Any],
 ) -> tuple[
-    Settings, Responses, list[Source], dict[str, Trained], dict[str, Calibrated], dict[str, GeneCaller], Combined
+    Settings,
+    Responses,
+    list[Source],
+    dict[str, Trained],
+    dict[str, Calibrated],
+    dict[str, GeneCaller],
+    Combined,
+    Axes | None,
 ]:
     """Return what `pack` was given; nothing calibrated, called or combined for a state from before there was such.
 
@@ -121,11 +134,12 @@ def unpack(
             Source(name, tuple(about["source_names"]), tensors[f"sources.{n}"], tensors.get(f"sources.{n}.basis"))
             for n, name in enumerate(about["sources"])
         ]
-        trained = trained_in(about["trained"], tensors, settings, len(sources))
+        axes = Axes.from_dict(about["axes"]) if about.get("treated") else None
+        trained = trained_in(about["trained"], tensors, settings, len(sources), axes)
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
         callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
         responses = _responses(about, about, tensors, "responses")
-        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors)
+        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors), axes
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
@@ -164,6 +178,7 @@ def _responses(
         variance=optional("variance"),
         controls=controls,
         changes=optional("changes"),
+        treated=bool(about.get("treated")),
     )
 
 
@@ -177,7 +192,11 @@ def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def trained_in(
-    about: Mapping[str, Any], tensors: Mapping[str, Tensor], settings: Settings, n_sources: int
+    about: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    settings: Settings,
+    n_sources: int,
+    axes: Axes | None = None,
 ) -> dict[str, Trained]:
     """Return use -> what was learned, from that part of a state and its tensors.
 
@@ -187,15 +206,17 @@ def trained_in(
         If a part is missing, or of another shape.
     """
     n_kernels = 2 * len(settings.powers) * (n_sources + 1)
-    return {use: _trained(use, found, tensors, n_kernels) for use, found in about.items()}
+    return {use: _trained(use, found, tensors, n_kernels, axes) for use, found in about.items()}
 
 
-def _trained(use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int) -> Trained:
+def _trained(
+    use: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n_kernels: int, axes: Axes | None
+) -> Trained:
     def part(name: str) -> dict[str, Tensor]:
         prefix = f"trained.{use}.{name}."
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    weights = KernelWeights(n_kernels)
+    weights = KernelWeights(n_kernels, axes)
     weights.load_state_dict(part("weights"))
     fusion = None
     if about["fusion"]:

@@ -175,7 +175,7 @@ def _train_weights(
     say: Progress,
     without: tuple[str, ...] = (),
 ) -> KernelWeights:
-    weights = KernelWeights(len(similarity.kernels))
+    weights = KernelWeights(len(similarity.kernels), bank.axes)
     if without:
         # as if they had never been given
         untaught = weights

@@ -104,6 +104,48 @@ class EvidenceAnswers:
 
         return explain(self._evidence, perturbation, context, new_context=new_context)
 
+    def size_curve(
+        self,
+        perturbation: str,
+        context: str,
+        values: Sequence[float],
+        axis: str = "dose",
+        *,
+        new_context: bool = False,
+    ) -> pd.DataFrame:
+        """Return how large a predicted effect is over doses, or over times.
+
+        Only for runs that tell these: fitted with `--dose-col`, or `--time-col`.
+
+        Parameters
+        ----------
+        perturbation, context
+            A label such as `Afatinib` or `Afatinib:time=24`, without what the curve runs over; and the cell line.
+        values
+            Doses in the unit of the run, or hours; two or more.
+        axis
+            `dose` or `time`.
+        new_context
+            Take a context that the run does not know for a new one, of which nothing was measured.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a value: `dose` (`time`), `size` (root mean square over genes), `similarity` (cosine with the effect
+            at the largest value), `expected_pearson` where it is known, `measured` (size of the measured effect).
+            `attrs["words"]` says whether the effect grows throughout.
+
+        Raises
+        ------
+        StateRagError
+            If the run tells no doses (times), does not know the context, or nothing is known of the perturbation.
+        """
+        from state_rag.engine.size_curve import size_curve
+
+        found = size_curve(self._evidence, perturbation, context, values, axis, new_context=new_context)
+        found.table.attrs["words"] = found.words
+        return found.table
+
     def genes(
         self, perturbations: Sequence[str] | str, context: str, *, fdr: float = 0.1, new_context: bool = False
     ) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """What a name means, and how names are written in messages.
 
 `spelling` lists names and finds those that are spelled alike, `drugs` reads labels of drugs with a dose,
-`combinations` those of several perturbations at once. `symbols` knows which names belong to one gene, `tables` reads
-that from files, `matching` finds a gene under another name.
+`combinations` those of several perturbations at once, `treatments` those that tell a mode, a dose or a time. `symbols`
+knows which names belong to one gene, `tables` reads that from files, `matching` finds a gene under another name.
 """
 
 from state_rag.names.drugs import drug_of

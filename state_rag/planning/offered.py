@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 def offered(run: EvidenceRun, names: Sequence[str] | None = None) -> list[str]:
     """Return perturbations in the run's own spelling, without the control; of the whole run where none are named."""
     control = run.data.get("control_pert")
-    chosen = run.engine.bank.perturbations if names is None else list(map(run.own_name, names))
+    chosen = run.engine.bank.offered if names is None else list(map(run.own_name, names))
     return [name for name in chosen if name != control]
 
 
@@ -21,5 +21,5 @@ def tell_unknown(run: EvidenceRun, names: Iterable[str], what: str) -> None:
     bank = run.engine.bank
     unknown = [name for name in names if bank.number_of(run.own_name(name)) < 0]
     if unknown:
-        close = suggest(unknown, bank.perturbations)
+        close = suggest(unknown, bank.offered)
         logger.warning("No perturbation of the run, though %s: %s%s.", what, listing(unknown), close)

@@ -88,7 +88,8 @@ def _predict_evidence(args: Namespace, found: Run) -> None:
     if (called := calls_file(results)) is not None:
         _tell_calls(called)
     if args.eval_genept_pert and not args.no_gge:
-        _evaluate(args, found, results, keep)
+        # predicted cells carry labels where the run tells modes, doses or times, and are no others
+        _evaluate(args, found, results, None if engine.engine.bank.treatments is not None else keep)
     else:
         logger.info("Next: state-rag evaluate %s", found.folder)
 
@@ -208,7 +209,7 @@ def _add_trust(found: Run, foretold: "Sequence[Prediction]", results: Path) -> P
     from state_rag.engine.trust_table import add_trust
 
     data = found.data
-    return add_trust(foretold, results, Columns(data["pert_col"], data["cell_type_key"], data["control_pert"]))
+    return add_trust(foretold, results, Columns.of(data))
 
 
 def _write_calls(foretold: "Sequence[Prediction]", results: Path) -> Path | None:

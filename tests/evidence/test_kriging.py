@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.kriging import KernelWeights, Scene, apply, context_means, factorise, krige, nearest, solve
+from state_rag.evidence.kriging import KernelWeights, Scene, apply, factorise, krige, nearest, solve
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity, Source
 from tests.evidence.pretend_screen import screen
 
@@ -82,7 +83,7 @@ def test_prior_means_are_those_of_the_definition_also_without_supports():
     bank, _, weights = problem(drawn)
     for keep in (bank.context >= 0, bank.context != 1, (bank.context == 0) & (bank.perturbation < 2)):
         scene = Scene(1, torch.tensor([0]), torch.nonzero(keep).flatten())
-        found = context_means(bank, scene, weights, bank.effects[scene.supports])
+        found = prior_of(bank, scene, weights, bank.effects[scene.supports]).means
         present = [c for c in range(3) if keep[bank.context == c].any()]
         expected = plain_prior(bank, scene, weights)
         for c in [*present, 1, -1]:

@@ -155,8 +155,8 @@ def design(
     # contexts without any response are told apart by numbers below 0
     for place, name in enumerate(contexts):
         number[name] = number[name] if number[name] >= 0 else -1 - place
-    offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
-    wanted = tuple(dict.fromkeys(map(str, bank.perturbations if targets is None else targets)))
+    offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
+    wanted = tuple(dict.fromkeys(map(str, bank.offered if targets is None else targets)))
     banned, unknown = set(map(str, exclude)), dict[str, None]()
 
     def known(names: Sequence[str], context: int) -> list[int]:
@@ -283,12 +283,16 @@ class Posterior:
             return torch.from_numpy(solve_triangular(factor, cross.numpy(), lower=True, check_finite=False))
 
         target, self._seen = whitened(here), whitened(self._candidate)
-        prior = float(weights.prior_variance())
+        variance = [weights.prior_variances(bank, one[1]).detach() for one in (here, self._candidate)]
+        of_target, prior = (float(one) if one.ndim == 0 else one for one in variance)
         self.variance = (prior - self._seen.double().square().sum(0)).clamp_min(0)
         self.covariance = self._covariance(here, self._candidate).sub_(target.T @ self._seen)
-        left = (prior - target.double().square().sum(0)).clamp_min(0)
+        left = (of_target - target.double().square().sum(0)).clamp_min(0)
         self.first = float(left @ self.importance.double())
-        self.prior = prior * float(self.importance.double().sum())
+        important = self.importance.double()
+        self.prior = (
+            of_target * float(important.sum()) if isinstance(of_target, float) else float(of_target @ important)
+        )
         self._updates: list[Tensor] = []
 
     def of(self, places: Tensor) -> Posterior:

@@ -98,7 +98,7 @@ def hits(
     )
     banned, unknown = set(map(str, exclude)), dict[str, None]()
     rows: list[tuple[tuple[str, str], float, float]] = []
-    offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
+    offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
     for context in dict.fromkeys(map(str, contexts)):
         number = bank.number_of_context(context)
         names = [name for name in offered if name not in banned and not bank.measured(number, bank.number_of(name))]

@@ -21,8 +21,9 @@ from state_rag.evidence.choices.chances import DRAWS, chances
 from state_rag.evidence.choices.decorrelation import Decorrelation, centred
 from state_rag.evidence.episodes import use_of
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import BLOCK, Scene, context_means, covariance, factorise, nearest
+from state_rag.evidence.kriging import BLOCK, Scene, covariance, factorise, nearest
 from state_rag.evidence.prediction import Prediction
+from state_rag.evidence.prior import prior_of
 from state_rag.evidence.questions import measured_elsewhere
 
 FEW = 100
@@ -202,7 +203,7 @@ class Candidates:
         bank, self._engine, self._context = engine.bank, engine, str(context)
         self._number = bank.number_of_context(self._context)
         self._refined = refined
-        offered = tuple(dict.fromkeys(map(str, bank.perturbations if candidates is None else candidates)))
+        offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
         numbers = [bank.number_of(name) for name in offered]
         measured = [bank.measured(self._number, number) for number in numbers]
         place = torch.tensor(numbers)
@@ -335,14 +336,14 @@ class Profiles:
             scene = Scene(self._context, numbers[places], torch.arange(len(bank)))
             scene = nearest(bank, scene, learned.weights, similarity, self._engine.settings.final_supports)
             effects = self._responses[scene.supports]
-            means = context_means(bank, scene, learned.weights, effects)
+            expected = prior_of(bank, scene, learned.weights, effects)
             support = bank.context[scene.supports], bank.perturbation[scene.supports]
             among = covariance(similarity, learned.weights, self._context, support, support).double()
             among.diagonal().add_(learned.weights.noise_of(bank.scarcity[scene.supports]))
             # solved for the genes, not for the queries: there are fewer of them
-            dual = torch.cholesky_solve(effects - means[support[0]], factorise(among)).float()
-            prior = means[self._context].float()
+            dual = torch.cholesky_solve(effects - expected.of(*support), factorise(among)).float()
             for part in places.split(BLOCK):
+                prior = expected.at(self._context, numbers[part]).float()
                 asked = torch.full((len(part),), self._context), numbers[part]
                 cross = covariance(similarity, learned.weights, self._context, support, asked)
                 found[part] = self._joined(numbers[part], self._unit(prior + cross.T @ dual), own=own)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.episodes import Episodes
+from state_rag.evidence.episodes import Episodes, known_elsewhere, same_name
 from state_rag.evidence.kriging import Scene
 
 FOLDS = 10
@@ -45,7 +45,7 @@ def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[
     for context in contexts:
         rows = bank.rows_of(context)
         if use in ("few-shot", "zero-shot"):
-            rows = rows[(bank.row[:, bank.perturbation[rows]] >= 0).sum(0) > 1]
+            rows = rows[known_elsewhere(bank, rows, context, use)]
         rows = rows[torch.argsort(part_of[bank.perturbation[rows]])]
         n_parts = 1 if use == "zero-shot" else min(FOLDS, len(rows))
         asked_parts = min(n_parts, max(1, SCENES // len(contexts)))
@@ -62,8 +62,7 @@ def _scene(bank: Bank, use: str, context: int, hidden_rows: Tensor, asked: Tenso
     keep[hidden_rows] = False
     hidden = None
     if use in ("unseen", "both"):
-        hidden = torch.zeros(len(bank.perturbations), dtype=torch.bool)
-        hidden[bank.perturbation[hidden_rows]] = True
+        hidden = same_name(bank, hidden_rows)
         keep &= ~hidden[bank.perturbation]
     if use in ("zero-shot", "both"):
         keep[bank.context == context] = False

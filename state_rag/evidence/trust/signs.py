@@ -12,7 +12,8 @@ from state_rag.evidence.answering import Answered
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
-from state_rag.evidence.kriging import KernelWeights, context_means
+from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.prior import prior_of
 
 SIGNS = (
     "size",
@@ -75,15 +76,16 @@ def signs_of(bank: Bank, answered: Answered, weights: KernelWeights) -> Signs:
     scene, answer, predicted, seen = answered.scene, answered.answer, answered.values, answered.seen
     assert seen is not None  # of `with_genes`
     supports = bank.effects[scene.supports]
-    prior = context_means(bank, scene, weights, supports)[scene.context]
-    prior_variance = weights.prior_variance()
+    prior = prior_of(bank, scene, weights, supports).at(scene.context, scene.queries)
+    prior_variance = weights.prior_variances(bank, scene.queries).clamp_min(TINY)
     estimates = dict(zip(ESTIMATES, seen.estimates.double(), strict=True))
     square = seen.features[FEATURES.index("square")].double().mean(1).clamp_min(TINY)
-    same = bank.perturbation[scene.supports][:, None] == scene.queries[None]
+    same = bank.named[bank.perturbation[scene.supports]][:, None] == bank.named[scene.queries][None]
     count = same.sum(0)
     weight = answer.weight.abs()
     share = weight / weight.sum(0).clamp_min(TINY)
-    others = answer.covariance.masked_fill(same, 0.0)
+    covariance = answer.covariance
+    others = (covariance if bank.treatments is None else covariance.abs()).masked_fill(same, 0.0)
     there = (count > 0).double()
     elsewhere = correlations(predicted, estimates["same perturbation elsewhere"])
     columns = [
@@ -104,6 +106,8 @@ def signs_of(bank: Bank, answered: Answered, weights: KernelWeights) -> Signs:
     for query, rows in enumerate(same.T):
         if rows.any():
             own = supports[rows]
+            if bank.treatments is not None:  # what does the opposite agrees where it was measured so
+                own = own * covariance[rows, query].sign()[:, None]
             agreeing[query] = (correlations(own, predicted[query].expand_as(own)) >= AGREES).sum()
     distinct, place = torch.unique(bank.perturbation[scene.supports], return_inverse=True)
     alike = _any_of(others >= ALIKE * prior_variance, place, len(distinct))
