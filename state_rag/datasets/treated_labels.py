@@ -207,7 +207,7 @@ def treatment_words(labels: Mapping[tuple[str, str], int]) -> list[str]:
     >>> for line in treatment_words({("k562", "A:CRISPRa"): 9, ("k562", "B:CRISPRa"): 5, ("rpe1", "A:CRISPRi"): 7}):
     ...     print(line)
     modes   CRISPRa: 2 conditions, 14 cells; CRISPRi: 1 conditions, 7 cells
-    labels  such as A:CRISPRa, A:CRISPRi
+    labels  such as A:CRISPRa, A:CRISPRi, B:CRISPRa
     """
     conditions: Counter[str] = Counter()
     cells: Counter[str] = Counter()
