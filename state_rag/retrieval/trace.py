@@ -80,9 +80,9 @@ class RetrievalTrace:
             if following is not None and self.queries[following] == name:
                 one = slice(following, following + 1)
                 following = next(asking, None)
-                parts.append(
-                    RetrievalTrace((name,), self.names, self.rows[one], self.similarity[one], self.weights[one])
-                )
+                proposed = None if self.proposed is None else self.proposed[one]
+                arrays = (self.rows[one], self.similarity[one], self.weights[one])
+                parts.append(RetrievalTrace((name,), self.names, *arrays, self.sources, proposed))
             else:
                 none = np.zeros((0, 0))
                 parts.append(RetrievalTrace((), self.names, none.astype(int), none, np.zeros((0, 0, 0))))

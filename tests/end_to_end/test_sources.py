@@ -95,7 +95,7 @@ def test_where_the_files_are_gone_a_new_one_is_refused_and_named_files_are_taken
         (folder / name).rename(elsewhere / name)
     try:
         refused = infer(tmp_path, unseen[0], folder / "controls.h5ad", check=False)
-        assert f"{unseen[0]} (close: " in the_error(refused.stderr)
+        assert f"close spellings: {unseen[0]} -> " in the_error(refused.stderr)
         infer(tmp_path, unseen[0], folder / "controls.h5ad", "--source", "sets=elsewhere/sets.gmt")
         assert np.abs(effect(ad.read_h5ad(tmp_path / "out.h5ad"), unseen[0], "hepg2")).max() > 0
         other = infer(tmp_path, unseen[0], folder / "controls.h5ad", "--source", "go=elsewhere/sets.gmt", check=False)

@@ -31,3 +31,16 @@ def test_a_trace_holds_arrays_not_tensors():
     assert trace.rows.dtype == "int64"
     assert trace.weights.shape == (2, 2, 2)
     assert trace.similarity.dtype == "float32"
+
+
+def test_a_set_by_itself_keeps_the_sources_that_proposed_its_candidates():
+    by = torch.tensor([[[True, False], [True, True]], [[False, True], [False, False]]])
+    rows, weights = torch.tensor([[1, 2], [0, 2]]), torch.rand(2, 3, 2)
+    trace = RetrievalTrace.from_tensors(
+        ["A", "B"], ["A", "B", "C"], rows, torch.rand(2, 2), weights, ("text", "go"), by
+    )
+    assert trace.candidate_sources == [["text", "text+go"], ["go", "none"]]
+    first, control, second = trace.of_sets(["A", "control", "B"])
+    assert first.candidate_sources == [["text", "text+go"]]
+    assert control.candidate_sources == []
+    assert second.candidate_sources == [["go", "none"]]
