@@ -1,5 +1,6 @@
 """What several folders of tests share: one small screen, and runs that are trained once for all workers."""
 
+import logging
 import os
 import shutil
 import sys
@@ -27,6 +28,13 @@ settings.register_profile("any-machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any-machine")
 # Workers and the commands that tests run share the fits of one session.
 os.environ.setdefault("STATE_RAG_CACHE", tempfile.mkdtemp(prefix="state-rag-tests-"))
+
+
+@pytest.fixture(autouse=True)
+def levels_of_logs() -> None:
+    """Let each test begin with the levels of a fresh process, whatever commands ran in this one before."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("state_rag").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
