@@ -21,7 +21,7 @@ import anndata as ad
 import numpy as np
 import torch
 
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.table import unit_rows
 from state_rag.model import RagStateTransition

@@ -21,8 +21,8 @@ NAMES: dict[str, dict[str, str]] = {
         "plot": "state_rag.plot",
     },
     "state_rag.datasets": {
-        "screen": "state_rag.datasets.simulate:screen",
-        "simulate_screen": "state_rag.datasets.simulate:simulate_screen",
+        "screen": "state_rag.datasets.simulation.simulate:screen",
+        "simulate_screen": "state_rag.datasets.simulation.simulate:simulate_screen",
         "write_perturbation_splits": "state_rag.datasets.perturbation_splits:write_perturbation_splits",
         "write_split": "state_rag.datasets.splits:write_split",
         "check_split": "state_rag.datasets.splits:check_split",

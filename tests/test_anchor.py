@@ -9,8 +9,8 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
 from state_rag.model import RagStateTransition
-from state_rag.upstream.grouped_loader import Sets
-from state_rag.upstream.grouped_sets import CELLS_A_PASS, GroupedSets
+from state_rag.upstream.sets.grouped_loader import Sets
+from state_rag.upstream.sets.grouped_sets import CELLS_A_PASS, GroupedSets
 from tests import tiny_model as tiny
 
 QUICK = Settings(steps=2, episodes=4, judging=2, fusion_steps=2)

@@ -91,7 +91,7 @@ def test_the_wheel_holds_the_package_its_configurations_and_the_pth_file(wheel):
     configurations = {f"state_rag/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "state_rag").rglob("*.py")}
     assert len(configurations) > 8
-    assert configurations | modules | {"state_rag/datasets/checksums.toml"} <= names
+    assert configurations | modules | {"state_rag/datasets/fetching/checksums.toml"} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "configs/"))]
     assert "[state.plugins]" in entry_points
     assert "state-rag = state_rag.cli:main" in entry_points

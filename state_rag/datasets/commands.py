@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from state_rag.datasets.fetch_command import add_fetch
+from state_rag.datasets.fetching.fetch_command import add_fetch
 from state_rag.datasets.quickstart_command import add_quickstart
-from state_rag.datasets.screen_sizes import PRESETS
+from state_rag.datasets.simulation.screen_sizes import PRESETS
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 from state_rag.settings import RagSettings
@@ -192,7 +192,7 @@ def _add_check(commands: Any) -> None:
 
 def run_simulate(args: argparse.Namespace) -> None:
     """Write a simulated screen."""
-    from state_rag.datasets.simulate import simulate_screen
+    from state_rag.datasets.simulation.simulate import simulate_screen
 
     sizes = dict(PRESETS[args.preset])
     sizes.update((name, value) for _, _, name, _ in _SIMULATE_SIZES if (value := getattr(args, name)) is not None)

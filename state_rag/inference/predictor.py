@@ -25,9 +25,9 @@ from state_rag.inference.evidence_answers import EvidenceAnswers
 from state_rag.names import listing, suggest
 from state_rag.run_folders import usual_checkpoint
 from state_rag.upstream import infer
-from state_rag.upstream.inferred_cells import Request
-from state_rag.upstream.inferred_sets import MeanRetrieval, candidates_table
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.sets.inferred_cells import Request
+from state_rag.upstream.sets.inferred_sets import MeanRetrieval, candidates_table
 
 if TYPE_CHECKING:
     import anndata

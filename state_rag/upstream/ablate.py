@@ -22,11 +22,11 @@ from state_rag.files import sample_digest
 from state_rag.names import listing, suggest
 from state_rag.progress import track
 from state_rag.retrieval.trace import RetrievalTrace
-from state_rag.upstream.condition_sets import CellSet, condition_sets
 from state_rag.upstream.further_sources import given_files, with_further
 from state_rag.upstream.knowledge_source import refuse_unknown
 from state_rag.upstream.predict import check_run_split, toml_path
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.sets.condition_sets import CellSet, condition_sets
 from state_rag.upstream.swap import any_head_count, replaced
 
 logger = logging.getLogger(__name__)

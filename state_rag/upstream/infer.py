@@ -22,10 +22,10 @@ from state_rag.names import suggest
 from state_rag.torch_files import read_torch
 from state_rag.upstream import network_flags
 from state_rag.upstream.further_sources import engine_files, given_files, informed, with_further
-from state_rag.upstream.inferred_cells import Request, completed
 from state_rag.upstream.knowledge_source import refuse_unknown
 from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
+from state_rag.upstream.sets.inferred_cells import Request, completed
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
 from state_rag.upstream.train import is_disk_full
 
@@ -195,8 +195,8 @@ def _model(
 
     sink = request.sets.take
     if not _is_array(args.output):  # an array is saved as STATE has it, so STATE needs the predictions at once
-        from state_rag.upstream.deferred_sets import DeferredSets
-        from state_rag.upstream.grouped_sets import keep_trace, keeps_decoded
+        from state_rag.upstream.sets.deferred_sets import DeferredSets
+        from state_rag.upstream.sets.grouped_sets import keep_trace, keeps_decoded
 
         def about() -> dict[str, Any]:
             known = {"draw": request.sets.drawn_last}

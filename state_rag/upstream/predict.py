@@ -32,7 +32,7 @@ from state_rag.upstream.train import is_disk_full
 if TYPE_CHECKING:
     from state_rag.anchor import Anchor
     from state_rag.evidence.prediction import Prediction
-    from state_rag.upstream.fast_predict import FastPrediction
+    from state_rag.upstream.sets.fast_predict import FastPrediction
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
     from state_rag.checkpoint import CHECKPOINT_KEY
     from state_rag.model import RagStateTransition
     from state_rag.upstream.data_module import LimitedDataModule
-    from state_rag.upstream.grouped_sets import keep_trace
+    from state_rag.upstream.sets.grouped_sets import keep_trace
 
     results = found.folder / f"{'eval_train_' if args.eval_train_data else 'eval_'}{Path(args.checkpoint).name}"
     with ExitStack() as stack:
@@ -186,7 +186,7 @@ def _fast(args: Namespace, found: Run, results: Path) -> "FastPrediction | None"
     """Return what predicts many sets at a time; None where sets are fine-tuned on, or counted, one by one."""
     if args.test_time_finetune or args.count_flops:
         return None
-    from state_rag.upstream.fast_predict import FastPrediction
+    from state_rag.upstream.sets.fast_predict import FastPrediction
 
     streamed = args.predict_only and not (args.skip_adatas or args.pseudobulk or args.shared_only)
     return FastPrediction(results, found.data, found.settings, streamed)

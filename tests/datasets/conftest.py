@@ -5,7 +5,7 @@ from tests.datasets.helpers import SHARED, SMALL, make_adata
 
 @pytest.fixture(scope="session")
 def screen(tmp_path_factory):
-    from state_rag.datasets.simulate import simulate_screen
+    from state_rag.datasets.simulation.simulate import simulate_screen
 
     return simulate_screen(tmp_path_factory.mktemp("screen"), seed=3, **SMALL)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from state_rag.datasets.perturbation_splits import write_perturbation_splits
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.datasets.splits import read_split, write_split
 from tests.datasets.helpers import SMALL
 from tests.end_to_end.commands import REPLOGLE_COLUMNS, SHORT, TINY_MODEL

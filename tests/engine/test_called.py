@@ -10,7 +10,7 @@ import pytest
 import state_rag as sr
 from state_rag.cells.question import Names, Wanted
 from state_rag.cli import main
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.datasets.splits import write_split
 from state_rag.effects.changes import changes_in
 from state_rag.engine import called

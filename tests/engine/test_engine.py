@@ -8,7 +8,7 @@ import pytest
 
 import state_rag as sr
 from state_rag.cells.question import Names, Wanted
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
 from state_rag.effects.conditions import Columns

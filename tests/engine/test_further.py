@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import state_rag as sr
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.engine.adding import add
 from state_rag.engine.effects import predicted_effects
 from state_rag.engine.explain import explain

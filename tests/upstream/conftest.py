@@ -2,7 +2,7 @@
 
 import pytest
 
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.simulate import simulate_screen
 from tests.end_to_end.commands import SCREEN
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from tqdm import tqdm
 
-from state_rag.datasets.downloads import size_in_words
+from state_rag.datasets.fetching.downloads import size_in_words
 from state_rag.errors import StateRagError
 
 PIECE = 1 << 16

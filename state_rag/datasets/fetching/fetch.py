@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from filelock import FileLock, Timeout
 
 from state_rag.cache import cache_folder
-from state_rag.datasets.downloads import Download, Transfer, asked_for, known_downloads, size_in_words
+from state_rag.datasets.fetching.downloads import Download, Transfer, asked_for, known_downloads, size_in_words
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, damage_told, writable_folder
 from state_rag.names import listing
@@ -145,7 +145,7 @@ def _received(wanted: Download, address: str, folder: Path, *, progress: bool, t
     """Return what comes over the network, downloaded unless it is there."""
     import pooch
 
-    from state_rag.datasets.transfer import Resuming, announced
+    from state_rag.datasets.fetching.transfer import Resuming, announced
 
     transfer = wanted.transfer
     path = folder / transfer.file

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from state_rag.upstream.set_reader import SetReader
+from state_rag.upstream.sets.set_reader import SetReader
 
 WINDOW_BYTES = 32 * 2**20
 """Predicted and control cells, as float32, that are read at a time; some four such windows exist at once."""

@@ -15,14 +15,14 @@ from state_rag.cells.answer import answer
 from state_rag.cells.question import SOURCE, Names, Wanted
 from state_rag.contract.identity import Identity, spaces_used
 from state_rag.files import atomic_path
-from state_rag.upstream.inferred_sets import InferredSets, MeanRetrieval, retrieval_table
 from state_rag.upstream.run_folder import Run
+from state_rag.upstream.sets.inferred_sets import InferredSets, MeanRetrieval, retrieval_table
 from state_rag.upstream.swap import replaced
 
 if TYPE_CHECKING:
     import anndata
 
-    from state_rag.upstream.deferred_sets import DeferredSets
+    from state_rag.upstream.sets.deferred_sets import DeferredSets
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from state_rag.retrieval.trace import RetrievalTrace
-from state_rag.upstream.grouped_loader import Sets
-from state_rag.upstream.grouped_sets import GroupedSets, keep_trace, keeps_decoded
+from state_rag.upstream.sets.grouped_loader import Sets
+from state_rag.upstream.sets.grouped_sets import CELLS_A_PASS, GroupedSets, keep_trace, keeps_decoded
 from tests import tiny_model as tiny
 
 NAMES = ["GENE0", "GENE3", tiny.CONTROL, "GENE5", "GENE0", tiny.CONTROL, "GENE7"]
@@ -51,7 +51,7 @@ def test_small_passes_and_large_ones_agree(monkeypatch):
     model, (sets, _) = tiny.build().eval(), some_sets()
     found = []
     for cells in (1, 12, 1024):
-        monkeypatch.setitem(__import__("state_rag.upstream.grouped_sets", fromlist=["x"]).CELLS_A_PASS, "cpu", cells)
+        monkeypatch.setitem(CELLS_A_PASS, "cpu", cells)
         with GroupedSets() as group:
             found.append(group.predict(model, sets)["preds"])
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)

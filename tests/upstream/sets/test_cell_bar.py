@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import tqdm
 
-from state_rag.upstream.cell_bar import counting_cells
-from state_rag.upstream.grouped_loader import GroupedLoader
+from state_rag.upstream.sets.cell_bar import counting_cells
+from state_rag.upstream.sets.grouped_loader import GroupedLoader
 
 
 class Loader(GroupedLoader):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from state_rag.datasets.screen_truth import draw_truth
+from state_rag.datasets.simulation.screen_truth import draw_truth
 
 
 def draw(seed=0, **changes):

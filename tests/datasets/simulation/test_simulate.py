@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from state_rag.datasets.screen_sizes import PRESETS, ScreenSizes
-from state_rag.datasets.simulate import simulate_screen
+from state_rag.datasets.simulation.screen_sizes import PRESETS, ScreenSizes
+from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError

@@ -9,7 +9,7 @@ import numpy as np
 
 from state_rag.errors import StateRagError
 from state_rag.h5ad import CellWriter
-from state_rag.upstream.grouped_sets import Predicted
+from state_rag.upstream.sets.grouped_sets import Predicted
 from state_rag.upstream.swap import replaced
 
 PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"

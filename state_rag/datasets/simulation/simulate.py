@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from state_rag.datasets.screen_sizes import PRESETS, ScreenSizes
-from state_rag.datasets.screen_truth import ScreenTruth, draw_truth
+from state_rag.datasets.simulation.screen_sizes import PRESETS, ScreenSizes
+from state_rag.datasets.simulation.screen_truth import ScreenTruth, draw_truth
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, reason
 from state_rag.h5ad import write_h5ad

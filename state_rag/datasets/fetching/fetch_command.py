@@ -25,8 +25,8 @@ def add_fetch(commands: Any) -> None:
 
 def run_fetch(args: argparse.Namespace) -> None:
     """Download a file and say where it lies and what takes it."""
-    from state_rag.datasets.downloads import asked_for, known_downloads, size_in_words
-    from state_rag.datasets.fetch import fetch
+    from state_rag.datasets.fetching.downloads import asked_for, known_downloads, size_in_words
+    from state_rag.datasets.fetching.fetch import fetch
 
     known = known_downloads()
     if args.list or args.name is None:
@@ -54,7 +54,7 @@ def run_fetch(args: argparse.Namespace) -> None:
 
 def _amount(download: Any) -> str:
     """Return how much comes, and how much it is unpacked."""
-    from state_rag.datasets.downloads import size_in_words
+    from state_rag.datasets.fetching.downloads import size_in_words
 
     size = size_in_words(download.transfer.size)
     if download.member is None:

@@ -76,7 +76,7 @@ def registry_path() -> Path:
     """Return the file of entries: inside an installed package, beside it in a checkout."""
     name, here = "checksums.toml", Path(__file__).resolve()
     packaged = here.with_name(name)
-    return packaged if packaged.is_file() else here.parents[2] / "datasets" / name
+    return packaged if packaged.is_file() else here.parents[3] / "datasets" / name
 
 
 def known_downloads(path: Path | None = None) -> dict[str, Download]:

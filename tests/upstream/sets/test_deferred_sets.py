@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from state_rag.upstream import deferred_sets
-from state_rag.upstream.deferred_sets import DeferredSets
-from state_rag.upstream.grouped_sets import DECODED, keep_trace
+from state_rag.upstream.sets import deferred_sets
+from state_rag.upstream.sets.deferred_sets import DeferredSets
+from state_rag.upstream.sets.grouped_sets import DECODED, keep_trace
 from tests import tiny_model as tiny
 
 NAMES = ["GENE0", "GENE3", tiny.CONTROL, "GENE5", "GENE0"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from state_rag.retrieval.trace import RetrievalTrace
-from state_rag.upstream.grouped_loader import Sets
+from state_rag.upstream.sets.grouped_loader import Sets
 
 CELLS_A_PASS = {"cpu": 1024, "cuda": 2**14}
 """Cells in one forward pass. On a CPU what a pass makes shall stay in the cache."""

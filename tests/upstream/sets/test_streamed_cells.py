@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.upstream.grouped_loader import Sets
-from state_rag.upstream.grouped_sets import Predicted
-from state_rag.upstream.streamed_cells import StreamedCells
+from state_rag.upstream.sets.grouped_loader import Sets
+from state_rag.upstream.sets.grouped_sets import Predicted
+from state_rag.upstream.sets.streamed_cells import StreamedCells
 from state_rag.upstream.swap import whole_h5ad_files
 
 DATA = {"pert_col": "gene", "cell_type_key": "line", "batch_col": "lane", "embed_key": "X_hvg", "output_space": "gene"}

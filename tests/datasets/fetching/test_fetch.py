@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from state_rag.datasets import fetch as fetching
-from state_rag.datasets.downloads import Download, Transfer, known_downloads
-from state_rag.datasets.fetch import fetch
+from state_rag.datasets.fetching import fetch as fetching
+from state_rag.datasets.fetching.downloads import Download, Transfer, known_downloads
+from state_rag.datasets.fetching.fetch import fetch
 from state_rag.embeddings.find import PUBLISHED_FILE, find_embeddings
 from state_rag.errors import StateRagError
 
@@ -175,7 +175,7 @@ def test_after_too_many_cuts_the_part_stays_under_another_name_and_the_next_call
 
 
 def test_progress_lets_a_long_download_be_cut_more_often_than_there_are_tries(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("state_rag.datasets.transfer.WORTH_ANOTHER", 50_000)
+    monkeypatch.setattr("state_rag.datasets.fetching.transfer.WORTH_ANOTHER", 50_000)
     site.cuts = [130_000] * 3
     assert call(site, tmp_path).path.read_bytes() == CONTENT
     assert len(site.ranges) == 4
@@ -412,7 +412,7 @@ def test_the_command_shows_licence_place_and_use(site, tmp_path, monkeypatch, ca
     from tests.datasets.test_commands import call as run
 
     known = archived(site)
-    monkeypatch.setattr("state_rag.datasets.downloads.known_downloads", lambda: known)
+    monkeypatch.setattr("state_rag.datasets.fetching.downloads.known_downloads", lambda: known)
     monkeypatch.setattr(fetching, "known_downloads", lambda: known)
     run("data", "fetch", "genept", "--to", tmp_path / "my data", "--quiet")
     printed = capsys.readouterr().out

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.settings import RagSettings
-from state_rag.upstream.cell_bar import counting_cells
-from state_rag.upstream.grouped_loader import GroupedLoader
-from state_rag.upstream.grouped_sets import GroupedSets, TraceSink, keeps_decoded
-from state_rag.upstream.streamed_cells import StreamedCells
+from state_rag.upstream.sets.cell_bar import counting_cells
+from state_rag.upstream.sets.grouped_loader import GroupedLoader
+from state_rag.upstream.sets.grouped_sets import GroupedSets, TraceSink, keeps_decoded
+from state_rag.upstream.sets.streamed_cells import StreamedCells
 
 
 class FastPrediction:

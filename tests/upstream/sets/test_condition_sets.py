@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from state_rag.upstream.condition_sets import condition_sets
 from state_rag.upstream.data_module import LimitedDataModule
+from state_rag.upstream.sets.condition_sets import condition_sets
 from tests.upstream.test_data_module import COLUMNS
 
 CELLS = 8

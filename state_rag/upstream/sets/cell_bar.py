@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from state_rag.upstream.grouped_loader import GroupedLoader
+from state_rag.upstream.sets.grouped_loader import GroupedLoader
 from state_rag.upstream.swap import replaced
 
 

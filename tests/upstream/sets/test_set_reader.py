@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from state_rag.upstream import grouped_loader, set_reader
 from state_rag.upstream.data_module import LimitedDataModule
-from state_rag.upstream.grouped_loader import GroupedLoader, read_ahead
-from state_rag.upstream.set_reader import SetReader
+from state_rag.upstream.sets import grouped_loader, set_reader
+from state_rag.upstream.sets.grouped_loader import GroupedLoader, read_ahead
+from state_rag.upstream.sets.set_reader import SetReader
 from tests.upstream.test_data_module import COLUMNS
 
 

@@ -1,0 +1,1 @@
+"""Simulated screens, whose truth is known."""
