@@ -46,11 +46,14 @@ def test_a_sweep_that_was_moved_names_its_files_where_they_are_now(tmp_path):
     assert job == a_job(tmp_path / "new")
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
-def test_a_folder_without_jobs_is_no_sweep(tmp_path, make):
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(lambda path: None, "does not exist: it is no sweep"), (Path.mkdir, "no folder `jobs`: it is no")],
+)
+def test_a_folder_without_jobs_is_no_sweep(tmp_path, make, said):
     make(tmp_path / "x")
 
-    with pytest.raises(StateRagError, match="not a sweep"):
+    with pytest.raises(StateRagError, match=said):
         read_jobs(tmp_path / "x")
 
 
