@@ -82,10 +82,16 @@ def draw_share(
     Raises
     ------
     StateRagError
-        If none would be left to train on.
+        If fewer than two can be held out, or none would be left to train on.
     """
     order = _shuffled(names if among is None else among, seed)
-    n_test, n_val = _count(share, len(order)), _count(val_share, len(order))
+    if len(order) < 2:
+        raise StateRagError(
+            f"--held-out-perturbations {share:g}: {len(order)} perturbations can be held out ({listing(order)}), and a "
+            "split needs two, for test and validation."
+        )
+    n_val = _count(val_share, len(order))
+    n_test = min(_count(share, len(order)), len(order) - 1)
     return of_lists(names, control, order[:n_test], order[n_test : n_test + n_val])
 
 

@@ -149,6 +149,10 @@ def test_drug_names_with_a_plus_sign_are_no_pairs():
         (lambda: draw_folds(["A", "B", "C"], CONTROL, 4, 0.1, 0), "--folds 4: expected from 2 to 3"),
         (lambda: draw_folds(["A", "B", "C"], CONTROL, 1, 0.1, 0), "--folds 1"),
         (lambda: draw_share(["A", "B"], CONTROL, 0.5, 0.1, 0), "None of 2 perturbations is left to train on"),
+        (
+            lambda: draw_share(["A", "B", "C"], CONTROL, 0.5, 0.1, 0, among=["A"]),
+            r"1 perturbations can be .*\(A\).*two",
+        ),
         (lambda: draw_pairs(["A", "B", "A+B"], CONTROL, "both-seen", 0.2, 0.1, 0), "1 pairs can be of that class"),
         (lambda: draw_pairs(["A", "B"], CONTROL, "any", 0.2, 0.1, 0), "labels A.B; .* and 2 singles"),
     ],
@@ -156,3 +160,8 @@ def test_drug_names_with_a_plus_sign_are_no_pairs():
 def test_what_cannot_be_drawn_is_said(call, said):
     with pytest.raises(StateRagError, match=said):
         call()
+
+
+def test_a_large_share_leaves_one_to_validate():
+    drawn = draw_share(GENES, CONTROL, 0.95, 0.1, 0, among=GENES[:4])
+    assert (len(drawn.test), len(drawn.val), len(drawn.train)) == (3, 1, 8)

@@ -50,6 +50,13 @@ CONDITIONS = st.sets(
 )
 
 
+def test_a_line_with_one_perturbation_cannot_have_some_held_out(tmp_path):
+    conditions = [("k562", "A"), *(("rpe1", name) for name in "ABCD")]
+    with pytest.raises(StateRagError, match="1 perturbations can be held out"):
+        write_perturbation_splits(file_of(tmp_path / "a.h5ad", conditions), output=tmp_path / "s.toml", held_out="k562")
+    assert not (tmp_path / "s.toml").exists()
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conditions=CONDITIONS, share=st.floats(0.05, 0.5), folds=st.integers(2, 4), line=st.booleans(), data=st.data())
 def test_no_training_cell_shows_a_held_out_perturbation(conditions, share, folds, line, data, tmp_path):
