@@ -22,7 +22,7 @@ from state_rag.datasets.perturbation_draws import (
     of_lists,
     pairs_for,
 )
-from state_rag.datasets.simulation.screen_table import ScreenTable, read_screen_table
+from state_rag.datasets.screen_table import ScreenTable, read_screen_table
 from state_rag.datasets.split_toml import write_split_toml
 from state_rag.datasets.splits import WrittenSplit, check_listed, check_share, dataset_name, read_test_list
 from state_rag.errors import StateRagError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from state_rag.datasets.simulation.screen_table import read_screen_table
+from state_rag.datasets.screen_table import read_screen_table
 from state_rag.datasets.split_check import SplitSummary, check_split
 from state_rag.datasets.split_toml import Split, read_split, write_split_toml
 from state_rag.errors import StateRagError
