@@ -10,7 +10,7 @@ from state_rag.engine.further import knowing
 from state_rag.evidence.choices.design import Design, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
-from state_rag.planning.offered import offered, tell_unknown
+from state_rag.planning.offered import offered, own_names
 from state_rag.planning.signatures import target_of
 
 AIMS = ("accuracy", "hits")
@@ -49,8 +49,8 @@ def design_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, [*(candidates or ()), *(targets or ())])
-    tell_unknown(run, exclude, "excluded")
-    tell_unknown(run, costs or (), "given a cost")
+    exclude = own_names(run, exclude, "excluded")
+    priced = own_names(run, costs or (), "given a cost")
     return design(
         run.engine,
         contexts,
@@ -58,7 +58,7 @@ def design_run(
         candidates=offered(run, candidates),
         targets=offered(run, targets),
         exclude=exclude,
-        costs=costs,
+        costs=None if costs is None else dict(zip(priced, costs.values(), strict=True)),
         replicates=replicates,
         seed=seed,
     )
@@ -86,7 +86,7 @@ def hits_run(
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, candidates or ())
-    tell_unknown(run, exclude, "excluded")
+    exclude = own_names(run, exclude, "excluded")
     if signature is not None:
         genes = run.engine.responses.genes
         wanted = target_of(genes, signature, unlisted="unchanged").tolist()

@@ -16,10 +16,12 @@ def offered(run: EvidenceRun, names: Sequence[str] | None = None) -> list[str]:
     return [name for name in chosen if name != control]
 
 
-def tell_unknown(run: EvidenceRun, names: Iterable[str], what: str) -> None:
-    """Say which names stand for nothing that could be chosen."""
+def own_names(run: EvidenceRun, names: Iterable[str], what: str) -> list[str]:
+    """Return names in the run's own spelling, and say which stand for nothing that could be chosen."""
     bank = run.engine.bank
-    unknown = [name for name in names if bank.number_of(run.own_name(name)) < 0]
+    found = [run.own_name(name) for name in names]
+    unknown = [name for name in found if bank.number_of(name) < 0]
     if unknown:
         close = suggest(unknown, bank.offered)
         logger.warning("No perturbation of the run, though %s: %s%s.", what, listing(unknown), close)
+    return found

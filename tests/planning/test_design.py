@@ -1,6 +1,8 @@
+import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import state_rag as sr
 from state_rag.cli import main
 from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
+from state_rag.names.matching import OtherName
 from state_rag.planning.design import design_run, design_table, hits_run
 from state_rag.planning.design_files import plate_table, read_numbers
 
@@ -139,3 +142,18 @@ def test_excluded_names_that_are_none_of_the_run_are_named_with_close_spellings(
     name = run.engine.bank.perturbations[0]
     design_run(run, ["hepg2"], 2, exclude=[f"{name}X", name])
     assert f"No perturbation of the run, though excluded: {name}X; close spellings: {name}X -> {name}" in caplog.text
+
+
+def test_names_left_out_and_priced_may_be_other_names_of_the_same_gene(run):
+    first, second = [name for _, name in design_run(run, ["hepg2"], 2).conditions]
+    engine = copy.copy(run.engine)
+    engine.bank = copy.copy(run.engine.bank)
+    told = replace(run, engine=engine, names=[OtherName(name, f"OLD{name}", "alias") for name in (first, second)])
+    for candidates in (None, [f"OLD{first}", second]):
+        found = design_run(told, ["hepg2"], 100, candidates=candidates, exclude=[f"OLD{first}"])
+        assert first not in {name for _, name in found.conditions}
+        hits = hits_run(told, ["hepg2"], 100, candidates=candidates, exclude=[f"OLD{first}"], threshold=0.0)
+        assert first not in {name for _, name in hits.conditions}
+    priced = design_run(told, ["hepg2"], 100, candidates=[first, second], costs={f"OLD{second}": 50.0})
+    cost = {name: value for (_, name), value in zip(priced.conditions, priced.cost, strict=True)}
+    assert cost[second] == 50.0
