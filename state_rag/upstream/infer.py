@@ -58,12 +58,6 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
                 f"--output {args.output}: the evidence engine's cells carry their trust, which an array cannot. Give a "
                 "name that ends in .h5ad."
             )
-        if args.genept_path:
-            logger.warning(
-                "--genept-path %s is not read: an evidence run goes by the embeddings that it was fitted with. Others: "
-                "`state-rag evidence fit ... --embeddings FILE`.",
-                args.genept_path,
-            )
     existing_file(args.adata, "an h5ad file", (".h5ad", ".h5"), "--adata")
     _use_the_runs_space(found, args)
     names = requested_names(found, args) if wanted is None else set(wanted)
