@@ -20,6 +20,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import torch
+from memory_cost import METHODS
 
 from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.embeddings.readers import read_embeddings
@@ -40,17 +41,7 @@ SCREEN = {
     "lines": LINES,
     "embedding_width": WIDTH,
 }
-PRESET = {
-    "rag": True,
-    "use_genept": True,
-    "retrieve_than_predict": True,
-    "differentiable_rag": True,
-    "gumbel_sparsity_loss": True,
-    "rag_fusion": "residual",
-    "rag_score_similarity": True,
-    "rag_query_dropout": 0.1,
-    "topk_rag": K,
-}
+PRESET = {**METHODS["PT-RAG"], "topk_rag": K}
 MODEL = {
     "input_dim": GENES,
     "hidden_dim": HIDDEN,

@@ -12,6 +12,8 @@ CONFIG = "config.yaml"
 """The file that makes a folder a run's."""
 SPLIT = "split.toml"
 """The split that a run was trained on, with absolute locations of the data."""
+PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
+"""In a folder of predictions: predicted cells, and the cells that were measured."""
 TRUST = "trust.csv"
 """In a folder of predictions: how far each condition's can be trusted."""
 CHECKPOINTS = ("final.ckpt", "last.ckpt")

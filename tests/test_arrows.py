@@ -53,7 +53,7 @@ MAY_USE = {
         "tracking",
     },
     "planning": {"contract", "datasets", "effects", "embeddings", "engine", "evidence", "metrics", "plot"},
-    "analysis": {"datasets", "effects", "embeddings", "evaluation", "metrics"},
+    "analysis": {"datasets", "effects", "embeddings", "engine", "evaluation", "metrics"},
     "upstream": {
         "analysis",
         "anchor",

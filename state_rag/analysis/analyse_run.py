@@ -16,10 +16,11 @@ from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
 from state_rag.evaluation.embeddings_source import embeddings_file, of_other_runs, read_vectors
-from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
+from state_rag.evaluation.runs import Run, predicted_matrix
 from state_rag.files import atomic_path, read_text
 from state_rag.names import listing
 from state_rag.progress import track
+from state_rag.run_folders import PREDICTED, REAL
 from state_rag.settings import RagSettings
 
 logger = logging.getLogger(__name__)

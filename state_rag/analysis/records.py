@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from state_rag.engine.retrieved import SOURCES
 from state_rag.errors import StateRagError
 from state_rag.files import damage_told
 from state_rag.progress import track
 
 INCLUDED_ABOVE = 0.5
-SOURCES = "retrieved_sources"
 NEEDED = ("cell_type", "pert_name", "retrieved_perturbations")
 
 

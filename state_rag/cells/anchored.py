@@ -6,6 +6,9 @@ every zero, and the cells look less like real ones.
 
 import numpy as np
 
+LARGEST = 14.0
+"""STATE clips what it predicts of genes, and what it compares with, to [0, 14]."""
+
 LARGEST_FACTOR = 1.5
 """Expression is scaled up to this factor; what is still lacking is added to every cell."""
 

@@ -333,6 +333,7 @@ def run_check(args: argparse.Namespace) -> None:
     """Check a split and print its counts."""
     from state_rag.datasets.split_check import check_split, find_names
     from state_rag.datasets.split_questions import questions, told
+    from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
 
     names = find_names(
         args.toml,
@@ -354,7 +355,13 @@ def run_check(args: argparse.Namespace) -> None:
     print(f"control {summary.cells['control']:,} cells")
     for line in told(questions(summary.conditions, names["control_pert"])):
         print(f"asks    {line}")
-    _print_treatments(summary, names, args)
+    treatment = TreatmentColumns(args.mode_col, args.dose_col, args.time_col)
+    if treatment:
+        counts = count_labels(
+            summary.files, names["pert_col"], names["cell_type_key"], names["control_pert"], treatment
+        )
+        for line in treatment_words(counts):
+            print(line)
     wrong = print_values(summary, names, args)
     if wrong:
         raise SystemExit(1)
@@ -366,9 +373,9 @@ def run_check(args: argparse.Namespace) -> None:
         if value != default
     )
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
-    treatment = {key: value for key in ("mode_col", "dose_col", "time_col") if (value := getattr(args, key))}
     if treatment:  # networks know no modes
-        options = "".join(f" --{key.replace('_', '-')} {shlex.quote(value)}" for key, value in treatment.items())
+        given = treatment.to_data().items()
+        options = "".join(f" --{key.replace('_', '-')} {shlex.quote(value)}" for key, value in given)
         _print_next(f"state-rag evidence fit {toml_path} -o runs/evidence{_options(**names)}{options}")
         return
     embeddings = summary.files[0].absolute().with_name("embeddings.safetensors")
@@ -379,17 +386,6 @@ def run_check(args: argparse.Namespace) -> None:
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
         f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
-
-
-def _print_treatments(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> None:
-    """Print what the columns of mode, dose and time tell, where some are named."""
-    from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
-
-    columns = TreatmentColumns(args.mode_col, args.dose_col, args.time_col)
-    if columns:
-        counts = count_labels(summary.files, names["pert_col"], names["cell_type_key"], names["control_pert"], columns)
-        for line in treatment_words(counts):
-            print(line)
 
 
 def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> bool:

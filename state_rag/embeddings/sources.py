@@ -15,7 +15,7 @@ Text files may be packed (`.gz`).
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -119,6 +119,36 @@ def named_sources(given: Iterable[str]) -> dict[str, str]:
         if name in found:
             raise StateRagError(f"--source {text}: the name {name!r} is given twice; each source has its own.")
         found[name] = path
+    return found
+
+
+def files_of_sources(
+    given: Mapping[str, str | os.PathLike[str]], own: Collection[str], option: str = ""
+) -> dict[str, Path]:
+    """Return the files that a user names for sources of a run.
+
+    Parameters
+    ----------
+    given
+        Source -> file.
+    own
+        The run's sources.
+    option
+        With which they were named, for errors.
+
+    Raises
+    ------
+    StateRagError
+        If the run has no such source, or there is no such file.
+    """
+    found = {}
+    for source, file in given.items():
+        named = f"{option} {source}={file}".strip()
+        if source not in own:
+            raise StateRagError(f"{named}: the run has no such source; it has {listing(own) or 'none'}.")
+        found[source] = Path(file).expanduser()
+        if not found[source].is_file():
+            raise StateRagError(f"{named}: the file does not exist (looked from {Path.cwd()}).")
     return found
 
 

@@ -12,7 +12,7 @@ from state_rag.evidence.prediction import Prediction
 from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import FDR, GeneCalls
-from state_rag.files import atomic_path, damage_told
+from state_rag.files import atomic_path
 from state_rag.names import listing
 
 CALLS = "gene_calls.csv"
@@ -89,8 +89,8 @@ def remove_calls(folder: Path) -> None:
 
 def read_calls(path: Path) -> pd.DataFrame:
     """Read a table of called genes."""
-    with damage_told(path, "Predict again."):
-        return read_csv_table(path, WORDS, remedy="Predict again.")[list(_empty())]
+    columns = list(_empty())
+    return read_csv_table(path, WORDS, remedy="Predict again.", columns=columns)[columns]
 
 
 def changed_frequency(engine: Evidence, context: str) -> np.ndarray | None:

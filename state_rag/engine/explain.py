@@ -10,11 +10,11 @@ from state_rag.contract.feature_names import names_in_file
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
-from state_rag.engine.predict import REAL
 from state_rag.errors import StateRagError
 from state_rag.evidence.explanation import Explanation
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
+from state_rag.run_folders import REAL
 
 logger = logging.getLogger(__name__)
 

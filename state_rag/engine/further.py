@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from state_rag.embeddings.find import find_embeddings
+from state_rag.embeddings.sources import files_of_sources
 from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.engine.knowledge import TEXT, knowledge_of
 from state_rag.errors import StateRagError
@@ -38,12 +39,7 @@ def with_files(run: EvidenceRun, given: Mapping[str, str | os.PathLike[str]]) ->
     """
     own = [source.name for source in run.engine.similarity.sources]
     about = {name: dict(told) for name, told in (run.config.get("sources") or {}).items()}
-    for source, file in given.items():
-        if source not in own:
-            raise StateRagError(f"{source}={file}: the run has no such source; it has {listing(own) or 'none'}.")
-        path = Path(file).expanduser()
-        if not path.is_file():
-            raise StateRagError(f"{source}={file}: the file does not exist (looked from {Path.cwd()}).")
+    for source, path in files_of_sources(given, own).items():
         about[source] = {**about.get(source, {}), "file": str(path)}
     return replace(run, config={**run.config, "sources": about}) if given else run
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import write_elem
 
-from state_rag.cells.anchored import brought_to_mean
+from state_rag.cells.anchored import LARGEST, brought_to_mean
 from state_rag.contract.feature_names import is_expression
 from state_rag.datasets.split_toml import read_split
 from state_rag.effects.aligned_rows import AlignedRows
@@ -26,13 +26,11 @@ from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.h5ad import open_h5ad
 from state_rag.progress import track
-from state_rag.run_folders import TRUST
+from state_rag.run_folders import PREDICTED, REAL, TRUST
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 14.0
-"""STATE clips what it predicts of genes, and what it compares with, to [0, 14]."""
-PREDICTED, REAL, RETRIEVED = "adata_pred.h5ad", "adata_real.h5ad", "retrieval_info.csv"
+RETRIEVED = "retrieval_info.csv"
 
 
 @dataclass

@@ -11,9 +11,7 @@ from anndata.io import read_elem, write_elem
 from state_rag.effects.conditions import Columns
 from state_rag.evidence.prediction import Prediction
 from state_rag.files import atomic_path
-from state_rag.run_folders import TRUST
-
-PREDICTED = "adata_pred.h5ad"
+from state_rag.run_folders import PREDICTED, TRUST
 
 OF_CELLS = ("expected_pearson", "expected_pearson_low", "expected_pearson_high", "trust_grade", "trust_reason")
 """Columns that predicted cells get in `obs`."""

@@ -15,11 +15,11 @@ from anndata.io import read_elem
 from state_rag.effects.conditions import Pair
 from state_rag.effects.line_profiles import LineProfiles
 from state_rag.engine.called import FREQUENCY, LAYER, calls_file, read_calls
-from state_rag.evaluation.runs import PREDICTED
 from state_rag.files import atomic_path
 from state_rag.metrics.degs import WelchMoments, changes, moments_of
 from state_rag.metrics.significance import paired_wilcoxon
 from state_rag.progress import track
+from state_rag.run_folders import PREDICTED
 
 logger = logging.getLogger(__name__)
 

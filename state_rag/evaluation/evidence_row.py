@@ -10,14 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from state_rag.cells.anchored import brought_to_mean
+from state_rag.cells.anchored import LARGEST, brought_to_mean
 from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.row_store import RowStore
 from state_rag.engine.fitting import uses_of
 from state_rag.engine.kept import kept_fit
 from state_rag.engine.knowledge import TEXT
-from state_rag.engine.predict import LARGEST
 from state_rag.evaluation.baselines import EVIDENCE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses

@@ -36,7 +36,7 @@ from state_rag.evaluation.evidence_row import NOT_ASKED as NO_EVIDENCE
 from state_rag.evaluation.real_side import MADE_UP
 from state_rag.evaluation.remarks import NO_OTHER_LINE, NOT_APPLICABLE, mixed_questions, training_remarks
 from state_rag.evaluation.results import SUMMARY
-from state_rag.evaluation.runs import PREDICTED, REAL, Run, feature_names, predicted_matrix
+from state_rag.evaluation.runs import Run, feature_names, predicted_matrix
 from state_rag.evaluation.save import check_per_gene, save_evaluation
 from state_rag.evaluation.trust_calibration import write_calibration
 from state_rag.evaluation.up_to_date import (
@@ -56,6 +56,7 @@ from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
 from state_rag.names.treatments import name_in
+from state_rag.run_folders import PREDICTED, REAL
 
 logger = logging.getLogger(__name__)
 PICTURE = "distributions"

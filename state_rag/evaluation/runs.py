@@ -18,10 +18,9 @@ from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
 from state_rag.names import suggest
-from state_rag.run_folders import CONFIG, find_run_folder, split_file
+from state_rag.run_folders import CONFIG, PREDICTED, find_run_folder, split_file
 
 logger = logging.getLogger(__name__)
-PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
 RESULTS = "gge"
 
 

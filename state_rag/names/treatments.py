@@ -157,10 +157,7 @@ def dose_of(text: str) -> float | None:
     >>> dose_of("10"), dose_of("500nM"), dose_of("[('Afatinib', 0.5, 'uM')]"), dose_of("nan")
     (10.0, 0.5, 0.5, None)
     """
-    listed = dose_in(text)
-    if listed is not None:
-        text = f"{listed[0]} {listed[1]}"
-    value, unit = _number(text, "dose")
+    value, unit = _dose(text)
     return None if value is None else _rounded(value * MOLAR.get(unit, 1.0), unit in MOLAR)
 
 
@@ -172,8 +169,7 @@ def unit_of(text: str) -> str | None:
     >>> unit_of("10 nM"), unit_of("3 ng/ml"), unit_of("3"), unit_of("")
     ('µM', 'ng/ml', '', None)
     """
-    listed = dose_in(text)
-    value, unit = _number(f"{listed[0]} {listed[1]}" if listed is not None else text, "dose")
+    value, unit = _dose(text)
     return None if value is None else "µM" if unit in MOLAR else unit
 
 
@@ -233,6 +229,12 @@ def _written(value: float) -> str:
     if not math.isfinite(value) or value < 0:
         raise StateRagError(f"a dose or time is {value}; expected a number at least 0.")
     return repr(float(value)).removesuffix(".0").replace("e+", "e")
+
+
+def _dose(text: str) -> tuple[float | None, str]:
+    """Return the number and unit of a dose, also in a list of (drug, dose, unit)."""
+    listed = dose_in(text)
+    return _number(text if listed is None else f"{listed[0]} {listed[1]}", "dose")
 
 
 def _number(text: str, what: str) -> tuple[float | None, str]:

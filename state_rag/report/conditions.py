@@ -10,12 +10,13 @@ import pandas as pd
 from state_rag.effects.conditions import open_pair
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import load_profiles
-from state_rag.evaluation.runs import PREDICTED, REAL, Run, predicted_matrix
+from state_rag.evaluation.runs import Run, predicted_matrix
 from state_rag.metrics.registry import BY_NAME
 from state_rag.names import listing, suggest
 from state_rag.plot import figures
 from state_rag.plot.cell_maps import cell_maps
 from state_rag.report.page import Report
+from state_rag.run_folders import PREDICTED, REAL
 
 logger = logging.getLogger(__name__)
 CHOSEN_AT = (0.9, 0.5, 0.1)

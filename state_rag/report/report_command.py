@@ -93,8 +93,8 @@ def refuse_unpredicted(wanted: Sequence[str], runs: "Sequence[Run]") -> None:
         If one was predicted by no run or, where each run shares conditions with each other one, not by all of them.
     """
     from state_rag.effects.conditions import open_pair
-    from state_rag.evaluation.runs import PREDICTED, REAL
     from state_rag.report.conditions import refuse_unknown
+    from state_rag.run_folders import PREDICTED, REAL
 
     found = []
     for run in runs:

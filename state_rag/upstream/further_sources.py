@@ -12,7 +12,7 @@ import torch
 from state_rag.embeddings.factor import placed
 from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.readers import read_embeddings
-from state_rag.embeddings.sources import EMBEDDINGS, kind_of, named_sources, read_source
+from state_rag.embeddings.sources import EMBEDDINGS, files_of_sources, kind_of, named_sources, read_source
 from state_rag.embeddings.table import unit_rows
 from state_rag.errors import StateRagError
 from state_rag.names import listing
@@ -54,13 +54,7 @@ def given_files(genept_path: str | None, sources: Iterable[str], settings: RagSe
                 f"{TEXT} or {USUAL}. Say which it is: --source NAME={genept_path}."
             )
         found[tables[0]] = find_embeddings(genept_path)
-    for name, path in named_sources(sources).items():
-        if name not in own:
-            raise StateRagError(f"--source {name}={path}: the run has no such source; it has {listing(own)}.")
-        if not Path(path).expanduser().is_file():
-            raise StateRagError(f"--source {name}={path}: the file does not exist (looked from {Path.cwd()}).")
-        found[name] = Path(path).expanduser()
-    return found
+    return {**found, **files_of_sources(named_sources(sources), own, "--source")}
 
 
 def engine_files(genept_path: str | None, sources: Iterable[str]) -> dict[str, str]:

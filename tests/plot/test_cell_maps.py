@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from state_rag.effects.conditions import open_pair
-from state_rag.evaluation.runs import PREDICTED, REAL, find_run
+from state_rag.evaluation.runs import find_run
 from state_rag.plot import cell_maps
+from state_rag.run_folders import PREDICTED, REAL
 
 
 @pytest.fixture

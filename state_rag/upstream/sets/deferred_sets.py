@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from state_rag.cells.anchored import LARGEST
 from state_rag.upstream.sets.grouped_loader import WINDOW_BYTES, Sets
 from state_rag.upstream.sets.grouped_sets import DECODED, GroupedSets, Predicted, TraceSink, decoded_width
-from state_rag.upstream.sets.streamed_cells import LARGEST
 
 if TYPE_CHECKING:
     import anndata

@@ -24,6 +24,7 @@ CELLS_A_PASS = {"cpu": 1024, "cuda": 2**14}
 
 INPUTS = ("ctrl_cell_emb", "pert_name", "cell_type", "batch")
 DECODED = "pert_cell_counts_preds"
+BARCODES = ("pert_cell_barcode", "ctrl_cell_barcode")
 
 TraceSink = Callable[[Mapping[str, Any], Mapping[str, Any], RetrievalTrace], None]
 
@@ -225,11 +226,9 @@ def _put_together(sets: Sets, starts: Sequence[int], passes: Any, results: Any) 
             for place, part in zip(places, trace.of_sets(names), strict=True):
                 traces[place] = part
     kept = ("pert_cell_emb", "pert_cell_counts", "pert_name", "batch", "ctrl_cell_emb")
-    barcodes = ("pert_cell_barcode", "ctrl_cell_barcode")
-    output |= {name: sets.batch.get(name) for name in (*kept, *barcodes)}
+    output |= {name: sets.batch.get(name) for name in kept}
     output |= {"celltype_name": sets.batch.get("cell_type"), "batch_name": sets.batch.get("batch_name")}
-    if "pert_cell_barcode" not in sets.batch:
-        del output["pert_cell_barcode"], output["ctrl_cell_barcode"]
+    output |= {name: sets.batch[name] for name in BARCODES if name in sets.batch}
     return Predicted(sets, output, traces)
 
 
@@ -248,7 +247,7 @@ def _one_by_one(done: Predicted) -> Any:
 
 def _without_cells(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return an output of no cells; a single column fits arrays of any width."""
-    barcodes = [name for name in ("pert_cell_barcode", "ctrl_cell_barcode") if name in batch]
+    barcodes = [name for name in BARCODES if name in batch]
     lists: dict[str, Any] = {name: [] for name in ("pert_name", "celltype_name", *barcodes)}
-    names = ("preds", "pert_cell_emb", "pert_cell_counts", "pert_cell_counts_preds")
+    names = ("preds", "pert_cell_emb", "pert_cell_counts", DECODED)
     return {**lists, **{name: torch.zeros(0, 1) for name in names}}

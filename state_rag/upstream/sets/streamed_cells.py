@@ -7,16 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.cells.anchored import LARGEST
 from state_rag.errors import StateRagError
 from state_rag.h5ad import CellWriter
-from state_rag.upstream.sets.grouped_sets import Predicted
+from state_rag.run_folders import PREDICTED, REAL
+from state_rag.upstream.sets.grouped_sets import BARCODES, DECODED, Predicted
 from state_rag.upstream.swap import replaced
-
-PREDICTED, REAL = "adata_pred.h5ad", "adata_real.h5ad"
-LARGEST = 14.0
-"""STATE clips what it writes to X to [0, 14]."""
-
-BARCODES = ("pert_cell_barcode", "ctrl_cell_barcode")
 
 
 class StreamedCells:
@@ -47,9 +43,9 @@ class StreamedCells:
         """Write the cells of some sets."""
         batch, output = done.sets.batch, done.output
         self._barcodes = [name for name in BARCODES if name in batch]  # STATE makes columns of them where it has some
-        decoded = output.get("pert_cell_counts_preds")
+        decoded = output.get(DECODED)
         for name, main, beside in (
-            (PREDICTED, "pert_cell_counts_preds", "preds"),
+            (PREDICTED, DECODED, "preds"),
             (REAL, "pert_cell_counts", "pert_cell_emb"),
         ):
             if name not in self._writers:
