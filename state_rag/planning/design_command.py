@@ -180,6 +180,8 @@ def _table(found: "Design | Hits") -> "Table":
 
     table = design_table(found)
     table = table.drop(columns=[name for name in ("cost", "replicate") if name in table and table[name].nunique() == 1])
+    if "helps" in table:  # lines break at spaces, not within names
+        table = table.assign(helps=table["helps"].str.replace("|", " ", regex=False))
     shown = Table(title=f"{len(table)} experiments, in this order")
     for column in table.columns:
         words = table[column].dtype == object

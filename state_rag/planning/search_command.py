@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from state_rag.evidence.choices.search import Search
 
+WIDE = 120
+"""Columns of a terminal below which sentences have no room in the table."""
+
 
 def add_commands(subparsers: Any) -> None:
     """Add `search`."""
@@ -78,7 +81,10 @@ def run_search(args: Namespace) -> None:
     )
     output = writable_folder(args.output or folder / "search", "-o")
     console = make_console()
-    console.print(_table(found))
+    wide = console.width >= WIDE
+    console.print(_table(found, sentences=wide))
+    if not wide:
+        console.print(f"Why each is trusted so far, and the evidence behind it: {output / 'search.csv'}", markup=False)
     for line in (verdict(found), _asked(found, reverse=args.reverse)):
         console.print(line, markup=False)
     for path in write_search(found, output):
@@ -99,7 +105,7 @@ def _asked(found: "Search", *, reverse: bool) -> str:
     return f"Target: {how}{around}; {rest}." if wanted < total else f"Target: {how}{around}."
 
 
-def _table(found: "Search") -> "Table":
+def _table(found: "Search", *, sentences: bool) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
@@ -108,7 +114,9 @@ def _table(found: "Search") -> "Table":
     table = search_table(found)
     shown = Table(title=f"The best {len(table)} of {len(found.perturbations)} candidates in {escape(found.context)}")
     agreement = "mean effect" if found.few else "Pearson"
-    for heading in ("rank", "perturbation", "known by", "score", "p", agreement, "expected Pearson", "why", "evidence"):
+    headings = ["rank", "perturbation", "known by", "score", "p", agreement, "expected Pearson", "why", "evidence"]
+    headings = headings if sentences else headings[:-2]
+    for heading in headings:
         right = heading in ("rank", "score", "p", agreement)
         whole = right or heading == "perturbation"
         shown.add_column(heading, justify="right" if right else "left", no_wrap=whole, overflow="fold")
@@ -122,5 +130,6 @@ def _table(found: "Search") -> "Table":
         why = row.get("trust_reason", "")
         cells = [row["rank"], row["perturbation"], row["known_by"], f"{row['score']:.3f}", f"{row['p']:.2g}"]
         cells += [f"{row['mean_effect' if found.few else 'pearson']:.3f}", told, why]
-        shown.add_row(*(escape(str(cell)) for cell in [*cells, row["evidence"].split("|")[0]]))
+        cells.append(row["evidence"].split("|")[0])
+        shown.add_row(*(escape(str(cell)) for cell in cells[: len(headings)]))
     return shown

@@ -54,6 +54,25 @@ def test_it_is_said_when_nothing_fits(run):
     assert told.startswith("NOTHING FITS") or "fit better than luck" in told
 
 
+def test_a_narrow_terminal_has_whole_words_and_is_told_where_the_rest_stands(
+    folder, run, tmp_path, capsys, monkeypatch
+):
+    context, perturbation, signature = response(run)
+    pd.Series(signature).rename_axis("gene").rename("value").to_csv(tmp_path / "wanted.csv")
+    words = ["search", str(folder), "--context", context, "--target", str(tmp_path / "wanted.csv"), "--top", "4"]
+    shown = {}
+    for width in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main([*words, "-o", str(tmp_path / "out")]) == 0
+        shown[width] = capsys.readouterr().out
+        table = [line for line in shown[width].splitlines() if line.startswith("│")]
+        assert any(f" {perturbation} " in line for line in table)
+    assert len([line for line in shown["80"].splitlines() if line.startswith("│")]) <= 2 * 4
+    assert "the evidence behind it: " in shown["80"]
+    assert "why" in shown["200"]
+    assert "the evidence behind it: " not in shown["200"]
+
+
 def test_the_command_writes_tables_and_a_picture(folder, run, tmp_path, capsys):
     context, perturbation, signature = response(run)
     pd.Series(signature).rename_axis("gene").rename("value").to_csv(tmp_path / "wanted.csv")
