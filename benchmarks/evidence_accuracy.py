@@ -39,7 +39,7 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 
 from state_rag.embeddings.sources import named_sources, read_source
-from state_rag.engine.knowledge import weights_lines
+from state_rag.engine.knowledge import weights_words
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
@@ -200,7 +200,7 @@ def methods(case: Case, options: argparse.Namespace) -> dict[str, np.ndarray]:
     engine = Evidence(settings)
     engine.fit(case.responses, case.embeddings, uses=[case.mode])
     if len(case.embeddings) > 1:
-        print(*weights_lines(engine), sep="\n")
+        print(f"weights: {weights_words(engine, case.mode)}")
     predicted = engine.predict(case.context, case.test, trust=False).mean
     trained = engine.trained.get(case.mode)
     if trained is not None:
