@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-
 import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
-from state_rag.retrieval.knowledge import Knowledge
 
-FAISS_FROM = 50_000
-"""Rows of the base above which `auto` prefers FAISS, where it is installed."""
+LARGE = 50_000
+"""Rows above which a base is large: it is gone through in blocks, and a table has the neighbours of those that ask."""
 
 CHUNK_ELEMENTS = 2**24
 """Similarities held at a time by the exact search (float64: 128 MiB)."""
 
+BLOCK_ELEMENTS = 2**25
+"""Values of a large base that are brought to length 1 at a time (float64: 256 MiB)."""
+
 STEP_BITS = 30
-"""The exact search compares cosines in steps of 2**-30."""
+"""Cosines are compared in steps of 2**-30."""
 
 
-def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """Return the k nearest rows of `base` for each query, most similar first.
+def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the k nearest rows of `base` for each query, most similar first, by comparing all.
 
     The similarity is the cosine, 0 for a zero vector. Among equally similar rows the lower one comes first, so that
     the answer is a function of the input alone. Products are summed in float64 and compared in steps of 2**-30 (1e-9):
-    with that, equal rows stay equal whatever order a matrix product sums in.
+    with that, equal rows stay equal whatever order a matrix product sums in. A base of more than `LARGE` rows is
+    gone through in blocks.
 
     Parameters
     ----------
@@ -38,9 +38,6 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: 
         Neighbours to return for each query.
     own
         Long [Q], best on the CPU: the row of `base` that is the query itself, to be left out; -1 leaves nothing out.
-    backend
-        `exact` (products in chunks), `faiss` (FAISS's flat index, exact too, made for large bases), or `auto`:
-        FAISS when the base has more than 50,000 rows and FAISS is installed.
 
     Returns
     -------
@@ -50,20 +47,15 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor, backend: 
     Raises
     ------
     StateRagError
-        When k is below 1 or larger than the rows available to some query, or FAISS was asked for but is missing.
+        When k is below 1 or larger than the rows available to some query.
+
+    See Also
+    --------
+    state_rag.retrieval.large_base.LargeBase : the same for a large base, by an index.
     """
-    _check_k(k, len(base), bool((own >= 0).any()))
-    if backend not in ("auto", "exact", "faiss"):
-        raise StateRagError(f"neighbours: unknown backend {backend!r}; choose auto, exact or faiss.")
-    installed = importlib.util.find_spec("faiss") is not None
-    if backend == "faiss" and not installed:
-        raise StateRagError(
-            "neighbours: backend is faiss, but FAISS is not installed; `pip install 'state-rag[faiss]'`, or use exact."
-        )
-    use_faiss = backend == "faiss" or (backend == "auto" and len(base) > FAISS_FROM and installed)
-    search = _search_faiss if use_faiss else _search_exact
+    check_k(k, len(base), bool((own >= 0).any()))
     with torch.no_grad():
-        return search(_unit(queries), _unit(base), k, own.cpu())
+        return _search_exact(unit(queries), base, k, own.cpu())
 
 
 def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,53 +81,8 @@ def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
     return rows, local
 
 
-class NeighbourTable:
-    """The K neighbours of every row of the knowledge, computed once, where the knowledge lies, and kept on the CPU.
-
-    Which perturbations a batch holds is known on the CPU, by name. Looked up there, neither a candidate nor the number
-    of distinct ones has to be read back from an accelerator in a training step.
-
-    Rows of the base leave themselves out; rows that may only ask (see `Knowledge.with_queries`) leave nothing out.
-
-    Parameters
-    ----------
-    knowledge
-        P rows, of which the first `n_candidates` may be retrieved.
-    k
-        Neighbours of each row; at most `n_candidates - 1`.
-    block
-        The block whose cosine decides; None for all side by side.
-
-    Attributes
-    ----------
-    index, similarity
-        Long and float32 [P, K], on the CPU.
-    """
-
-    def __init__(self, knowledge: Knowledge, k: int, block: str | None = None) -> None:
-        values = knowledge.block(block)
-        own = torch.arange(len(values))
-        own[knowledge.n_candidates :] = -1
-        index, similarity = top_neighbours(values, values[: knowledge.n_candidates], k, own)
-        self.k = k
-        self.index, self.similarity = index.cpu(), similarity.cpu()
-
-    def lookup(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the neighbours of `rows` [B]: their rows, long [B, K], and similarities, float32 [B, K].
-
-        All of them lie on the CPU.
-
-        Raises
-        ------
-        IndexError
-            For a negative row: an unknown name or a control has no neighbours, and must not be asked for.
-        """
-        if bool((rows < 0).any()):
-            raise IndexError("a row below 0 (an unknown name or a control) has no neighbours")
-        return self.index[rows], self.similarity[rows]
-
-
-def _check_k(k: int, n_base: int, leaves_out: bool) -> None:
+def check_k(k: int, n_base: int, leaves_out: bool) -> None:
+    """Refuse a k below 1 or above the rows of a base that some query may retrieve."""
     available = max(n_base - int(leaves_out), 0)
     if not 1 <= k <= available:
         reason = ", the query itself left out" if leaves_out else ""
@@ -145,43 +92,53 @@ def _check_k(k: int, n_base: int, leaves_out: bool) -> None:
         )
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """Return rows [N, D] of length 1, float64; those of zeros stay."""
     wide = vectors.detach().to(torch.float64)
     norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
     return wide / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def best_of(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return places and values of the k largest cosines in each row [Q, P] of some, lower places first among equals."""
+    return _parted(_keys(products, 0).topk(k, dim=1).values)
+
+
 def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
-    n_base = len(base)
-    backwards = torch.arange(n_base - 1, -1, -1, device=base.device)
-    step = max(1, CHUNK_ELEMENTS // max(n_base, 1))
-    indices, similarities = [], []
-    for start in range(0, len(queries), step):
-        leave_out = own[start : start + step]
-        steps = (queries[start : start + step] @ base.T).mul_(2**STEP_BITS).round_().to(torch.int64)
-        asking = torch.nonzero(leave_out >= 0).flatten()
-        asking, itself = (part.to(base.device, non_blocking=True) for part in (asking, leave_out[asking]))
-        steps.index_put_((asking, itself), steps.new_full((), -(2**31)))
-        # one unique integer for each (similarity, row), so that ties fall to the lower row on every device
-        best = ((steps << 32) + backwards).topk(k, dim=1).values
-        indices.append(n_base - 1 - (best & 0xFFFFFFFF))
-        similarities.append((best >> 32).to(torch.float64).div_(2**STEP_BITS).to(torch.float32))
-    if not indices:
-        return backwards.new_zeros(0, k), torch.zeros(0, k, device=base.device)
-    return torch.cat(indices), torch.cat(similarities)
+    """Return the k nearest of rows of length 1 [Q, D] in a base of any lengths [P, D]."""
+    n_base, device = len(base), base.device
+    size = n_base if n_base <= LARGE else max(1, BLOCK_ELEMENTS // base.shape[1])
+    best: list[Tensor] | None = None
+    step = max(1, CHUNK_ELEMENTS // size)
+    for first in range(0, n_base, size):
+        block = unit(base[first : first + size])
+        found = []
+        for start in range(0, len(queries), step):
+            keys = _keys(queries[start : start + step] @ block.T, first)
+            itself = own[start : start + step] - first
+            asking = torch.nonzero((itself >= 0) & (itself < len(block))).flatten()
+            asking, itself = (part.to(device, non_blocking=True) for part in (asking, itself[asking]))
+            keys.index_put_((asking, itself), keys.new_full((), torch.iinfo(torch.int64).min))
+            found.append(keys.topk(min(k, len(block)), dim=1).values)
+        if best is not None:
+            both = [torch.cat(pair, dim=1) for pair in zip(best, found, strict=True)]
+            found = [keys.topk(min(k, keys.shape[1]), dim=1).values for keys in both]
+        best = found
+    if not best:
+        return torch.zeros(0, k, dtype=torch.long, device=device), torch.zeros(0, k, device=device)
+    return _parted(torch.cat(best))
 
 
-def _search_faiss(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
-    faiss = importlib.import_module("faiss")
-    if not len(queries):
-        return torch.zeros(0, k, dtype=torch.long, device=base.device), torch.zeros(0, k, device=base.device)
-    index = faiss.IndexFlatIP(base.shape[1])
-    index.add(base.to("cpu", torch.float32).numpy())
-    spare = int(bool((own >= 0).any()))
-    similarity, found = index.search(queries.to("cpu", torch.float32).numpy(), k + spare)
-    found, similarity = torch.from_numpy(found), torch.from_numpy(similarity)
-    similarity = similarity.masked_fill(found == own.unsqueeze(1), -torch.inf)
-    by_row = found.argsort(dim=1)
-    found, similarity = found.gather(1, by_row), similarity.gather(1, by_row)
-    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return found.gather(1, order).to(base.device), similarity.gather(1, order).to(base.device)
+def _keys(products: Tensor, first: int) -> Tensor:
+    """Return one unique integer for each (cosine, row), so that ties fall to the lower row on every device.
+
+    The rows are those from `first` on; more than 2**31 are not told apart.
+    """
+    steps = products.mul_(2**STEP_BITS).round_().to(torch.int64)
+    return (steps << 32) - torch.arange(first, first + products.shape[1], device=products.device)
+
+
+def _parted(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows and cosines that keys stand for."""
+    index = -keys & 0xFFFFFFFF
+    return index, ((keys + index) >> 32).to(torch.float64).div_(2**STEP_BITS).to(torch.float32)

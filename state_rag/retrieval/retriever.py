@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from state_rag.retrieval.knowledge import Knowledge
-from state_rag.retrieval.neighbours import NeighbourTable, distinct
+from state_rag.retrieval.neighbour_table import NeighbourTable
+from state_rag.retrieval.neighbours import distinct
 from state_rag.retrieval.source_neighbours import Proposals, SourceNeighbours
 from state_rag.retrieval.source_trust import SourceTrust
 
@@ -241,10 +242,11 @@ class TableRetriever(Retriever):
         """Return the candidates of `rows` [R], with what is indexed by cells on `device`."""
         if self.neighbours is None:
             raise RuntimeError("prepare() has not been called")
-        candidates, similarity = self.neighbours.lookup(rows)
+        places = self.neighbours.places(rows)
+        candidates, similarity = self.neighbours.index[places], self.neighbours.similarity[places]
         distinct_rows, local = distinct(candidates)
         local = local.to(device, non_blocking=True)
         proposals = None
         if isinstance(self.neighbours, SourceNeighbours):
-            proposals = self.neighbours.proposals.rows(rows).to(device)
+            proposals = self.neighbours.proposals.rows(places).to(device)
         return Candidates(candidates, similarity, base.knowledge.rows(distinct_rows), local, proposals)

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from state_rag.retrieval.knowledge import Knowledge
-from state_rag.retrieval.neighbours import NeighbourTable, top_neighbours
+from state_rag.retrieval.large_base import LargeBase
+from state_rag.retrieval.neighbour_table import NeighbourTable
+from state_rag.retrieval.neighbours import BLOCK_ELEMENTS, top_neighbours, unit
 
 ROWS = 128
 """Queries at a time."""
@@ -49,6 +51,8 @@ class SourceNeighbours(NeighbourTable):
     knows few others, leaves its places to the others. Where all together propose less than K, the mean cosine over
     sources decides, lower rows first among equals.
 
+    Of a large base (`neighbours.LARGE`) candidates are looked up when a row asks for the first time.
+
     Parameters
     ----------
     knowledge
@@ -62,22 +66,40 @@ class SourceNeighbours(NeighbourTable):
         As of `NeighbourTable`, best rank first; the similarity is the largest cosine among the sources that propose a
         candidate, the mean over sources where none does.
     proposals
-        What each source says of these, for all P rows.
+        What each source says of these, in the same order.
     """
 
-    def __init__(self, knowledge: Knowledge, k: int) -> None:
-        n_base, total = knowledge.n_candidates, len(knowledge)
-        own = torch.arange(total)
-        own[n_base:] = -1
-        unit = [functional.normalize(knowledge.block(name).double(), dim=1) for name in knowledge.block_names]
-        nearest = [top_neighbours(values, values[:n_base], k, own) for values in unit]
+    def _prepare(self, knowledge: Knowledge, block: str | None) -> None:
+        n_base, total, own = knowledge.n_candidates, len(knowledge), self._own
+        blocks = [knowledge.block(name) for name in knowledge.block_names]
+        if self._place is not None:
+            self._blocks, self._bases = blocks, [LargeBase(values[:n_base], self.k) for values in blocks]
+            none, wide = torch.zeros(0, self.k), torch.zeros(0, self.k, len(blocks))
+            self._keep_all(none.long(), none, wide.bool(), wide)
+            return
+        sides = [functional.normalize(values.double(), dim=1) for values in blocks]
+        nearest = [top_neighbours(values, values[:n_base], self.k, own) for values in sides]
         parts = [
-            _taken(rows, k, n_base, own, unit, nearest) for rows in torch.arange(total, device=own.device).split(ROWS)
+            _taken(rows, self.k, n_base, own, sides, nearest)
+            for rows in torch.arange(total, device=own.device).split(ROWS)
         ]
-        index, similarity, by, cosines = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        self.k = k
-        self.index, self.similarity = index, similarity
-        self.proposals = Proposals(by, cosines)
+        self._keep_all(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _keep_all(self, index: Tensor, similarity: Tensor, by: Tensor, cosines: Tensor) -> None:
+        self._keep(index, similarity)
+        self.proposals = Proposals(by.cpu(), cosines.cpu())
+
+    def _add(self, rows: Tensor) -> None:
+        """Look up the candidates of rows [B] that have not asked before."""
+        queries = [values[rows.to(values.device)] for values in self._blocks]
+        nearest = [base.nearest(query, self._own[rows]) for base, query in zip(self._bases, queries, strict=True)]
+        new = [(self.index, self.similarity, self.proposals.by, self.proposals.cosines)]
+        for number in range(len(rows)):
+            one = [query[number : number + 1] for query in queries]
+            found = [(index[number], cosine[number]) for index, cosine in nearest]
+            taken = _taken_of_large(one, found, self._blocks, len(self._bases[0].base), int(self._own[rows[number]]))
+            new.append(tuple(part[None].cpu() for part in taken))
+        self._keep_all(*(torch.cat(part) for part in zip(*new, strict=True)))
 
 
 def _taken(
@@ -106,3 +128,51 @@ def _taken(
     largest = alike.masked_fill(~said, -torch.inf).amax(-1)
     similarity = torch.where(said.any(-1), largest, alike.mean(-1))
     return chosen, similarity.float(), said, alike.float()
+
+
+def _taken_of_large(
+    query: list[Tensor], nearest: list[tuple[Tensor, Tensor]], blocks: list[Tensor], n_base: int, own: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the same as `_taken` of one row: index and similarity [K], and what each source says [K, M].
+
+    Parameters
+    ----------
+    query
+        The row in each of M sources [1, D].
+    nearest
+        Its neighbours there and their cosines [K].
+    blocks
+        The sources [P, D].
+    n_base
+        How many of their rows may be retrieved.
+    own
+        Which of these the row is; -1 for none.
+    """
+    k, device = len(nearest[0][0]), nearest[0][0].device
+    found = torch.stack([index for index, _ in nearest], 1).flatten()
+    says = torch.stack([cosine > 0 for _, cosine in nearest], 1).flatten()
+    # by rank, earlier sources first; of a row the first place counts
+    taken = list(dict.fromkeys(found[says].tolist()))[:k]
+    if len(taken) < k:
+        taken += _nearest_by_mean(query, blocks, n_base, k, {own, *taken})[: k - len(taken)]
+    chosen = torch.tensor(taken, device=device)
+    by = torch.stack([((index[:, None] == chosen) & (cosine > 0)[:, None]).any(0) for index, cosine in nearest], -1)
+    alike = torch.stack(
+        [(unit(values[chosen.to(values.device)]) @ unit(one)[0]) for one, values in zip(query, blocks, strict=True)], -1
+    )
+    largest = alike.masked_fill(~by, -torch.inf).amax(-1)
+    return chosen, torch.where(by.any(-1), largest, alike.mean(-1)).float(), by, alike.float()
+
+
+def _nearest_by_mean(query: list[Tensor], blocks: list[Tensor], n_base: int, k: int, without: set[int]) -> list[int]:
+    """Return the k rows with the largest mean cosine, less those to leave out."""
+    size = max(1, BLOCK_ELEMENTS // sum(values.shape[1] for values in blocks))
+    keys = []
+    for first in range(0, n_base, size):
+        last = min(first + size, n_base)
+        pairs = zip(query, blocks, strict=True)
+        mean = torch.stack([unit(values[first:last]) @ unit(one)[0] for one, values in pairs]).sum(0) / len(blocks)
+        key = (((1 - mean) * STEPS).round().long() << 32) + torch.arange(first, last, device=mean.device)
+        keys.append(key.topk(min(k + len(without), len(key)), largest=False).values)
+    rows = torch.cat(keys).sort().values & 0xFFFFFFFF
+    return [row for row in rows.tolist() if row not in without]

@@ -1,7 +1,3 @@
-import importlib.util
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +6,7 @@ from hypothesis import strategies as st
 
 from state_rag.errors import StateRagError
 from state_rag.retrieval import neighbours
-from state_rag.retrieval.knowledge import Knowledge
-from state_rag.retrieval.neighbours import NeighbourTable, distinct, top_neighbours
+from state_rag.retrieval.neighbours import distinct, top_neighbours
 
 
 def plain_neighbours(queries, base, k, own):
@@ -28,29 +23,6 @@ def plain_neighbours(queries, base, k, own):
         index.append([row for _, row in best])
         similarity.append([-minus / 2**30 for minus, _ in best])
     return torch.tensor(index), torch.tensor(similarity, dtype=torch.float32)
-
-
-def faiss_like():
-    """A module with FAISS's flat inner-product index; equal scores come in falling row order, unlike ours."""
-
-    class IndexFlatIP:
-        def __init__(self, width):
-            self.width = width
-
-        def add(self, rows):
-            assert rows.dtype == np.float32
-            assert rows.shape[1] == self.width
-            self.rows = rows
-
-        def search(self, queries, k):
-            scores = queries @ self.rows.T
-            order = np.lexsort((-np.arange(len(self.rows))[None].repeat(len(queries), 0), -scores))[:, :k]
-            return np.take_along_axis(scores, order, 1), order
-
-    module = types.ModuleType("faiss")
-    module.__spec__ = importlib.util.spec_from_loader("faiss", None)
-    module.IndexFlatIP = IndexFlatIP
-    return module
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**24])
@@ -99,45 +71,18 @@ def test_length_plays_no_role_and_a_zero_vector_resembles_nothing():
     assert similarity[0, 2] == 0
 
 
-def test_a_large_base_goes_to_faiss_where_it_is_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", faiss_like())
-    monkeypatch.setattr(neighbours, "FAISS_FROM", 20)
-    called = []
-    search = neighbours._search_faiss
-    monkeypatch.setattr(neighbours, "_search_faiss", lambda *given: called.append(1) or search(*given))
+def test_a_large_base_is_gone_through_in_blocks_with_the_same_answer(monkeypatch):
     torch.manual_seed(2)
-    base = torch.randn(30, 6)
-    own = torch.tensor([3, -1, 29, 0])
-    queries = base[torch.tensor([3, 5, 29, 0])]
-    index, similarity = top_neighbours(queries, base, 4, own)
-    assert called
-    exact_index, exact_similarity = top_neighbours(queries, base, 4, own, backend="exact")
-    assert torch.equal(index, exact_index)
-    torch.testing.assert_close(similarity, exact_similarity)
-    top_neighbours(queries, base[:20], 4, torch.full((4,), -1))
-    assert len(called) == 1
-
-
-def test_faiss_agrees_with_the_exact_search(monkeypatch):
-    if importlib.util.find_spec("faiss") is None:
-        monkeypatch.setitem(sys.modules, "faiss", faiss_like())
-    torch.manual_seed(3)
-    base = torch.randn(200, 16)
-    own = torch.arange(200)
-    index, similarity = top_neighbours(base, base, 7, own, backend="faiss")
-    exact_index, exact_similarity = top_neighbours(base, base, 7, own, backend="exact")
-    assert torch.equal(index, exact_index)
-    torch.testing.assert_close(similarity, exact_similarity)
-    assert top_neighbours(base[:0], base, 7, own[:0], backend="faiss")[0].shape == (0, 7)
-
-
-def test_faiss_asked_for_but_missing_is_said(monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "faiss" else find_spec(name, *a))
-    with pytest.raises(StateRagError, match=r"pip install 'state-rag\[faiss\]'"):
-        top_neighbours(torch.ones(1, 2), torch.ones(3, 2), 1, torch.tensor([-1]), backend="faiss")
-    with pytest.raises(StateRagError, match="unknown backend 'annoy'"):
-        top_neighbours(torch.ones(1, 2), torch.ones(3, 2), 1, torch.tensor([-1]), backend="annoy")
+    base = torch.randn(97, 6).round()  # with ties, also between blocks
+    queries, own = base[:40], torch.cat([torch.arange(30), torch.full((10,), -1)])
+    whole = top_neighbours(queries, base, 20, own)
+    monkeypatch.setattr(neighbours, "LARGE", 20)
+    monkeypatch.setattr(neighbours, "BLOCK_ELEMENTS", 6 * 16)  # fewer rows than k
+    for chunk in (16 * 7, 2**24):
+        monkeypatch.setattr(neighbours, "CHUNK_ELEMENTS", chunk)
+        index, similarity = top_neighbours(queries, base, 20, own)
+        assert torch.equal(index, whole[0])
+        assert torch.equal(similarity, whole[1])
 
 
 @pytest.mark.parametrize(("own", "k", "available"), [(0, 3, 2), (-1, 4, 3), (-1, 0, 3)])
@@ -149,42 +94,6 @@ def test_too_large_a_k_names_flag_value_maximum_and_remedy(own, k, available):
 def test_no_queries_give_empty_answers():
     index, similarity = top_neighbours(torch.ones(0, 2), torch.ones(3, 2), 2, torch.zeros(0, dtype=torch.long))
     assert index.shape == similarity.shape == (0, 2)
-
-
-def test_a_table_leaves_each_base_row_out_of_its_own_neighbours_and_asking_rows_out_of_all():
-    torch.manual_seed(4)
-    values = torch.randn(12, 5)
-    knowledge = Knowledge([f"G{i}" for i in range(10)], {"text": values[:10]})
-    knowledge = knowledge.with_queries(["X", "Y"], {"text": values[10:]})
-    table = NeighbourTable(knowledge, 9)
-    index, similarity = table.lookup(torch.arange(12))
-    assert index.shape == similarity.shape == (12, 9)
-    assert index.max() < 10
-    assert not (index[:10] == torch.arange(10).unsqueeze(1)).any()
-    expected, _ = plain_neighbours(values, values[:10], 9, torch.tensor([*range(10), -1, -1]))
-    assert torch.equal(index, expected)
-    assert torch.equal(table.lookup(torch.tensor([3, 3]))[0], expected[[3, 3]])
-
-
-def test_an_asking_row_that_repeats_a_candidate_retrieves_it():
-    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3)}).with_queries(["A2"], {"text": torch.eye(3)[:1]})
-    index, similarity = NeighbourTable(knowledge, 2).lookup(torch.tensor([3]))
-    assert index.tolist() == [[0, 1]]
-    assert similarity.tolist() == [[1, 0]]
-
-
-def test_a_table_refuses_k_above_the_base_and_rows_that_do_not_exist():
-    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3)})
-    with pytest.raises(StateRagError, match="topk_rag is 3, but 2 candidates"):
-        NeighbourTable(knowledge, 3)
-    with pytest.raises(IndexError, match="unknown name or a control"):
-        NeighbourTable(knowledge, 2).lookup(torch.tensor([0, -1]))
-
-
-def test_another_block_gives_another_table():
-    other = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
-    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3), "response": other})
-    assert NeighbourTable(knowledge, 1, "response").lookup(torch.tensor([0]))[0].tolist() == [[2]]
 
 
 def test_distinct_rows_rebuild_the_index():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state_rag.errors import StateRagError
+from state_rag.retrieval import neighbour_table
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.source_neighbours import SourceNeighbours
 
@@ -87,3 +88,21 @@ def test_nobody_is_a_candidate_of_itself_and_rows_that_only_ask_are_of_nobody():
 def test_more_candidates_than_there_are_is_refused():
     with pytest.raises(StateRagError, match="training.topk_rag is 4, but 3 candidates"):
         SourceNeighbours(knowledge_of(torch.eye(4), torch.eye(4)), 4)
+
+
+def test_a_large_base_has_the_same_candidates_for_those_that_ask(monkeypatch):
+    rng = np.random.default_rng(3)
+    blocks = [rng.normal(size=(60, width)) for width in (4, 3)]
+    for block in blocks:
+        block[rng.random(60) < 0.5] = 0  # many propose less than K
+    blocks[1][:50] = 0
+    knowledge = knowledge_of(*map(torch.from_numpy, blocks), n_candidates=55)
+    whole = SourceNeighbours(knowledge, 30)
+    monkeypatch.setattr(neighbour_table, "LARGE", 20)
+    table = SourceNeighbours(knowledge, 30)
+    for rows in ([7, 59, 3], list(range(60))):
+        places = table.places(torch.tensor(rows))
+        assert torch.equal(table.index[places], whole.index[rows])
+        torch.testing.assert_close(table.similarity[places], whole.similarity[rows])
+        assert torch.equal(table.proposals.by[places], whole.proposals.by[rows])
+        torch.testing.assert_close(table.proposals.cosines[places], whole.proposals.cosines[rows])

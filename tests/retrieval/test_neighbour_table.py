@@ -1,0 +1,68 @@
+"""Whose neighbours are looked up when, and that they are those of the definition."""
+
+import pytest
+import torch
+
+from state_rag.errors import StateRagError
+from state_rag.retrieval import large_base, neighbour_table
+from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.neighbour_table import NeighbourTable
+from state_rag.retrieval.neighbours import top_neighbours
+
+
+def test_a_table_leaves_each_base_row_out_of_its_own_neighbours_and_asking_rows_out_of_all():
+    torch.manual_seed(4)
+    values = torch.randn(12, 5)
+    knowledge = Knowledge([f"G{i}" for i in range(10)], {"text": values[:10]})
+    knowledge = knowledge.with_queries(["X", "Y"], {"text": values[10:]})
+    table = NeighbourTable(knowledge, 9)
+    index, similarity = table.lookup(torch.arange(12))
+    assert index.shape == similarity.shape == (12, 9)
+    assert index.max() < 10
+    assert not (index[:10] == torch.arange(10).unsqueeze(1)).any()
+    expected, _ = top_neighbours(values, values[:10], 9, torch.tensor([*range(10), -1, -1]))
+    assert torch.equal(index, expected)
+    assert torch.equal(table.lookup(torch.tensor([3, 3]))[0], expected[[3, 3]])
+
+
+def test_an_asking_row_that_repeats_a_candidate_retrieves_it():
+    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3)}).with_queries(["A2"], {"text": torch.eye(3)[:1]})
+    index, similarity = NeighbourTable(knowledge, 2).lookup(torch.tensor([3]))
+    assert index.tolist() == [[0, 1]]
+    assert similarity.tolist() == [[1, 0]]
+
+
+def test_a_table_refuses_k_above_the_base_and_rows_that_do_not_exist():
+    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3)})
+    with pytest.raises(StateRagError, match="topk_rag is 3, but 2 candidates"):
+        NeighbourTable(knowledge, 3)
+    with pytest.raises(IndexError, match="unknown name or a control"):
+        NeighbourTable(knowledge, 2).lookup(torch.tensor([0, -1]))
+
+
+def test_another_block_gives_another_table():
+    other = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
+    knowledge = Knowledge(["A", "B", "C"], {"text": torch.eye(3), "response": other})
+    assert NeighbourTable(knowledge, 1, "response").lookup(torch.tensor([0]))[0].tolist() == [[2]]
+
+
+def test_of_a_large_base_only_those_that_ask_are_looked_up_and_once(monkeypatch):
+    torch.manual_seed(5)
+    knowledge = Knowledge([f"G{i}" for i in range(40)], {"text": torch.randn(40, 5)}, n_candidates=35)
+    whole = NeighbourTable(knowledge, 4)
+    asked = []
+    nearest = large_base.LargeBase.nearest
+    monkeypatch.setattr(neighbour_table, "LARGE", 39)
+    monkeypatch.setattr(
+        large_base.LargeBase, "nearest", lambda self, *given: asked.append(len(given[0])) or nearest(self, *given)
+    )
+    table = NeighbourTable(knowledge, 4)
+    assert len(table.index) == 0
+    for rows in ([3, 38, 3], [38, 0], [3]):
+        index, similarity = table.lookup(torch.tensor(rows))
+        assert torch.equal(index, whole.index[rows])
+        torch.testing.assert_close(similarity, whole.similarity[rows])
+    assert asked == [2, 1]
+    assert len(table.index) == 3
+    with pytest.raises(IndexError, match="unknown name or a control"):
+        table.lookup(torch.tensor([-1]))
