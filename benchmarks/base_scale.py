@@ -7,7 +7,7 @@
 a common direction; `clusters` are balls of equal size; `gaussian` has no structure at all, which no index likes. The
 base lies in a `.npy` file that is mapped, with names beside it; each row of the table is a process of its own, which
 reads it, answers one query after another and says its largest memory, pages of the file among it. `faiss` is what
-`LargeBase` does, `hnsw` a graph in FAISS for comparison, given the parameters of `--links`, `--construction`, `--search`.
+`LargeBase` does, `hnsw` a graph in FAISS for comparison, with `--links`, `--construction` and `--search`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from state_rag.embeddings import read_embeddings
+from state_rag.embeddings.readers import read_embeddings
 from state_rag.retrieval.large_base import LargeBase
 from state_rag.retrieval.neighbours import top_neighbours
 

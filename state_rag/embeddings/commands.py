@@ -174,8 +174,11 @@ def _refuse_same(source: str, target: Path) -> None:
 def _facts(table: "Embeddings") -> list[tuple[str, str]]:
     import numpy as np
 
-    norms = np.linalg.norm(table.vectors, axis=1)
-    distinct = len({row.tobytes() for row in table.vectors})
+    from state_rag.embeddings.table import lengths
+
+    norms = lengths(table.vectors)
+    # numbers of 64 bits stand for vectors, of which a large table would not fit beside itself
+    distinct = len({hash(row.tobytes()) for row in table.vectors})
     facts = [
         ("perturbations", str(len(table))),
         ("names", ", ".join(table.names[:8]) + (", ..." if len(table) > 8 else "")),

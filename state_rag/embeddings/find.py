@@ -24,7 +24,7 @@ WAYS = f"""Ways to get embeddings:
      download GenePT_emebdding_v2.zip from https://zenodo.org/records/10833191 and unpack it here, or point
      training.genept_path or the environment variable {ENVIRONMENT} at {PUBLISHED_FILE};
   2. offline, from gene summaries: state-rag embeddings build SUMMARIES.json -o OUT.safetensors (JSON: name -> text);
-  3. your own vectors: .csv, .tsv, .parquet, .npz, .pt, .safetensors or .pickle, one vector a perturbation."""
+  3. your own vectors: .csv, .tsv, .parquet, .npz, .npy, .pt, .safetensors or .pickle, one vector a perturbation."""
 
 
 def find_embeddings(path: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.embeddings.mapped import read_npy
 from state_rag.embeddings.restricted_pickle import read_pickled_table
 from state_rag.embeddings.table import (
     Embeddings,
@@ -43,6 +44,7 @@ def read_embeddings(
     `.pickle` `.pkl` `.pickle.`            a dict name -> numbers (GenePT), through a restricted unpickler
     `.pt` `.pth` `.torch`                  a `torch.save`d dict name -> vector, loaded weights-only
     `.npz`                                 `names` + `embeddings` (or `vectors`), or one array a name; no objects
+    `.npy`                                 a matrix; names beside it, of `base.npy` in `base.names.txt`, one a line
     `.safetensors`                         what `state-rag embeddings convert` writes, or one tensor a name
     `.csv` `.tsv` (also `.gz`)             a name, then D numbers
     `.parquet`                             text index or text column, then numeric columns or one column of lists
@@ -180,6 +182,10 @@ def _read_parquet(path: Path, wanted: Collection[str] | None, progress: bool, wi
     return (*read_parquet(path, wanted, progress), {})
 
 
+def _read_npy(path: Path, wanted: Collection[str] | None, progress: bool, width: int) -> Table:
+    return (*read_npy(path, wanted), {})
+
+
 def _without_width(read: Callable[[Path, Collection[str] | None, bool], Table]) -> "Reader":
     def reader(path: Path, wanted: Collection[str] | None, progress: bool, width: int) -> Table:
         return read(path, wanted, progress)
@@ -236,6 +242,7 @@ READERS: dict[str, Reader] = {
     ".pt": _without_width(read_torch),
     ".pth": _without_width(read_torch),
     ".torch": _without_width(read_torch),
+    ".npy": _read_npy,
     ".npz": _without_width(read_npz),
     ".safetensors": _without_width(read_safetensors),
     ".csv": _read_delimited,

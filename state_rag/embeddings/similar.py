@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from state_rag.embeddings.table import Embeddings
+from state_rag.embeddings.table import Embeddings, lengths
 from state_rag.errors import StateRagError
 
 
@@ -49,7 +49,7 @@ def most_similar(embeddings: Embeddings, name: str, count: int = 10) -> tuple[tu
     if count < 1:
         raise StateRagError(f"the number of neighbours must be at least 1, found {count}")
     query = embeddings.row(name)
-    norms = np.linalg.norm(embeddings.vectors, axis=1)
+    norms = lengths(embeddings.vectors)
     cosines = embeddings.vectors @ (query / np.linalg.norm(query)) / norms
     aliases: list[str] = []
     groups: list[tuple[list[str], int]] = []

@@ -12,6 +12,8 @@ from state_rag.names import listing, suggest
 from state_rag.names.combinations import parts_of
 
 ZeroRows = Literal["error", "drop"]
+ROWS = 10_000
+"""Of a table that are looked at at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +187,15 @@ def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None
 def zero_rows(vectors: np.ndarray) -> np.ndarray:
     """Return, for each row of ``[P, D]``, whether it is all zeros: bool ``[P]``."""
     return np.asarray(~vectors.any(axis=1))
+
+
+def lengths(vectors: np.ndarray) -> np.ndarray:
+    """Return the length of each row of ``[P, D]``, float64 ``[P]``, without a copy of the table."""
+    squares = np.empty(len(vectors))
+    for start in range(0, len(vectors), ROWS):
+        block = vectors[start : start + ROWS].astype(np.float64)
+        squares[start : start + ROWS] = np.einsum("pd,pd->p", block, block)
+    return np.sqrt(squares)
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -17,6 +17,9 @@ from state_rag.names import listing
 
 Rows = dict[Any, Any]
 
+BATCH_VALUES = 2**23
+"""Values of a parquet table that are read at a time, where only some rows are wanted."""
+
 
 def read_delimited(path: Path, names: Collection[str] | None, progress: bool) -> Rows:
     """Read a CSV or TSV (`.gz` too): the name first, then D numbers.
@@ -134,7 +137,7 @@ def read_parquet(path: Path, names: Collection[str] | None, progress: bool) -> t
     names
         Keep only these rows (None: all).
     progress
-        Not used: parquet is read in one piece.
+        Not used.
 
     Returns
     -------
@@ -148,7 +151,45 @@ def read_parquet(path: Path, names: Collection[str] | None, progress: bool) -> t
     """
     import pandas as pd
 
-    frame = pd.read_parquet(path)
+    frame, labels = _frame_of(path, names)
+    numeric = [column for column in frame.columns if pd.api.types.is_numeric_dtype(frame[column].dtype)]
+    if len(numeric) == len(frame.columns) and numeric:
+        with np.errstate(over="ignore"):
+            return list(labels), frame.to_numpy(dtype=np.float32, na_value=np.nan)
+    if len(frame.columns) == 1:
+        return list(labels), list(frame.iloc[:, 0])
+    other = [column for column in frame.columns if column not in numeric]
+    raise StateRagError(
+        f"{path}: expected numeric columns or one of lists, found other values in {listing(other or ['no column'])}"
+    )
+
+
+def _frame_of(path: Path, names: Collection[str] | None) -> tuple[Any, Any]:
+    """Return the numbers and the labels of a parquet table; of a part of it, read in batches of rows."""
+    import pandas as pd
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    if names is None:
+        return _parted(pd.read_parquet(path), path)
+    frames, labels = [], []
+    wanted = list(names)
+    with parquet.ParquetFile(path) as file:
+        rows = max(1, BATCH_VALUES // max(file.metadata.num_columns, 1))
+        for batch in file.iter_batches(batch_size=rows):
+            frame, found = _parted(arrow.Table.from_batches([batch]).to_pandas(), path)
+            keep = found.isin(wanted)
+            frames.append(frame[keep])
+            labels.append(found[keep])
+        if not frames:
+            return _parted(file.read().to_pandas(), path)
+    return pd.concat(frames), labels[0].append(labels[1:])
+
+
+def _parted(frame: Any, path: Path) -> tuple[Any, Any]:
+    """Return the columns of numbers, and the labels."""
+    import pandas as pd
+
     text = [column for column in frame.columns if _is_text(frame[column])]
     if _is_text(frame.index.to_series()):
         labels = frame.index
@@ -160,19 +201,7 @@ def read_parquet(path: Path, names: Collection[str] | None, progress: bool) -> t
         raise StateRagError(f"{path}: expected the perturbation names as a text index or text column, found none")
     if text:
         raise StateRagError(f"{path}: expected numbers beside the names, found text in column(s) {listing(text)}")
-    if names is not None:
-        keep = labels.isin(list(names))
-        frame, labels = frame[keep], labels[keep]
-    numeric = [column for column in frame.columns if pd.api.types.is_numeric_dtype(frame[column].dtype)]
-    if len(numeric) == len(frame.columns) and numeric:
-        with np.errstate(over="ignore"):
-            return list(labels), frame.to_numpy(dtype=np.float32, na_value=np.nan)
-    if len(frame.columns) == 1:
-        return list(labels), list(frame.iloc[:, 0])
-    other = [column for column in frame.columns if column not in numeric]
-    raise StateRagError(
-        f"{path}: expected numeric columns or one of lists, found other values in {listing(other or ['no column'])}"
-    )
+    return frame, labels
 
 
 def _is_text(series: Any) -> bool:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.embeddings.mapped import NAMES_KEY, mapped_tensor, taken, unpacked_names
 from state_rag.errors import StateRagError
 
 METADATA_KEY = "state_rag_embeddings"
 VECTORS_KEY = "vectors"
+NEWEST = 2
+"""Format of our files that is read last: 1 has names in the metadata, 2 in a tensor, for the header has a limit."""
 
 Table = tuple[list[Any], Any, dict[str, str]]
 
@@ -31,7 +34,7 @@ def read_npz(path: Path, names: Collection[str] | None, progress: bool) -> Table
     """
     opened = np.load(path, allow_pickle=False)
     if isinstance(opened, np.ndarray):
-        raise StateRagError(f"{path}: expected an .npz archive, found a single .npy array without names")
+        raise StateRagError(f"{path}: expected an .npz archive, found a single .npy array; call it .npy")
     with opened as archive:
         matrices = [key for key in ("embeddings", "vectors") if key in archive.files]
         if "names" in archive.files and matrices:
@@ -47,7 +50,7 @@ def read_npz(path: Path, names: Collection[str] | None, progress: bool) -> Table
                     f"{path}: '{matrices[0]}' has shape {list(matrix.shape)}, expected one row for each of the "
                     f"{len(stored)} 'names'"
                 )
-            return _restricted(stored, matrix, names)
+            return (*taken(stored, matrix, names), {})
         kept = [key for key in archive.files if names is None or key in names]
         return kept, [_array(archive, key, path) for key in kept], {}
 
@@ -136,7 +139,14 @@ def read_safetensors(path: Path, names: Collection[str] | None, progress: bool) 
 def _own_format(archive: Any, text: str, names: Collection[str] | None, path: Path) -> Table:
     try:
         metadata = json.loads(text)
-        stored, provenance = list(metadata["names"]), dict(metadata["provenance"])
+        version = metadata.get("format", 1)
+        if version not in range(1, NEWEST + 1):
+            raise StateRagError(
+                f"{path}: embeddings in format {version}, this version of state-rag reads up to {NEWEST}. Update "
+                "state-rag, or convert the source again"
+            )
+        stored = list(metadata["names"]) if version == 1 else unpacked_names(archive.get_tensor(NAMES_KEY))
+        provenance = dict(metadata["provenance"])
         shape = archive.get_slice(VECTORS_KEY).get_shape()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateRagError(
@@ -144,12 +154,6 @@ def _own_format(archive: Any, text: str, names: Collection[str] | None, path: Pa
         ) from error
     if len(shape) != 2 or shape[0] != len(stored):
         raise StateRagError(f"{path}: '{VECTORS_KEY}' has shape {shape}, but there are {len(stored)} names")
-    kept, vectors, _ = _restricted(stored, archive.get_tensor(VECTORS_KEY), names)
+    matrix = mapped_tensor(path, VECTORS_KEY) if len(stored) else None
+    kept, vectors = taken(stored, archive.get_tensor(VECTORS_KEY) if matrix is None else matrix, names)
     return kept, vectors, {str(key): str(value) for key, value in provenance.items()}
-
-
-def _restricted(stored: list[str], matrix: np.ndarray, names: Collection[str] | None) -> Table:
-    if names is None:
-        return stored, matrix, {}
-    rows = [row for row, name in enumerate(stored) if name in names]
-    return [stored[row] for row in rows], matrix[rows], {}

@@ -3,11 +3,16 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+from state_rag.embeddings.mapped import NAMES_KEY, packed_names
 from state_rag.embeddings.table import Embeddings
 from state_rag.embeddings.tensors import METADATA_KEY, VECTORS_KEY
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
+
+LONGEST_NAMES = 4_000_000
+"""Bytes of names that go into the metadata; more, and they are a tensor, since safetensors limits its header."""
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
@@ -29,7 +34,8 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 def write_embeddings(path: str | os.PathLike[str], embeddings: Embeddings) -> None:
     """Write `embeddings` so that `read_embeddings` gives the same table back.
 
-    One float32 tensor `vectors` ``[P, D]``; names and provenance lie in the metadata as JSON. Equal tables make equal
+    One float32 tensor `vectors` ``[P, D]``; names and provenance lie in the metadata as JSON, many names (more than
+    `LONGEST_NAMES` bytes) in a tensor `names`. A table of any size is read without loading it. Equal tables make equal
     files, byte for byte: there is no date, and one metadata key only (safetensors does not keep the order of several).
 
     Parameters
@@ -48,14 +54,17 @@ def write_embeddings(path: str | os.PathLike[str], embeddings: Embeddings) -> No
     from safetensors.numpy import save_file
 
     path = check_target(path)
-    content = {
-        "format": 1,
-        "provenance": dict(sorted(embeddings.provenance.items())),
-        "names": list(embeddings.names),
-    }
+    tensors = {VECTORS_KEY: embeddings.vectors}
+    content: dict[str, Any] = {"format": 1, "provenance": dict(sorted(embeddings.provenance.items()))}
+    packed = packed_names(embeddings.names)
+    if len(packed) > LONGEST_NAMES:
+        content["format"] = 2
+        tensors[NAMES_KEY] = packed
+    else:
+        content["names"] = list(embeddings.names)
     try:
         with atomic_path(path) as temporary:
-            save_file({VECTORS_KEY: embeddings.vectors}, temporary, metadata={METADATA_KEY: json.dumps(content)})
+            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(content)})
     except (OSError, SafetensorError) as error:
         raise StateRagError(
             f"{path}: cannot be written ({error}); nothing was left behind. Check free space and permissions"

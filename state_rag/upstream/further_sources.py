@@ -83,6 +83,23 @@ def files_of(settings: RagSettings, saved: Mapping[str, Any] | None) -> dict[str
     return found
 
 
+def tables_of(settings: RagSettings, saved: Mapping[str, Any] | None) -> str:
+    """Return where the run's tables were, and which is not there any more, as a sentence for errors.
+
+    Parameters
+    ----------
+    settings, saved
+        As for `files_of`.
+    """
+    there = files_of(settings, saved)
+    told = []
+    for name, configured in settings.sources.items():
+        place = there.get(name) or (saved or {}).get(name, {}).get("file") or configured
+        known = f"{name} = {place or 'the table at a usual place'}"
+        told.append(known if name in there else f"{known}, not there (looked from {Path.cwd()})")
+    return f"The run read them from {'; '.join(told)}." if told else ""
+
+
 def with_further(
     knowledge: Knowledge,
     unknown: Collection[str],

@@ -21,7 +21,7 @@ from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import suggest
 from state_rag.torch_files import read_torch
 from state_rag.upstream import network_flags
-from state_rag.upstream.further_sources import engine_files, given_files, informed, with_further
+from state_rag.upstream.further_sources import engine_files, given_files, informed, tables_of, with_further
 from state_rag.upstream.knowledge_source import refuse_unknown
 from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
@@ -182,7 +182,8 @@ def _model(
     if wider is not knowledge:
         knowledge = wider
         logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
-    refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request")
+    tables = tables_of(found.settings, own.get("sources"))
+    refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request", tables)
 
     def context() -> str:
         return request.sets.context(asked, request.names)

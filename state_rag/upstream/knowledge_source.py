@@ -119,12 +119,13 @@ def save_missing(folder: Path, missing: Sequence[str]) -> None:
         logger.info("Their names: %s", folder / MISSING_FILE)
 
 
-def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str) -> None:
-    """Raise an error that lists `unknown` names with close spellings."""
+def refuse_unknown(unknown: Sequence[str], known: Collection[str], what: str, tables: str = "") -> None:
+    """Raise an error that lists `unknown` names with close spellings, and says where the run's `tables` were."""
     if not unknown:
         return
     raise StateRagError(
         f"{len(unknown)} perturbations of {what} are unknown to the run and have no embedding: "
         f"{listing(unknown, 10)}{suggest(unknown, sorted(known), 10)}. Correct the names, or give "
-        "embeddings for them with --genept-path (of a run with several sources: --source NAME=FILE)."
+        "embeddings for them with --genept-path (of a run with several sources: --source NAME=FILE). A checkpoint has "
+        f"those of its own perturbations alone. {tables}".rstrip()
     )

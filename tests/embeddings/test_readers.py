@@ -40,6 +40,11 @@ def write_list_parquet(path, names, vectors):
     pd.DataFrame({"gene": names, "embedding": list(vectors)}).to_parquet(path)
 
 
+def write_npy(path, names, vectors):
+    np.save(path, vectors)
+    path.with_name(f"{path.stem}.names.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
 def write_pickle(path, table):
     path.write_bytes(pickle.dumps(table))
 
@@ -57,6 +62,7 @@ WRITERS = {
     "legacy.torch": lambda p, n, v: torch.save(
         by_name(n, torch.from_numpy(v)), p, _use_new_zipfile_serialization=False
     ),
+    "base.npy": write_npy,
     "matrix.npz": lambda p, n, v: np.savez(p, names=np.array(n), embeddings=v),
     "vectors.npz": lambda p, n, v: np.savez_compressed(p, names=np.array([x.encode() for x in n]), vectors=v),
     "each.npz": lambda p, n, v: np.savez(p, **by_name(n, v)),

@@ -6,8 +6,8 @@ import torch
 
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
-from state_rag.upstream.further_sources import files_of, given_files, with_further
-from state_rag.upstream.knowledge_source import about_sources, knowledge_of, load_sources
+from state_rag.upstream.further_sources import files_of, given_files, tables_of, with_further
+from state_rag.upstream.knowledge_source import about_sources, knowledge_of, load_sources, refuse_unknown
 
 OWN = ["A", "B", "C", "D", "E"]
 
@@ -119,3 +119,13 @@ def test_a_combination_of_a_new_perturbation_is_the_mean_of_its_members(one):
     more = with_further(knowledge, {"A+F"}, settings)
     rows = np.random.default_rng(0).normal(size=(26, 4)).round(3)
     assert np.allclose(more.rows(more.index_of(["A+F"]))[0].numpy(), (rows[0] + rows[5]) / 2, atol=1e-6)
+
+
+def test_an_unknown_name_is_refused_with_the_file_that_the_run_was_trained_with(one, two, table, sets):
+    with pytest.raises(StateRagError, match=rf"has those of its own perturbations alone\. .*text = {table}\.$"):
+        refuse_unknown(["X"], OWN, "this request", tables_of(one[0], None))
+    settings, _, about = two
+    sets.unlink()
+    assert tables_of(settings, about).startswith(f"The run read them from table = {table}; sets = {sets}, not there (")
+    table.unlink()
+    assert f"text = {table}, not there (looked from " in tables_of(one[0], None)
