@@ -189,6 +189,7 @@ class EvidenceAnswers:
         budget: int,
         *,
         candidates: Sequence[str] | None = None,
+        pairs: bool = False,
         targets: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         costs: Mapping[str, float] | None = None,
@@ -210,7 +211,11 @@ class EvidenceAnswers:
         budget
             How many to choose.
         candidates, targets
-            To choose from, and to predict; by default all that the run knows and that were not measured there.
+            To choose from, and to predict, combinations `A+B` too; by default all single ones that the run knows and
+            that were not measured there. Combinations among the candidates are targets too by default, and the only
+            ones where all candidates are combinations.
+        pairs
+            Choose from all pairs of the candidates.
         exclude
             Not to choose.
         costs
@@ -252,6 +257,7 @@ class EvidenceAnswers:
                 contexts,
                 budget,
                 candidates=candidates,
+                pairs=pairs,
                 exclude=exclude,
                 threshold=threshold,
                 signature=signature,
@@ -264,6 +270,7 @@ class EvidenceAnswers:
                 contexts,
                 budget,
                 candidates=candidates,
+                pairs=pairs,
                 targets=targets,
                 exclude=exclude,
                 costs=costs,
@@ -343,6 +350,7 @@ class EvidenceAnswers:
         target: "Mapping[str, float] | pd.Series | str | os.PathLike[str]",
         *,
         candidates: Sequence[str] | None = None,
+        pairs: bool = False,
         top: int = 20,
         reverse: bool = False,
         row: str | None = None,
@@ -362,7 +370,9 @@ class EvidenceAnswers:
             Gene -> wanted effect (or weight, or sign); or what the command takes: a path of a table or an h5ad file,
             or `GENE1:+,GENE2:-`. Genes that the run lacks are left out, and named in the log.
         candidates
-            To choose from; all that the run knows by default.
+            To choose from, combinations `A+B` too; by default all single perturbations that the run knows.
+        pairs
+            Choose from all pairs of the candidates.
         top
             How many to return.
         reverse
@@ -403,6 +413,7 @@ class EvidenceAnswers:
             context,
             signature,
             candidates=candidates,
+            pairs=pairs,
             top=top,
             reverse=reverse,
             unlisted=unlisted,

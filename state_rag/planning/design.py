@@ -7,7 +7,7 @@ import pandas as pd
 from state_rag.engine.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
-from state_rag.evidence.choices.design import Design, design
+from state_rag.evidence.choices.design import Design, default_targets, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
 from state_rag.planning.offered import offered, own_names
@@ -22,6 +22,7 @@ def design_run(
     budget: int,
     *,
     candidates: Sequence[str] | None = None,
+    pairs: bool = False,
     targets: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     costs: Mapping[str, float] | None = None,
@@ -39,6 +40,8 @@ def design_run(
         Cell lines to measure in, one or more.
     budget, candidates, targets, exclude, costs, replicates, seed
         As for `state_rag.evidence.choices.design.design`; the control is neither candidate nor target.
+    pairs
+        Choose from all pairs of the candidates.
     new_context
         Take contexts that the run does not know for new ones, of which nothing was measured.
 
@@ -51,12 +54,13 @@ def design_run(
     run = knowing(run, [*(candidates or ()), *(targets or ())])
     exclude = own_names(run, exclude, "excluded")
     priced = own_names(run, costs or (), "given a cost")
+    chosen_from = offered(run, candidates, pairs=pairs)
     return design(
         run.engine,
         contexts,
         budget,
-        candidates=offered(run, candidates),
-        targets=offered(run, targets),
+        candidates=chosen_from,
+        targets=offered(run, default_targets(run.engine, chosen_from) if targets is None else targets),
         exclude=exclude,
         costs=None if costs is None else dict(zip(priced, costs.values(), strict=True)),
         replicates=replicates,
@@ -70,6 +74,7 @@ def hits_run(
     budget: int,
     *,
     candidates: Sequence[str] | None = None,
+    pairs: bool = False,
     exclude: Sequence[str] = (),
     threshold: float | None = None,
     signature: Mapping[str, float] | None = None,
@@ -77,7 +82,8 @@ def hits_run(
 ) -> Hits:
     """Return the conditions that most likely exceed a wanted effect, as `state_rag.evidence.choices.hits.hits` does.
 
-    Genes of the signature that the run lacks are left out, and named in the log.
+    Genes of the signature that the run lacks are left out, and named in the log. `pairs`: choose from all pairs of the
+    candidates.
 
     Raises
     ------
@@ -95,7 +101,7 @@ def hits_run(
         run.engine,
         contexts,
         budget,
-        candidates=offered(run, candidates),
+        candidates=offered(run, candidates, pairs=pairs),
         exclude=exclude,
         threshold=threshold,
         signature=signature,

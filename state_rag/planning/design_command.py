@@ -31,11 +31,19 @@ def add_commands(subparsers: Any) -> None:
         "--budget", required=True, type=count_of("experiments"), metavar="N", help="experiments to choose"
     )
     parser.add_argument(
-        "--candidates", type=Path, metavar="FILE", help="perturbations to choose from, one a line (default: all known)"
+        "--candidates",
+        type=Path,
+        metavar="FILE",
+        help="perturbations to choose from, one a line, combinations A+B too (default: all single ones that are known)",
     )
+    parser.add_argument("--pairs", action="store_true", help="choose from all pairs of the candidates")
     parser.add_argument("--exclude", type=Path, metavar="FILE", help="perturbations not to choose, one a line")
     parser.add_argument(
-        "--targets", type=Path, metavar="FILE", help="perturbations to predict, one a line (default: all unmeasured)"
+        "--targets",
+        type=Path,
+        metavar="FILE",
+        help="perturbations to predict, one a line, combinations too (default: all unmeasured single ones, and the "
+        "combinations among the candidates; these alone where all candidates are combinations)",
     )
     parser.add_argument("--cost", type=Path, metavar="CSV", help="columns perturbation,cost (default: 1 each)")
     parser.add_argument(
@@ -101,6 +109,7 @@ def run_design(args: Namespace) -> None:
             args.context,
             args.budget,
             candidates=candidates,
+            pairs=args.pairs,
             exclude=exclude,
             threshold=args.threshold,
             signature=signature,
@@ -112,6 +121,7 @@ def run_design(args: Namespace) -> None:
             args.context,
             args.budget,
             candidates=candidates,
+            pairs=args.pairs,
             targets=targets,
             exclude=exclude,
             costs=costs,
@@ -152,6 +162,8 @@ def verdict(found: "Replay") -> str:
 
 def _expected(found: "Design", replayed: "Replay") -> str:
     """Return in words what accuracy the variances went with in the replay."""
+    if found.combinations:
+        return "What accuracy to expect of combinations cannot be told: what was replayed are single perturbations."
     ours, theirs = (replayed.expected(sums[-1:] / found.prior)[0] for sums in (found.remaining, found.random))
     if not (ours == ours and theirs == theirs):
         return "What accuracy to expect of this design cannot be told: the replay saw no such variances."
@@ -216,7 +228,8 @@ def _facts(found: "Design | Hits") -> list[str]:
     else:
         ours, theirs = found.explained[-1], found.explained_by_random[-1]
         lines = [
-            f"{count} experiments take away {ours:.1%} of the variance of {found.targets} targets, random ones "
+            f"{count} experiments take away {ours:.1%} of the variance of {found.targets} targets"
+            f"{_of_them(found)}, random ones "
             f"{theirs:.1%}. That is variance, not accuracy: --evaluate tells what it is worth where it was measured."
         ]
     if found.exhausted:
@@ -224,3 +237,9 @@ def _facts(found: "Design | Hits") -> list[str]:
     if found.unknown:
         lines.append(f"Left out, known by no embedding and no response elsewhere: {listing(found.unknown)}.")
     return lines
+
+
+def _of_them(found: "Design") -> str:
+    if found.combinations in (0, found.targets):
+        return " (combinations)" if found.combinations else ""
+    return f" ({found.combinations} of them combinations)"

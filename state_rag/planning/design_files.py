@@ -98,7 +98,8 @@ def write_design(
 ) -> list[Path]:
     """Write the table, the plates and the curve of a design, and return what was written.
 
-    With a replay the curve has the accuracy too that the variance went with there, NaN where it was not replayed.
+    With a replay the curve has the accuracy too that the variance went with there, NaN where it was not replayed;
+    not for targets that are combinations, which a replay is not of.
     """
     table = design_table(found)
     plates = plate_table(found.conditions, batch_size, controls).merge(
@@ -114,7 +115,7 @@ def write_design(
         curves = {"designed": found.explained, "random": found.explained_by_random}
         quantity = "variance explained"
     curve = pd.DataFrame({"experiments": experiments, **{f"{name}": values for name, values in curves.items()}})
-    if replayed is not None and isinstance(found, Design):
+    if replayed is not None and isinstance(found, Design) and not found.combinations:
         curve["expected_pearson_designed"] = replayed.expected(found.remaining[1:] / found.prior)
         curve["expected_pearson_random"] = replayed.expected(found.random[1:] / found.prior)
     written.append(_write(curve, folder / "curve.csv"))

@@ -27,6 +27,7 @@ def search_run(
     signature: Mapping[str, float],
     *,
     candidates: Sequence[str] | None = None,
+    pairs: bool = False,
     top: int = 20,
     reverse: bool = False,
     unlisted: str | None = None,
@@ -45,6 +46,8 @@ def search_run(
         Gene -> wanted effect, or weight, or sign. Genes that the run lacks are left out, and named in the log.
     candidates, top, seed
         As for `state_rag.evidence.choices.search.search`; the control is no candidate.
+    pairs
+        Choose from all pairs of the candidates.
     reverse
         Look for the opposite, as for the signature of a disease.
     unlisted
@@ -64,7 +67,7 @@ def search_run(
         run.engine,
         context,
         target,
-        candidates=offered(run, candidates),
+        candidates=offered(run, candidates, pairs=pairs),
         top=top,
         seed=seed,
     )

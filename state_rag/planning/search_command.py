@@ -43,8 +43,12 @@ def add_commands(subparsers: Any) -> None:
         "unchanged)",
     )
     parser.add_argument(
-        "--candidates", type=Path, metavar="FILE", help="perturbations to choose from, one a line (default: all known)"
+        "--candidates",
+        type=Path,
+        metavar="FILE",
+        help="perturbations to choose from, one a line, combinations A+B too (default: all single ones that are known)",
     )
+    parser.add_argument("--pairs", action="store_true", help="choose from all pairs of the candidates")
     parser.add_argument(
         "--top", type=count_of("perturbations"), default=20, metavar="N", help="how many to describe (%(default)s)"
     )
@@ -73,6 +77,7 @@ def run_search(args: Namespace) -> None:
         args.context,
         signature,
         candidates=candidates,
+        pairs=args.pairs,
         top=args.top,
         reverse=args.reverse,
         unlisted=args.unlisted,

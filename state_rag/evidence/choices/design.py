@@ -12,35 +12,32 @@ product of matrix and vector does, so that nothing rests on gains that only fall
 
 Several contexts are one model each, seen from its own context, whose reductions add up. What a new response changes in
 the similarity seen from *other* contexts is not counted.
+
+Combinations can be candidates and targets. Their covariance is that of `combinations`, in which single perturbations
+tell of combinations, and these of each other; predictions of single ones look at single ones alone, so that a measured
+combination takes nothing from their variance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.bank import Bank
+from state_rag.evidence.choices.covariances import JointCovariance
+from state_rag.evidence.choices.posterior import Among, Posterior, by_chance, greedy
+from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
-from state_rag.evidence.kriging import BLOCK, KernelWeights, Scene, covariance, factorise, nearest
-from state_rag.evidence.similarity import Similarity
+from state_rag.evidence.kriging import KernelWeights
 
 MOST_TARGETS = 2000
 """Targets of a context that are looked at; of more, a random sample stands for all."""
-MOST_SUPPORTS = 2000
-"""Measured conditions that are counted in; of more, those with the highest covariance with a candidate or target."""
-HELPED = 5
-"""Targets that are named for each choice."""
 DRAWS = 5
 """Random choices that a design is compared with."""
-TIE = 1e-5
-"""Relative difference up to which two gains are the same; of such candidates the first is chosen."""
 
 Condition = tuple[str, str]
 """(context, perturbation)."""
@@ -75,6 +72,8 @@ class Design:
         Candidates and targets that were left out, since neither a response elsewhere nor an embedding knows them.
     exhausted
         Whether fewer candidates were left than asked for.
+    combinations
+        How many of the targets are combinations.
     """
 
     conditions: tuple[Condition, ...]
@@ -88,6 +87,7 @@ class Design:
     targets: int
     unknown: tuple[str, ...]
     exhausted: bool
+    combinations: int = 0
 
     @property
     def explained(self) -> np.ndarray:
@@ -124,7 +124,9 @@ def design(
     budget
         Conditions to choose; with fewer candidates all are taken.
     candidates, targets
-        Perturbations; by default all that the engine knows. Targets are those of them not measured in the context.
+        Perturbations, combinations `A+B` too, whose members may be in any order; by default all single ones that the
+        engine knows. Targets are those of them not measured in the context; by default also the combinations among the
+        candidates, and these alone where all candidates are combinations.
     exclude
         Perturbations not to choose.
     costs
@@ -140,38 +142,41 @@ def design(
     Raises
     ------
     StateRagError
-        If nothing was fitted, the budget or a cost is not above 0, or no candidate or target is left.
+        If nothing was fitted, the budget or a cost is not above 0, no candidate or target is left, or no candidate
+        tells of a target.
     """
     engine.check_fitted("design")
     if budget < 1:
         raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
-    bank = engine.bank
-    priced = _positive(costs or {}, "cost")
-    weighted = _positive(importance or {}, "importance")
+    price, weight = _positive(costs or {}, "cost"), _positive(importance or {}, "importance")
     contexts = tuple(dict.fromkeys(map(str, contexts)))
     if not contexts:
         raise StateRagError("design: no context was given; name at least one.")
-    number = {name: bank.number_of_context(name) for name in contexts}
-    # contexts without any response are told apart by numbers below 0
+    engine = engine.reaching([*map(str, candidates or ()), *map(str, targets or ())])
+    bank = engine.bank
+    number = {name: engine.combining.measured.number_of_context(name) for name in contexts}
+    # contexts without any response are told apart by numbers below 0, which no other context has
     for place, name in enumerate(contexts):
-        number[name] = number[name] if number[name] >= 0 else -1 - place
+        number[name] = -1 - len(bank.contexts) - len(engine.combining) - place if number[name] == -1 else number[name]
+    roster = Roster(engine, [*map(str, candidates or ()), *map(str, targets or ())])
+    priced, weighted = ({roster.number_of(name): one for name, one in told.items()} for told in (price, weight))
+
     offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
-    wanted = tuple(dict.fromkeys(map(str, bank.offered if targets is None else targets)))
+    wanted = tuple(dict.fromkeys(map(str, default_targets(engine, offered) if targets is None else targets)))
     banned, unknown = set(map(str, exclude)), dict[str, None]()
+    banned_numbers = {roster.number_of(name) for name in banned} - {-1}
 
     def known(names: Sequence[str], context: int) -> list[int]:
-        found = [bank.number_of(name) for name in names]
-        there = [place for place, n in enumerate(found) if n >= 0]
-        told = engine.similarity.known(torch.tensor([found[p] for p in there], dtype=torch.long), max(context, -1))
-        good = {there[place] for place in torch.nonzero(told.any(0)).flatten().tolist()}
-        unknown.update((names[place], None) for place in range(len(names)) if place not in good)
-        return [found[place] for place in sorted(good)]
+        found = [roster.number_of(name) for name in names]
+        told = roster.known(found, context)
+        unknown.update((name, None) for name, yes in zip(names, told, strict=True) if not yes)
+        return list(dict.fromkeys(one for one, yes in zip(found, told, strict=True) if yes))
 
     chosen_from = [
         (number[name], p)
         for name in contexts
         for p in known([n for n in offered if n not in banned], number[name])
-        if replicates or not bank.measured(number[name], p)
+        if (replicates or not roster.measured(number[name], p)) and p not in banned_numbers
     ]
     if not chosen_from:
         raise StateRagError(
@@ -181,210 +186,112 @@ def design(
     weights = engine.learned_for("few-shot")
     names_of = {value: key for key, value in number.items()}
     rng = np.random.default_rng(seed)
-    noise = _noise(bank, weights.weights, chosen_from)
-    models, n_targets = [], 0
+    noise = _noise(roster, weights.weights, chosen_from)
+    asked_in: dict[str, list[int]] = {}
     for name in contexts:
-        asked = [p for p in known(wanted, number[name]) if not bank.measured(number[name], p)]
-        n_targets += len(asked)
-        if not asked:
-            continue
-        scale = 1.0
-        if len(asked) > MOST_TARGETS:
-            scale = len(asked) / MOST_TARGETS
-            asked = [asked[place] for place in np.sort(rng.permutation(len(asked))[:MOST_TARGETS])]
-        importance_of = [weighted.get(bank.perturbations[p], 1.0) * scale for p in asked]
-        rows = torch.arange(len(bank))
-        models.append(
-            Posterior(bank, engine.similarity, weights.weights, number[name], rows, asked, chosen_from, importance_of)
-        )
-    if not models:
+        asked = [p for p in known(wanted, number[name]) if not roster.measured(number[name], p)]
+        if asked:
+            asked_in[name] = asked
+    if not asked_in:
         raise StateRagError(
             f"design: no target is left: of {len(wanted)} each is measured in {', '.join(contexts)} already, or "
             "without an embedding and a response elsewhere. Give other targets."
         )
-    cost = np.array([priced.get(bank.perturbations[p], 1.0) for _, p in chosen_from])
-    by_chance = np.mean([_by_chance(models, noise, budget, rng) for _ in range(DRAWS)], axis=0)
+    models = [
+        model
+        for name, asked in asked_in.items()
+        for model in _models(roster, weights.weights, number[name], _some(asked, rng), chosen_from, weighted)
+    ]
+    if not models:
+        raise StateRagError(
+            "design: each candidate is a combination and each target a single perturbation, whose prediction looks at "
+            "single perturbations alone. Give combinations as targets, or single perturbations as candidates."
+        )
+    cost = np.array([priced.get(p, 1.0) for _, p in chosen_from])
+    by_luck = np.mean([by_chance(models, noise, budget, rng) for _ in range(DRAWS)], axis=0)
     places, gains, helped = greedy(models, noise, budget, cost)
     unit = weights.calibration * bank.scale**2
     gain = np.array(gains) * unit
     first = sum(model.first for model in models) * unit
-    conditions = tuple((names_of[c], bank.perturbations[p]) for c, p in (chosen_from[place] for place in places))
-    helps = tuple(
-        tuple(((names_of[c], bank.perturbations[p]), value * unit) for (c, p), value in best) for best in helped
-    )
+    conditions = tuple((names_of[c], roster.names[p]) for c, p in (chosen_from[place] for place in places))
+    helps = tuple(tuple(((names_of[c], roster.names[p]), value * unit) for (c, p), value in best) for best in helped)
     return Design(
         conditions,
         gain,
         cost[places],
         first - np.concatenate([[0.0], np.cumsum(gain)]),
-        first - np.concatenate([[0.0], np.cumsum(by_chance) * unit]),
+        first - np.concatenate([[0.0], np.cumsum(by_luck) * unit]),
         sum(model.prior for model in models) * unit,
         helps,
-        np.array([bank.measured(*chosen_from[place]) for place in places], dtype=bool),
-        n_targets,
+        np.array([roster.measured(*chosen_from[place]) for place in places], dtype=bool),
+        sum(map(len, asked_in.values())),
         tuple(unknown),
         len(places) < budget,
+        sum(roster.is_combination(p) for asked in asked_in.values() for p in asked),
     )
 
 
-class Posterior:
-    """The posterior covariance of targets and candidates, seen from one context.
+def default_targets(engine: Evidence, candidates: Sequence[str]) -> list[str]:
+    """Return what a design is for where nothing is said: all that is known, and combinations that are candidates.
 
-    Parameters
-    ----------
-    bank, similarity, weights
-        Measured responses, kernels, and numbers of the covariance.
-    context
-        Of the targets; below 0 for one without any response.
-    supports
-        Rows of the bank that are measured.
-    targets
-        T perturbations.
-    candidates
-        C (context, perturbation), by number.
-    importance
-        Of each target; 1 by default.
-
-    Attributes
-    ----------
-    first
-        Sum of the targets' variances, by importance.
-    prior
-        The same without any support.
+    Where all candidates are combinations, these alone.
     """
+    several = [name for name in candidates if engine.combining.members(name)]
+    return several if several and len(several) == len(candidates) else [*engine.bank.offered, *several]
 
-    def __init__(
-        self,
-        bank: Bank,
-        similarity: Similarity,
-        weights: KernelWeights,
-        context: int,
-        supports: Tensor,
-        targets: Sequence[int],
-        candidates: Sequence[tuple[int, int]],
-        importance: Sequence[float] | None = None,
-    ) -> None:
-        self.similarity, self.weights, self.context = similarity, weights, context
-        self.targets = [(context, p) for p in targets]
-        self.importance = torch.tensor(list(importance or [1.0] * len(targets)), dtype=torch.float32)
-        here = torch.full((len(targets),), context), torch.tensor(list(targets))
-        self._candidate = torch.tensor([c for c, _ in candidates]), torch.tensor([p for _, p in candidates])
-        asked = torch.unique(torch.cat([here[1], self._candidate[1]]))
-        scene = nearest(bank, Scene(context, asked, supports), weights, similarity, MOST_SUPPORTS)
-        support = bank.context[scene.supports], bank.perturbation[scene.supports]
-        among = self._covariance(support, support).double()
-        among.diagonal().add_(weights.noise_of(bank.scarcity[scene.supports]))
-        factor = factorise(among).float().numpy() if len(scene.supports) else None
 
-        def whitened(conditions: tuple[Tensor, Tensor]) -> Tensor:
-            cross = self._covariance(support, conditions)
-            if factor is None:
-                return cross
-            return torch.from_numpy(solve_triangular(factor, cross.numpy(), lower=True, check_finite=False))
+def _some(asked: list[int], rng: np.random.Generator) -> dict[int, float]:
+    """Return targets with how many each stands for: `MOST_TARGETS` at most."""
+    if len(asked) <= MOST_TARGETS:
+        return dict.fromkeys(asked, 1.0)
+    drawn = np.sort(rng.permutation(len(asked))[:MOST_TARGETS])
+    return {asked[place]: len(asked) / MOST_TARGETS for place in drawn}
 
-        target, self._seen = whitened(here), whitened(self._candidate)
-        variance = [weights.prior_variances(bank, one[1]).detach() for one in (here, self._candidate)]
-        of_target, prior = (float(one) if one.ndim == 0 else one for one in variance)
-        self.variance = (prior - self._seen.double().square().sum(0)).clamp_min(0)
-        self.covariance = self._covariance(here, self._candidate).sub_(target.T @ self._seen)
-        left = (of_target - target.double().square().sum(0)).clamp_min(0)
-        self.first = float(left @ self.importance.double())
-        important = self.importance.double()
-        self.prior = (
-            of_target * float(important.sum()) if isinstance(of_target, float) else float(of_target @ important)
+
+def _models(
+    roster: Roster,
+    weights: KernelWeights,
+    context: int,
+    asked: Mapping[int, float],
+    candidates: Sequence[tuple[int, int]],
+    weighted: Mapping[int, float],
+) -> list[Posterior | Among]:
+    """Return the posterior of the single targets in a context, and that of the combinations, where there are any."""
+    engine, found = roster.engine, list[Posterior | Among]()
+
+    def model(targets: Sequence[int], places: Tensor, joint: JointCovariance | None, unit: float) -> Posterior:
+        offered = [candidates[place] for place in places.tolist()]
+        importance = [weighted.get(p, 1.0) * asked[p] * unit for p in targets]
+        rows = torch.arange(len(roster.bank))
+        return Posterior(
+            *(roster.bank, engine.similarity, weights, context, rows, targets, offered, importance), joint=joint
         )
-        self._updates: list[Tensor] = []
 
-    def of(self, places: Tensor) -> Posterior:
-        """Return the same for some of the candidates alone; what is measured there is not measured here."""
-        found = copy(self)
-        found._candidate = self._candidate[0][places], self._candidate[1][places]
-        found._seen, found.covariance = self._seen[:, places], self.covariance[:, places]
-        found.variance = self.variance[places]
-        found._updates = [update[places] for update in self._updates]
-        return found
-
-    def _covariance(self, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-        return covariance(self.similarity, self.weights, self.context, rows, columns)
-
-    def gains(self, noise: Tensor) -> Tensor:
-        """Return float64 [C]: by how much each candidate reduces the sum of the targets' variances."""
-        squared = torch.zeros(len(self.variance), dtype=torch.float64)
-        for start in range(0, len(self.variance), BLOCK):
-            part = self.covariance[:, start : start + BLOCK]
-            squared[start : start + BLOCK] = (self.importance @ part.square()).double()
-        return squared / (self.variance + noise)
-
-    def measure(self, place: int, noise: float) -> Tensor:
-        """Take a candidate for measured, and return by how much it reduces each target's variance, float64 [T]."""
-        one = self._candidate[0][place : place + 1], self._candidate[1][place : place + 1]
-        column = self._covariance(self._candidate, one)[:, 0].sub_(self._seen.T @ self._seen[:, place])
-        for update in self._updates:
-            column -= update * update[place]
-        size = float(self.variance[place] + noise)
-        update = column / size**0.5
-        target = self.covariance[:, place] / size**0.5
-        self._updates.append(update)
-        self.covariance.addr_(target, update, alpha=-1)
-        self.variance = (self.variance - update.double().square()).clamp_min(0)
-        return target.double().square() * self.importance.double()
+    single = [p for p in asked if not roster.is_combination(p)]
+    several = [p for p in asked if roster.is_combination(p)]
+    telling = torch.tensor([place for place, (_, p) in enumerate(candidates) if not roster.is_combination(p)])
+    if single and len(telling) == len(candidates):
+        found.append(model(single, telling, None, 1.0))
+    elif single and len(telling):
+        found.append(Among(model(single, telling, None, 1.0), telling, len(candidates)))
+    if several:
+        # in units of the others' variance, since errors of combinations are judged by themselves
+        joint, unit = JointCovariance(roster, weights), engine.combining.error_ratio
+        found.append(model(several, torch.arange(len(candidates)), joint, unit))
+    return found
 
 
-def greedy(
-    models: Sequence[Posterior], noise: Tensor, budget: int, cost: np.ndarray | None = None
-) -> tuple[list[int], list[float], list[list[tuple[tuple[int, int], float]]]]:
-    """Return the chosen candidates in order, the gain of each, and the targets that each helps most.
-
-    Parameters
-    ----------
-    models
-        One a context, of the same candidates; they are changed.
-    noise
-        float64 [C]: of a measurement of each candidate.
-    budget
-        How many to choose, at most.
-    cost
-        [C]; 1 each by default.
-    """
-    left = torch.ones(len(noise), dtype=torch.bool)
-    price = torch.ones(len(noise), dtype=torch.float64) if cost is None else torch.from_numpy(cost)
-    places: list[int] = []
-    gains: list[float] = []
-    helped = []
-    for _ in range(min(budget, len(noise))):
-        worth = torch.stack([model.gains(noise) for model in models]).sum(0) / price
-        worth[~left] = -1.0
-        place = int(torch.nonzero(worth >= worth.max() * (1 - TIE))[0])
-        left[place] = False
-        told = [(model, model.measure(place, float(noise[place]))) for model in models]
-        each = [(t, float(v)) for model, by in told for t, v in zip(model.targets, by.tolist(), strict=True)]
-        each.sort(key=lambda pair: -pair[1])
-        places.append(place)
-        gains.append(sum(float(by.sum()) for _, by in told))
-        helped.append([pair for pair in each[:HELPED] if pair[1] > 0])
-    return places, gains, helped
-
-
-def _by_chance(models: Sequence[Posterior], noise: Tensor, budget: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the gains [B] of random candidates, one after another."""
-    places = torch.from_numpy(rng.permutation(len(noise))[:budget].copy())
-    few = [model.of(places) for model in models]
-    return np.array(
-        [sum(float(model.measure(n, float(noise[p])).sum()) for model in few) for n, p in enumerate(places)]
-    )
-
-
-def _noise(bank: Bank, weights: KernelWeights, candidates: Sequence[tuple[int, int]]) -> Tensor:
+def _noise(roster: Roster, weights: KernelWeights, candidates: Sequence[tuple[int, int]]) -> Tensor:
     """Return the noise [C] of measuring each candidate with as many cells as the median condition has.
 
     Measuring a condition again gives it more cells. That is the same as a second, independent measurement whose
     precision is the difference of the two precisions.
     """
-    row = torch.tensor([int(bank.row[c, p]) if c >= 0 else -1 for c, p in candidates])
-    scarcity = bank.scarcity[row.clamp_min(0)]
+    there = torch.tensor([roster.measured(c, p) for c, p in candidates])
+    scarcity = torch.tensor([roster.scarcity(c, p) for c, p in candidates], dtype=torch.float64)
     before, after = weights.noise_of(scarcity), weights.noise_of(scarcity / (1 + scarcity))
     again = 1 / (1 / after - 1 / before).clamp_min(1e-12)
-    return torch.where(row >= 0, again, weights.noise_of(torch.ones_like(scarcity))).detach()
+    return torch.where(there, again, weights.noise_of(torch.ones_like(scarcity))).detach()
 
 
 def _positive(values: Mapping[str, float], what: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.evidence.answering import answer_scene
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.choices.design import Posterior, greedy
+from state_rag.evidence.choices.posterior import Posterior, greedy
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import Scene
 from state_rag.evidence.similarity import Similarity

@@ -13,10 +13,13 @@ import numpy as np
 from scipy.special import ndtr
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
 
 STRONG = 0.9
 """Without a threshold an effect is a hit that is larger than this share of the measured ones."""
+BLOCK = 1000
+"""Combinations that are predicted at a time."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def hits(
     engine.check_fitted("design")
     if budget < 1:
         raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
+    engine = engine.reaching(map(str, candidates or ()))
     bank = engine.bank
     weight = None if signature is None else _weights(engine.responses.genes, signature)
     wanted = (
@@ -96,18 +100,24 @@ def hits(
         if threshold is None
         else float(threshold)
     )
-    banned, unknown = set(map(str, exclude)), dict[str, None]()
-    rows: list[tuple[tuple[str, str], float, float]] = []
     offered = tuple(dict.fromkeys(map(str, bank.offered if candidates is None else candidates)))
+    roster, unknown = Roster(engine, offered), dict[str, None]()
+    banned = {roster.number_of(name) for name in map(str, exclude)} - {-1}
+    rows: list[tuple[tuple[str, str], float, float]] = []
     for context in dict.fromkeys(map(str, contexts)):
-        number = bank.number_of_context(context)
-        names = [name for name in offered if name not in banned and not bank.measured(number, bank.number_of(name))]
-        if not names:
-            continue
-        found = engine.predict(context, names, trust=False)
-        unknown.update((name, None) for name, lost in zip(names, found.nothing_known, strict=True) if lost)
-        values = zip(names, _effect(found.mean, weight), np.sqrt(found.variance), found.nothing_known, strict=True)
-        rows += [((context, name), float(e), float(d)) for name, e, d, lost in values if not lost]
+        number = engine.combining.measured.number_of_context(context)
+        asked = {roster.number_of(name): name for name in reversed(offered)}
+        unknown.update((name, None) for name in offered if roster.number_of(name) < 0)
+        left = [p for p in reversed(asked) if p >= 0 and p not in banned and not roster.measured(number, p)]
+        single = [roster.names[p] for p in left if not roster.is_combination(p)]
+        several = [roster.names[p] for p in left if roster.is_combination(p)]
+        # many combinations would take the memory of all of their effects
+        blocks = [single, *(several[start : start + BLOCK] for start in range(0, len(several), BLOCK))]
+        for names in filter(None, blocks):
+            found = engine.predict(context, names, trust=False)
+            unknown.update((name, None) for name, lost in zip(names, found.nothing_known, strict=True) if lost)
+            values = zip(names, _effect(found.mean, weight), np.sqrt(found.variance), found.nothing_known, strict=True)
+            rows += [((context, name), float(e), float(d)) for name, e, d, lost in values if not lost]
     if not rows:
         raise StateRagError(
             f"design: no candidate is left: of {len(offered)} each is excluded, measured in {', '.join(contexts)} "

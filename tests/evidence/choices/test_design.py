@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.choices.design import Posterior, design, greedy
+from state_rag.evidence.choices.design import design
 from state_rag.evidence.choices.design_replay import DESIGNED, METHODS, RANDOM, Replay, medoids, replay
+from state_rag.evidence.choices.posterior import Posterior, greedy
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses
