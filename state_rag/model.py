@@ -25,6 +25,7 @@ from state_rag.retrieval.modes import MODES
 from state_rag.retrieval.retriever import Base, Retrieved, Retriever
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.settings import RagSettings
+from state_rag.together import TrainedTogether
 from state_rag.tracking.callback import RetrievalTracker
 from state_rag.tracking.gradients import GradientCheck
 from state_rag.tracking.observation import Observation
@@ -59,7 +60,7 @@ class Pass:
         self.sets = self.cells = None
 
 
-class RagStateTransition(StateTransitionPerturbationModel):
+class RagStateTransition(TrainedTogether, StateTransitionPerturbationModel):
     """STATE with perturbation embeddings and, unless ``rag=false``, retrieval.
 
     Takes STATE's own arguments and the flags of `state_rag.settings.RagSettings`. Its perturbation encoder
@@ -357,7 +358,8 @@ class RagStateTransition(StateTransitionPerturbationModel):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int, padded: bool = True) -> Tensor:
         """STATE's loss plus what the retrieval adds to it (PT-RAG, loss: lambda times the mean inclusion)."""
-        loss = super().training_step(batch, batch_idx, padded=padded)
+        with self._training_together():
+            loss = super().training_step(batch, batch_idx, padded=padded)
         done, self._pass = self._pass, None
         if done is None:
             return loss

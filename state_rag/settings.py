@@ -128,6 +128,12 @@ class RagSettings:
         "Perturbations, such as [WARS,AARS], whose retrieved neighbours are logged in every cell line at each "
         "validation.",
     )
+    rag_wait_minutes: float = flag(
+        30.0,
+        "Where several processes train one model: how many minutes one waits for the others before training ends with "
+        "an error.",
+        above=0,
+    )
     genept_path: str | None = flag(None, "File of embeddings; null looks at the usual places.")
     rag_sources: tuple[str, ...] = flag(
         (),

@@ -37,7 +37,8 @@ MAY_USE = {
     "cell_sets": {"retrieval"},
     "anchor": {"cells", "evidence"},
     "checkpoint": {"retrieval"},
-    "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "tracking"},
+    "together": {"retrieval"},
+    "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "together", "tracking"},
     "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot", "tracking"},
     "evaluation": {
         "cells",
@@ -71,6 +72,7 @@ MAY_USE = {
         "model",
         "plot",
         "retrieval",
+        "together",
         "tracking",
     },
     "inference": {"analysis", "cells", "engine", "evidence", "planning", "upstream"},

@@ -38,6 +38,7 @@ NO_EFFECT = (
     "training.check_gradients",
     "training.gradient_check_interval",
     "training.rag_watch",
+    "training.rag_wait_minutes",
     "training.genept_path",
     "training.rag_sources",
 )

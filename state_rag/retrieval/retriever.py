@@ -17,6 +17,7 @@ from state_rag.retrieval.neighbour_table import NeighbourTable
 from state_rag.retrieval.neighbours import distinct
 from state_rag.retrieval.source_neighbours import Proposals, SourceNeighbours
 from state_rag.retrieval.source_trust import SourceTrust
+from state_rag.retrieval.together import Together
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,15 @@ class Base:
 
 
 class Retriever(nn.Module):
-    """A way to retrieve. It is a part of the model, and its parameters are trained with it."""
+    """A way to retrieve. It is a part of the model, and its parameters are trained with it.
+
+    Attributes
+    ----------
+    together
+        The processes that take the same training step, while they take it; None where this one trains alone.
+    """
+
+    together: Together | None = None
 
     @classmethod
     def built_for(cls, settings: Any, *, hidden_dim: int, embedding_dim: int, dropout: float) -> Retriever:

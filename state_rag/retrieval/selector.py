@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from state_rag.retrieval.retriever import Base, Retrieved, TableRetriever
 from state_rag.retrieval.scoring import score_in_blocks
+from state_rag.retrieval.together import moments
 
 SCORE_SCALES = ("running", "batch", "none")
 INFERENCES = ("expected", "sample", "argmax")
@@ -51,26 +52,33 @@ class Selection:
         of inclusion under `expected`.
     scores
         Scaled logits [B, S, K, 2]; the last axis is (exclude, include).
+    share
+        Where several processes train together: what a mean over this one's pairs is multiplied by, so that the mean
+        over processes is the mean over all pairs.
     """
 
     context: Tensor
     include: Tensor
     scores: Tensor
+    share: Tensor | None = None
 
     @property
     def sparsity(self) -> Tensor:
-        """Mean weight, a scalar with gradient; 0 when nothing was retrieved.
+        """Mean weight (times `share`), a scalar with gradient; 0 when nothing was retrieved.
 
         The published loss is the L1 norm of the weights: its value is the mean, but its gradient is 0 where a
         candidate was left out, so that it only ever pushes down what was included.
         """
-        return self.include.abs().mean() if self.include.numel() else self.include.sum()
+        return self._mean(self.include.abs())
 
     @property
     def active_ratio(self) -> Tensor:
-        """Share of (cell, candidate) pairs with a weight above one half, a scalar; 0 when nothing was retrieved."""
-        active = (self.include.detach() > 0.5).to(self.include.dtype)
-        return active.mean() if active.numel() else active.sum()
+        """Part of the (cell, candidate) pairs with a weight above one half (times `share`), as `sparsity`."""
+        return self._mean((self.include.detach() > 0.5).to(self.include.dtype))
+
+    def _mean(self, values: Tensor) -> Tensor:
+        mean = values.mean() if values.numel() else values.sum()
+        return mean if self.share is None else mean * self.share
 
 
 class CandidateSelector(TableRetriever):
@@ -185,7 +193,12 @@ class CandidateSelector(TableRetriever):
     def nothing(self, cells: Tensor) -> Retrieved:
         """Return the answer for a batch of controls, whose mean inclusion is 0."""
         zero = cells.new_zeros((), dtype=torch.float32)
-        return Retrieved.nothing(cells[:0], **self._sparsity_terms(zero, zero))
+        terms = self._sparsity_terms(zero, zero)
+        if self.together is not None:
+            # the other processes may have sets to retrieve for, and wait for this one in both directions
+            scale, _ = self._scale(zero[None][:0])
+            terms["loss"] = torch.nan_to_num(torch.as_tensor(scale, device=zero.device)) * 0
+        return Retrieved.nothing(cells[:0], **terms)
 
     def facts(self) -> dict[str, float | Tensor]:
         """Return the temperature and, where there are such, the running scale of scores and trust in each source."""
@@ -258,7 +271,8 @@ class CandidateSelector(TableRetriever):
             if trusted is not None:
                 half = trusted.to(dtype)[:, None] / 2
                 logits = logits + torch.stack((-half, half), -1)
-            scores = logits / self._scale(logits)
+            scale, share = self._scale(logits)
+            scores = logits / scale
             include = self._gate(scores, noise)
             if keep is not None:
                 include = include * keep.to(dtype).unsqueeze(1)
@@ -269,7 +283,7 @@ class CandidateSelector(TableRetriever):
             weight = include * inverse
             context = torch.addcmul(torch.bmm(weight, v), weight.sum(-1, keepdim=True), u)
             context = context + include.sum(-1, keepdim=True) * constant
-        return Selection(context, include, scores)
+        return Selection(context, include, scores, share)
 
     def _sparsity_terms(self, sparsity: Tensor, active: Tensor) -> dict[str, Any]:
         """Return the parts of `Retrieved` that say what a sparsity means for training."""
@@ -313,15 +327,23 @@ class CandidateSelector(TableRetriever):
         )
         return u, of_query.unsqueeze(1) + of_candidate[index], F.linear(self.norm.bias.to(dtype), weight, bias)
 
-    def _scale(self, logits: Tensor) -> Tensor | float:
-        if self.score_scale == "none" or not logits.numel():
-            return 1.0
-        if self.score_scale == "running" and not self.training:
-            return self.score_std.to(logits.dtype)
-        scale = logits.std().clamp(min=1e-8)
+    def _scale(self, logits: Tensor) -> tuple[Tensor | float, Tensor | None]:
+        """Return what logits are divided by, and the share of this process (see `Selection`)."""
+        share = None
+        if self.together is not None:
+            deviation, share = moments(logits, self.together, self.scorer_out.bias.sum() * 0)
+        if self.score_scale == "none":
+            return 1.0, share
+        if self.together is None:
+            if not logits.numel():
+                return 1.0, None
+            if self.score_scale == "running" and not self.training:
+                return self.score_std.to(logits.dtype), None
+            deviation = logits.std()
+        scale = deviation.clamp(min=1e-8)
         if self.score_scale == "running":
             self._remember(scale.detach())
-        return scale
+        return scale, share
 
     @torch.no_grad()
     def _remember(self, scale: Tensor) -> None:

@@ -22,6 +22,7 @@ from state_rag.flag import said
 from state_rag.names import listing, suggest
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import TEXT, RagSettings
+from state_rag.upstream import processes
 from state_rag.upstream.knowledge_source import (
     about_sources,
     knowledge_of,
@@ -57,11 +58,21 @@ DISK_FULL_SIGNS = (
 def run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     """Train; without embeddings and retrieval exactly as STATE would."""
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if not processes.are_several(values):
+        return _run(original, cfg)
+    wait = RagSettings.from_mapping(values["training"]).rag_wait_minutes
+    with processes.place_of(cfg) as own, processes.one_training(values, run_folder(values), wait):
+        return _run(original, own)
+
+
+def _run(original: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings = RagSettings.from_mapping(values["training"])
     if settings.mode == "none":
         if "rag" in values:
             logger.info("training.rag=false and training.use_genept=false: plain STATE, not changed by state-rag.")
-        with any_head_count(), described_run(values, settings), recorded(run_folder(values), look_at_data(values)):
+        seen = None if processes.follows(values) else look_at_data(values)
+        with any_head_count(), described_run(values, settings), recorded(run_folder(values), seen):
             return original(without_flags(cfg))
     return _train(original, cfg, values, settings)
 
@@ -85,9 +96,11 @@ def _train(
     _check_remaining(split, set(knowledge.names) & set(split.perturbations), settings)
     check_watched(settings.rag_watch, knowledge.names)
     folder = run_folder(values)
-    identity = record(values["data"]["kwargs"], split.files, refuse=True)
-    refuse_other_genes(identity, starting_checkpoint(values))
-    anchor = evidence_for(values, settings, split, identity)
+    identity = anchor = None
+    if not processes.follows(values):  # the first process looks at the data, and gives its evidence to the others
+        identity = record(values["data"]["kwargs"], split.files, refuse=True)
+        refuse_other_genes(identity, starting_checkpoint(values))
+        anchor = evidence_for(values, settings, split, identity)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -103,7 +116,7 @@ def _train(
 
         def setup(self, stage: str | None = None) -> None:
             super().setup(stage)
-            if stage == "fit" and folder.is_dir():
+            if stage == "fit" and identity is not None and folder.is_dir():
                 write_contract(folder, identity)
                 if anchor is not None and about:
                     write_sources(anchor.engine, about, folder)
@@ -118,7 +131,7 @@ def _train(
                 "StateTransitionPerturbationModel",
                 RagStateTransition.bound_to(
                     knowledge,
-                    data=identity.to_dict(),
+                    data=None if identity is None else identity.to_dict(),
                     evidence=None if anchor is None else anchor.to_state(),
                     sources=about if settings.rag_sources and about else None,
                 ),

@@ -32,6 +32,8 @@ DEFAULT_PROJECT = "state"
 """What STATE's configuration says where nobody has set an entity and a project."""
 
 LONGEST_TAG = 64
+LOGGED_A_STEP = 8
+"""More rows than are ever logged to W&B in one step of training."""
 
 
 @contextmanager
@@ -56,6 +58,8 @@ def described_run(values: Mapping[str, Any], settings: RagSettings, engine: "Evi
     folder = Path(values["output_dir"]) / values["name"]
     labels = labels_of(values, settings)
     started: list[tuple[Any, RunRecord]] = []
+    before = record_to_resume(values, folder)
+    again = {} if before is None else {"WANDB_RUN_ID": before.run_id, "WANDB_RESUME": "allow"}
 
     def get_loggers(**given: Any) -> list[Any]:
         cfg = given.get("cfg") or {}
@@ -63,21 +67,64 @@ def described_run(values: Mapping[str, Any], settings: RagSettings, engine: "Evi
         section["tags"] = [*(section.get("tags") or []), *tags_of(labels)]
         given["cfg"] = {**cfg, "wandb": section}
         given["wandb_entity"], given["wandb_project"] = entity_and_project(section, os.environ)
-        with environment(WANDB_RUN_GROUP=section.get("group"), WANDB_JOB_TYPE=section.get("job_type") or "train"):
+        job_type = section.get("job_type") or "train"
+        with environment(WANDB_RUN_GROUP=section.get("group"), WANDB_JOB_TYPE=job_type, **again):
             loggers = original(**given)
-        for run in _recorded_runs(loggers):
+        for logger_of_run, run in _recorded_runs(loggers):
+            if before is not None:
+                _go_on(run, before, values)
             run.config.update({**labels, "state_rag": facts_of(values, settings, folder)}, allow_val_change=True)
             if engine is not None:
                 _log_engine(run, engine)
             record = RunRecord.of(run)
             record.save(folder)
             started.append((run, record))
+            _keep_progress(logger_of_run, run, record, folder)
         return loggers
 
-    with replaced(utils, "get_loggers", get_loggers):
-        yield
-    for run, record in started:
+    try:
+        with replaced(utils, "get_loggers", get_loggers):
+            yield
+    finally:
+        for run, record in started:
+            if folder.is_dir():
+                record.with_progress(run).save(folder)
+
+
+def record_to_resume(values: Mapping[str, Any], folder: Path) -> RunRecord | None:
+    """Return the W&B run of a training that goes on; None for a new one, or where there is no record of its run."""
+    if values.get("overwrite") or not (folder / "checkpoints" / "last.ckpt").is_file():
+        return None
+    try:
+        record = RunRecord.read(folder)
+    except ValueError as error:
+        logger.warning("Training goes on in a new W&B run: %s.", error)
+        return None
+    if record is not None:
+        logger.info("The W&B run %s goes on.", record.run_id)
+    return record
+
+
+def _go_on(run: Any, before: RunRecord, values: Mapping[str, Any]) -> None:
+    """Have W&B count on from where the run stood, so that no step is there twice when offline folders are synchronised.
+
+    What was logged after the last checkpoint is not in the record; a gap of more steps than there can be is left.
+    """
+    gap = LOGGED_A_STEP * int(values["training"].get("val_freq") or 0) + 1
+    step = (before.step or 0) + gap
+    if run.step < step:
+        run.log({}, step=step)
+
+
+def _keep_progress(loop: Any, run: Any, record: RunRecord, folder: Path) -> None:
+    """Have the record say at every checkpoint how far the run is, for the case that training is cut short."""
+    after = loop.after_save_checkpoint
+
+    def after_save_checkpoint(checkpoint_callback: Any) -> None:
+        after(checkpoint_callback)
         record.with_progress(run).save(folder)
+
+    loop.after_save_checkpoint = after_save_checkpoint
 
 
 def _log_engine(run: Any, engine: "Evidence") -> None:
@@ -169,9 +216,9 @@ def environment(**values: str | None) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _recorded_runs(loggers: list[Any]) -> list[Any]:
-    """Return the W&B runs of the loggers that record anything."""
+def _recorded_runs(loggers: list[Any]) -> list[tuple[Any, Any]]:
+    """Return those of Lightning's loggers that record a W&B run, with the run."""
     from lightning.pytorch.loggers import WandbLogger
 
-    runs = [one.experiment for one in loggers if isinstance(one, WandbLogger)]
-    return [run for run in runs if not getattr(run, "disabled", False)]
+    runs = [(one, one.experiment) for one in loggers if isinstance(one, WandbLogger)]
+    return [(one, run) for one, run in runs if not getattr(run, "disabled", False)]
