@@ -1,5 +1,6 @@
 """Downloads against an HTTP server on this machine that misbehaves in every way that matters."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ import threading
 import zipfile
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -395,7 +397,7 @@ def test_an_archive_that_is_another_one_leaves_no_file(site, tmp_path, content, 
 
 def test_every_entry_of_the_registry_is_complete():
     known = known_downloads()
-    assert {"replogle-nadig", "genept"} <= set(known)
+    assert {"replogle-nadig", "genept", "go-bp", "reactome", "hgnc"} <= set(known)
     for download in known.values():
         assert download.transfer.address.startswith("https://")
         assert download.page.startswith("https://")
@@ -406,6 +408,16 @@ def test_every_entry_of_the_registry_is_complete():
     assert genept.transfer.size == 574_395_233
     assert genept.size == 460_797_248
     assert genept.file == MEMBER
+
+
+@pytest.mark.parametrize(("name", "copy"), [("go-bp", "go_bp_2021.gmt.gz"), ("reactome", "reactome.gmt.gz")])
+def test_digests_of_gene_sets_are_those_of_the_files_that_were_tried(name, copy):
+    path = Path(__file__).resolve().parents[4] / "shared" / "data" / copy
+    if not path.is_file():
+        pytest.skip("needs ../shared/data")
+    content = gzip.decompress(path.read_bytes())
+    download = known_downloads()[name]
+    assert (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}") == (download.size, download.digest)
 
 
 def test_the_command_shows_licence_place_and_use(site, tmp_path, monkeypatch, capsys):
