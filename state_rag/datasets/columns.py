@@ -36,7 +36,7 @@ def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: 
             + (", or let `state-rag data prepare` add one." if usual is not PERTURBATION_COLUMNS else ".")
         )
     for name in present[1:]:
-        if not _same_groups(file, present[0], name, flag):
+        if not same_groups(file, present[0], name, flag):
             raise StateRagError(
                 f"{file.filename}: obs columns {present[0]!r} and {name!r} could both be the {what}, and they differ. "
                 f"Choose with {flag}."
@@ -74,7 +74,7 @@ def find_control(names: Iterable[str], given: str | None, where: str, flag: str)
     return present[0]
 
 
-def _same_groups(file: h5py.File, first: str, second: str, flag: str) -> bool:
+def same_groups(file: h5py.File, first: str, second: str, flag: str) -> bool:
     """Tell whether two columns group the cells alike, whatever they call the groups."""
     codes = np.stack([read_column(file, column, flag)[1] for column in (first, second)])
     pairs = np.unique(codes, axis=1).shape[1]

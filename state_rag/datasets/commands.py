@@ -331,6 +331,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """Check a split and print its counts."""
+    from state_rag.datasets.formats import told_format
     from state_rag.datasets.split_check import check_split, find_names
     from state_rag.datasets.split_questions import questions, told
     from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
@@ -345,6 +346,8 @@ def run_check(args: argparse.Namespace) -> None:
     summary = check_split(args.toml, **names, embed_key=None if args.embed_key == "null" else args.embed_key)
     for path in summary.files:
         print(f"data    {path}")
+    for line in told_format(summary.files[0], args.pert_col):
+        print(f"format  {line}")
     print(f"lines   {', '.join(summary.cell_types)}")
     for part, perturbations in (
         ("train", summary.train_perturbations),

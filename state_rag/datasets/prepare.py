@@ -22,6 +22,7 @@ from state_rag.datasets.columns import (
 )
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.first_look import look_at
+from state_rag.datasets.formats import names_by_format, rewrite, told_labels
 from state_rag.datasets.guesses import guess_line
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad, read_column, write_h5ad
@@ -84,9 +85,10 @@ def prepare(
 ) -> Prepared:
     """Write a copy of an h5ad file that upstream can read; the input is left as it is.
 
-    Index names are taken away, the three obs columns become categorical without unused or missing values, a missing
-    batch column is added, counts are normalised and log1p-transformed, matrices become float32 and CSR, and
-    `obsm["X_hvg"]` is made where it is missing. The whole file is held in memory.
+    Index names are taken away, labels that other formats write otherwise are rewritten (`formats`), the three obs
+    columns become categorical without unused or missing values, a missing batch column is added, counts are normalised
+    and log1p-transformed, matrices become float32 and CSR, and `obsm["X_hvg"]` is made where it is missing. The whole
+    file is held in memory.
 
     Parameters
     ----------
@@ -137,7 +139,7 @@ def prepare(
     if n_hvgs is not None and like:
         raise StateRagError("--n-hvgs chooses genes of X_hvg, and --like takes those of another file. Leave one out.")
     model = read_model([*like, *([file] if common else [])], common) if like else None
-    names, one_line = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
+    names, one_line, plain = _find_names(file, pert_col, cell_type_col, one_line, batch_col, control)
     try:
         adata = anndata.read_h5ad(file)
     except Exception as error:  # noqa: BLE001  # anndata wraps what HDF5 and the parsers raise in types of its own
@@ -155,6 +157,7 @@ def prepare(
             f"{one_line!r} (--one-line NAME calls it otherwise; --cell-type-col COLUMN names a column)"
         )
     adata = _fix_obs(adata, names, changes)
+    changes += rewrite(adata.obs, names["pert_col"], plain)
     _fix_indices(adata, changes)
     if model is not None:
         adata = take_genes(adata, model, common, changes)
@@ -183,13 +186,16 @@ def _find_names(
     one_line: str | None,
     batch_col: str | None,
     control: str | None,
-) -> tuple[dict[str, str], str | None]:
-    """Return columns and control, reading obs only, and the name of the line whose column is yet to be added.
+) -> tuple[dict[str, str], str | None, dict[str, str]]:
+    """Return columns and control, reading obs only, the name of the line whose column is yet to be added, and labels.
+
+    Labels are those that the file's format writes otherwise, each with how it is written here.
 
     The batch column may be one that is yet to be added, too.
     """
     with open_h5ad(path) as file:
         refuse_effects_table(file, control)
+        pert_col, cell_type_col, batch_col, control = names_by_format(file, pert_col, cell_type_col, batch_col, control)
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
         if one_line is None and cell_type_col is None and not {*CELL_TYPE_COLUMNS} & {*obs_columns(file)}:
             _refuse_likely_line(path, pert_col)
@@ -205,6 +211,7 @@ def _find_names(
         if batch_col is not None or any(name in obs_columns(file) for name in BATCH_COLUMNS):
             batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")
         categories, codes = read_column(file, pert_col, "--pert-col")
+        plain = told_labels(file, pert_col)
     used = categories[np.unique(codes[codes >= 0])].tolist()
     control = find_control(used, control, f"{path}, obs column {pert_col!r}", "--control")
     found = {
@@ -213,7 +220,7 @@ def _find_names(
         "batch_col": batch_col if batch_col is not None else REPLOGLE_NAMES["batch_col"],
         "control": control,
     }
-    return found, one_line
+    return found, one_line, plain
 
 
 def _refuse_likely_line(path: Path, pert_col: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS, is_effects_table
 from state_rag.datasets.first_look import Column, FirstLook, look_at
+from state_rag.datasets.formats import Recognised, matching
 from state_rag.datasets.guesses import (
     Guess,
     guess_batch,
@@ -17,6 +18,7 @@ from state_rag.datasets.guesses import (
     guess_line,
     guess_perturbation,
     kind_of_names,
+    same_groups,
 )
 from state_rag.datasets.perturbation_draws import PAIR_CLASSES, members_of
 from state_rag.datasets.prepare import ONE_LINE
@@ -105,14 +107,20 @@ def plan(
         _refuse_unknown(column, [*look.columns, *look.passed_over], flag, f"obs column of {look.path}")
     if {pert_col, cell_type_col, batch_col} <= {None, *LABELS} and (table := _effects(look, control, held_out)):
         return table
-    perturbation = guess_perturbation(look, pert_col)
+    known = _format_of(look) if pert_col is None else None
+    perturbation = _of_format(known, known.format.perturbation, look) if known else guess_perturbation(look, pert_col)
     labels = look.columns.get(perturbation.value or "")
-    line = guess_line(look, labels, cell_type_col)
+    if known and known.format.line in look.columns and cell_type_col is None:
+        line = _of_format(known, known.format.line, look)
+    else:
+        line = guess_line(look, labels, cell_type_col)
     contexts = look.columns.get(line.value or "")
     batch = guess_batch(look, {perturbation.value, line.value}, batch_col)
     if labels is not None:
         _refuse_unknown(control, labels.labels.tolist(), "--control", f"label of obs column {perturbation.value!r}")
         chosen = guess_control(labels, contexts, control)
+        if known and known.control is not None and control is None:
+            chosen = Guess(known.control, "sure", f"as {known.format.name} has it")
         names = kind_of_names(labels, look)
     else:
         chosen = Guess(control, "given", "") if control else Guess(None, "not found", "first name the perturbations")
@@ -133,6 +141,18 @@ def plan(
         _tell_pairs(found, labels)
     _choose_space(found)
     return found
+
+
+def _format_of(look: FirstLook) -> Recognised | None:
+    """Return the published format of a file; None for none, or for several that mean different columns."""
+    fits = matching(look.columns, lambda column: look.columns[column].labels.tolist())
+    columns = [look.columns[one.format.perturbation] for one in fits]
+    return fits[0] if fits and all(same_groups(columns[0], other) for other in columns[1:]) else None
+
+
+def _of_format(known: Recognised, column: str, look: FirstLook) -> Guess:
+    labels = look.columns[column].labels
+    return Guess(column, known.sure, f"as {known.format.name} has it; {len(labels)} labels: {listing(labels, 6)}")
 
 
 def _effects(look: FirstLook, control: str | None, held_out: str | None) -> Plan | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
 from state_rag.datasets.effects_tables import refuse_effects_table
+from state_rag.datasets.formats import names_by_format
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
@@ -113,6 +114,7 @@ def read_screen_table(
     for path in files:
         with open_h5ad(path) as file:
             refuse_effects_table(file, control)
+            pert_col, cell_type_col, _, control = names_by_format(file, pert_col, cell_type_col, None, control)
             pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
             cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
             perts, pert_codes = read_column(file, pert_col, "--pert-col")

@@ -20,6 +20,7 @@ from state_rag.datasets.columns import (
     find_control,
 )
 from state_rag.datasets.effects_tables import refuse_effects_table
+from state_rag.datasets.formats import names_by_format
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.files import close_to_missing
@@ -168,6 +169,8 @@ def find_names(
     path = find_data_files(location, f"{split.path}, data set {dataset!r}")[0]
     with open_h5ad(path) as file:
         refuse_effects_table(file, control_pert)
+        by_format = names_by_format(file, pert_col, cell_type_key, batch_col, control_pert)
+        pert_col, cell_type_key, batch_col, control_pert = by_format
         pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
         cell_type_key = find_column(file, cell_type_key, CELL_TYPE_COLUMNS, "cell line", "--cell-type-key")
         batch_col = find_column(file, batch_col, BATCH_COLUMNS, "batch", "--batch-col")
