@@ -1,6 +1,8 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from state_rag.embeddings import tabular
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError
 
@@ -74,3 +76,16 @@ def test_parquet_with_duplicate_or_missing_values_is_reported_by_name(tmp_path):
         parquet(tmp_path, pd.DataFrame({"gene": ["A", "A"], "x": [1.0, 2.0]}))
     with pytest.raises(StateRagError, match="NaN or infinite values in the vectors of B"):
         parquet(tmp_path, pd.DataFrame({"gene": ["A", "B"], "x": [1.0, None]}))
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_of_a_large_parquet_table_wanted_rows_are_kept_batch_by_batch(tmp_path, monkeypatch, indexed):
+    monkeypatch.setattr(tabular, "BATCH_VALUES", 12)  # a few rows at a time
+    names = [f"P{row}" for row in range(50)]
+    frame = pd.DataFrame(np.arange(1, 151, dtype=np.float32).reshape(50, 3), columns=list("xyz"))
+    frame = frame.set_axis(names) if indexed else frame.assign(name=names)
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = read_embeddings(tmp_path / "a.parquet", names=["P41", "P3", "nobody"])
+    assert found.names == ("P3", "P41")
+    assert found.vectors.tolist() == [[10, 11, 12], [124, 125, 126]]
+    assert read_embeddings(tmp_path / "a.parquet", names=["nobody"]).names == ()

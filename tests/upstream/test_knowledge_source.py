@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from state_rag.checkpoint import pack
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
@@ -41,6 +42,18 @@ def file(tmp_path):
 
 def test_only_the_perturbations_of_the_data_are_read(file):
     assert set(load_embeddings(str(file), ["AARS", "KARS", "TP53"], 8).names) == {"AARS", "KARS"}
+
+
+def test_a_checkpoint_holds_the_vectors_of_the_data_whatever_the_size_of_the_table(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32)
+    np.save(tmp_path / "base.npy", rows)
+    (tmp_path / "base.names.txt").write_text("".join(f"P{row}\n" for row in range(5000)))
+    settings = RagSettings(use_genept=True, genept_path=str(tmp_path / "base.npy"))
+    knowledge = knowledge_of({"text": load_sources(settings, ["P4321", "P7", "X"])["text"].table})
+    saved = pack(knowledge, settings)["knowledge"]
+    assert (saved["names"], saved["n_candidates"]) == (["P4321", "P7"], 2)
+    assert saved["blocks"]["text"].untyped_storage().nbytes() == 2 * 8 * 4  # no view of the table
+    np.testing.assert_array_equal(saved["blocks"]["text"].numpy(), rows[[4321, 7]])
 
 
 def test_a_combination_that_the_file_lacks_is_the_mean_of_its_members(file):
