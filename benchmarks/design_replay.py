@@ -15,7 +15,7 @@ context could tell what a response elsewhere is worth, so that the half to choos
 chosen from it is then decided by covariances alone, never by its responses.
 
 Real effects are those of the protocol's folder (`--protocol`, see evidence_accuracy.py), not part of this repository.
-`--cost` chooses 96 of 10,000 candidates and prints time and memory.
+`--cost` chooses 96 of 10,000 candidates and prints processor time and memory.
 """
 
 import argparse
@@ -195,12 +195,13 @@ def cost(options: argparse.Namespace) -> None:
     engine = Evidence(Settings(steps=5, episodes=0, calibrating=0)).fit(
         responses, {"text": (names, vectors)}, uses=["few-shot"]
     )
-    start = time.perf_counter()
+    start = time.process_time()
     found = design(engine, ["a"], 96)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     threads = torch.get_num_threads()
-    print(f"96 of 9,500 candidates, 9,500 targets: {seconds:.1f} s, peak {memory:.2f} GiB, {threads} threads")
+    took = f"{seconds:.1f} s of processor time, peak {memory:.2f} GiB, {threads} threads"
+    print(f"96 of 9,500 candidates, 9,500 targets: {took}")
     print(f"share of variance {found.explained[-1]:.4f}")
 
 
