@@ -48,12 +48,15 @@ class Wanted:
         Cells of each perturbation and context; None for as many as the context has controls.
     controls_everywhere
         Whether a context without controls is an error.
+    asked_with
+        What the user calls `contexts` and the control's label, for messages.
     """
 
     perturbations: Sequence[str] | None = None
     contexts: Sequence[str] | None = None
     n_cells: int | None = None
     controls_everywhere: bool = True
+    asked_with: tuple[str, str] = ("`contexts`", "`control`")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
         if absent := sorted(set(wanted.contexts) - set(lines)):
             there = listing(sorted(set(lines)))
             close = suggest(absent, sorted(set(lines)))
-            raise StateRagError(f"contexts: no cells of {', '.join(absent)}; the cells are of {there}{close}")
+            raise StateRagError(
+                f"{wanted.asked_with[0]}: no cells of {', '.join(absent)}; the cells are of {there}{close}"
+            )
         chosen = np.isin(lines, list(wanted.contexts))
     control = chosen & (labels == names.control)
     lacking = sorted(set(lines[chosen]) - set(lines[control]))
@@ -148,8 +153,8 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
         close = "" if control.any() else suggest([names.control], sorted(set(labels)))
         raise StateRagError(
             f"no control cells ({names.perturbation} = {names.control!r}) in {listing(lacking)}, and predictions "
-            f"start from them{close}. Name the control's label with `control`, or leave these contexts out with "
-            "`contexts`."
+            f"start from them{close}. Name the control's label with {wanted.asked_with[1]}, or leave these contexts "
+            f"out with {wanted.asked_with[0]}."
         )
     if wanted.perturbations is None:
         return np.flatnonzero(chosen), labels[chosen]

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from state_rag.engine.explained_parts import driven, label, largest, reasons
-from state_rag.evidence.explanation import Explanation
-from state_rag.evidence.trust.expected import FEWEST, Calibrated, Trust
+from state_rag.evidence.explanation import SAME, Explanation
+from state_rag.evidence.trust.expected import FEWEST, NO_EFFECT, Calibrated, Trust
+from state_rag.names.treatments import name_in
 
 HEAD = ("made of", "weight", "why", "cells", "share", "genes it moves most")
 GENES_SHOWN = 3
@@ -95,10 +96,16 @@ def facts(found: Explanation, measured: np.ndarray | None = None) -> list[str]:
     """
     prediction, count = found.prediction, len(found.conditions)
     here = sum(context == found.context for context, _ in found.conditions)
-    same = sum(name == found.perturbation for _, name in found.conditions)
+    exact = sum(name == found.perturbation for _, name in found.conditions)
+    # labels that tell modes, doses and times may share a name
+    reasons_of = zip(found.why, found.conditions, strict=True)
+    named = sum(why == SAME or name == found.perturbation for why, (_, name) in reasons_of)
+    same = f"{exact} of {found.perturbation} elsewhere"
+    if named > exact:
+        same = f"{named} of {name_in(found.perturbation)}, whatever the mode, dose and time ({exact} of them as asked)"
     lines = [
         f"{found.perturbation} in {found.context}: predicted from {count} measured conditions, {here} of them in "
-        f"{found.context}, {same} of {found.perturbation} elsewhere."
+        f"{found.context}, {same}."
     ]
     if measured is not None and prediction.std() > 0 and measured.std() > 0:
         r = float(np.corrcoef(prediction, measured)[0, 1])
@@ -109,6 +116,8 @@ def facts(found: Explanation, measured: np.ndarray | None = None) -> list[str]:
 def trust_words(trust: Trust, query: int = 0) -> str:
     """Return a sentence on how far a prediction can be trusted."""
     reason = trust.reason[query]
+    if reason.startswith(NO_EFFECT):
+        return f"There is nothing to be right about: {reason}."
     if np.isnan(trust.expected[query]):
         return f"How far to trust it is not known: {reason}."
     low, high = trust.low[query], trust.high[query]

@@ -31,7 +31,7 @@ from state_rag.evidence.trust.expected import Calibrated, Trusting, calibrate, c
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import Calling, fit_caller
 from state_rag.names.combinations import parts_of
-from state_rag.names.treatments import Treatment, label_of, name_in, single_labels
+from state_rag.names.treatments import Treatment, label_of, name_in, single_labels, treatment_of
 
 Embeddings = Mapping[str, tuple[Sequence[str], Any]]
 """Source -> (names, matrix [len(names), D])."""
@@ -224,6 +224,8 @@ class Evidence:
                     trusting.unknown(some, question.use, mean[some[0]], number, float(variance[some[0]]))
             for place in places:
                 uses[place] = question.use
+        if trusting is not None:
+            trusting.nothing([place for place, name in enumerate(names) if self._does_nothing(name)])
         sources = tuple(self._sources(combinations.get(place, (name,)), number) for place, name in enumerate(names))
         return Prediction(
             str(context),
@@ -308,6 +310,7 @@ class Evidence:
             expected = trusting.known([0], question.use, self.bank, answered, learned, variance)
             if calling is not None:
                 calling.known([0], question.use, self.bank, answered, learned.weights, expected)
+            trusting.nothing([0] if self._does_nothing(str(perturbation)) else [])
         return explain_answer(
             self.bank,
             self.similarity,
@@ -354,6 +357,13 @@ class Evidence:
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
         engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
         return engine
+
+    def _does_nothing(self, label: str) -> bool:
+        """Tell whether a label's dose or time is 0, of a combination that of each member."""
+        if self.bank.treatments is None:
+            return False
+        told = [treatment_of(part)[1] for part in parts_of(label)]
+        return all(0 in (treatment.dose, treatment.time) for treatment in told)
 
     def _combine(
         self,
@@ -436,6 +446,7 @@ class Evidence:
         found = self._combined_answer(context, [members])
         trusting = Trusting(self.calibrated, self.bank.scale, (1, len(self.responses.genes)))
         self._trust_combined(trusting, [0], context, [members], found)
+        trusting.nothing([0] if self._does_nothing(name) else [])
         cells: dict[tuple[str, str], float] = {}
         for responses in (self.responses, self.combined):
             if responses is not None and responses.cells is not None:

@@ -71,7 +71,13 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     request = Request(
         cells,
         Names(args.pert_col, args.celltype_col or _context_column(found, cells), args.control_pert or found.control),
-        Wanted(wanted, contexts, args.virtual_cells_per_pert if wanted else None, controls_everywhere=False),
+        Wanted(
+            wanted,
+            contexts,
+            args.virtual_cells_per_pert if wanted else None,
+            controls_everywhere=False,
+            asked_with=("--celltypes", "--control-pert"),
+        ),
         fill_missing=args.fill_missing,
     )
     args.output = args.output or args.adata.replace(".h5ad", "_simulated.h5ad")

@@ -47,7 +47,12 @@ def test_perturbations_are_asked_of_every_context_from_its_own_controls():
         (Names("gene", "donor", "ctrl"), Wanted(), "no column 'donor'.*`context`"),
         (Names("gene", "cell_line", "DMSO"), Wanted(), r"no control cells \(gene = 'DMSO'\) in k562, rpe1"),
         (NAMES, Wanted(None, ["hela"]), "no cells of hela; the cells are of k562, rpe1$"),
-        (NAMES, Wanted(None, ["rpe"]), "no cells of rpe; the cells are of k562, rpe1; close spellings: rpe -> rpe1"),
+        (NAMES, Wanted(None, ["rpe"], asked_with=("--celltypes", "--control-pert")), "^--celltypes: no cells of rpe"),
+        (
+            NAMES,
+            Wanted(None, ["rpe"]),
+            "`contexts`: no cells of rpe; the cells are of k562, rpe1; close spellings: rpe -> rpe1",
+        ),
         (Names("gene", "cell_line", "ctl"), Wanted(), "close spellings: ctl -> ctrl"),
         (Names("gene", "cell_lin", "ctrl"), Wanted(), "close spellings: cell_lin -> cell_line"),
         (NAMES, Wanted(None, None, 5), "together with `perturbations`"),

@@ -1,9 +1,15 @@
 """How trust is said."""
 
-import numpy as np
+from dataclasses import replace
 
-from state_rag.engine.explained_words import calibration_words, trust_words
+import numpy as np
+import pytest
+
+from state_rag.engine.explained_words import calibration_words, facts, trust_words
+from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.trust.expected import Calibrated, Trust
+from tests.evidence.pretend_screen import QUICK
+from tests.evidence.pretend_treatments import curves, responses
 
 
 def trust(expected):
@@ -27,3 +33,29 @@ def test_what_is_not_known_is_said_so():
 def test_too_few_conditions_are_counted():
     said = calibration_words(Calibrated(12, None))
     assert said == "trust: ranks only, since 12 measured conditions are too few (30 needed)"
+
+
+@pytest.fixture(scope="module")
+def dosed():
+    measured, _ = curves(drugs=8)
+    return Evidence(replace(QUICK, calibrating=100)).fit(responses(measured))
+
+
+def test_measured_labels_of_a_name_are_counted_whatever_the_mode_dose_and_time(dosed):
+    found = dosed.explain("a", "D0:dose=0.2")
+    told = facts(found)[0]
+    # five of seven doses in line a, seven in line b
+    assert "12 of D0, whatever the mode, dose and time (0 of them as asked)" in told
+    assert "of 12 other conditions of its name, whatever the mode, dose and time" in found.trust.reason[0]
+    assert "other contexts" not in found.trust.reason[0]
+
+
+def test_nothing_is_expected_of_a_dose_of_0(dosed):
+    trust = dosed.predict("a", ["D0:dose=0", "D0:dose=0.2", "D0:dose=0+D1:dose=0", "D0:dose=0+D1:dose=1"]).trust
+    assert np.isnan(trust.expected[[0, 2]]).all()
+    assert np.isfinite(trust.expected[1])
+    assert trust.grade[0] == trust.grade[2] == "none"
+    assert trust.reason[0] == "no effect by definition: a dose or time of 0"
+    assert "by definition" not in trust.reason[3]
+    assert np.isnan(dosed.explain("a", "D0:dose=0").trust.expected[0])
+    assert trust_words(trust).startswith("There is nothing to be right about: no effect by definition")

@@ -137,7 +137,7 @@ def test_the_covariance_is_positive_semi_definite_whatever_the_correlation_of_mo
         variance = weights.prior_variances(bank, bank.perturbation)
     assert correlations.abs().max() <= 1 + 1e-12
     assert torch.linalg.eigvalsh((matrix + matrix.T) / 2).min() > -1e-4
-    torch.testing.assert_close(matrix.diagonal(), variance, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(matrix.diagonal(), variance.expand(len(matrix)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_prediction_is_the_regression_of_the_covariance():

@@ -38,6 +38,9 @@ HIGH, FAIR = 0.6, 0.35
 GRADES = ("high", "fair", "low", "none")
 """Grades; `none` where nothing can be said: nothing is known, or nothing was calibrated for such a question."""
 
+NO_EFFECT = "no effect by definition"
+"""Why nothing is expected of a dose or time of 0."""
+
 BEYOND = 0.25
 """Share of the calibration's range by which a prediction may be outside of it."""
 
@@ -279,6 +282,13 @@ class Trusting:
             self._grade[place] = grade_of(value) if yes else "none"
             self._reason[place] = reason
 
+    def nothing(self, places: Sequence[int]) -> None:
+        """Note that nothing was given, or no time went by, so that there is no effect to be right about."""
+        self._note(list(places))
+        self._holds[list(places)] = False
+        for place in places:
+            self._grade[place], self._reason[place] = "none", f"{NO_EFFECT}: a dose or time of 0"
+
     def trust(self) -> Trust:
         """Return all that was noted."""
         return Trust(
@@ -347,6 +357,11 @@ def words(signs: Signs, query: int) -> str:
     if elsewhere:
         contexts, agree = ("context", "agrees") if elsewhere == 1 else ("contexts", "agree")
         others = f"{agreeing} of {elsewhere} other {contexts} {agree}"
+    if signs.treated:
+        others = "its name was measured in no other condition, whatever the mode, dose and time"
+        if elsewhere:
+            told = f"{elsewhere} other condition{'s' if elsewhere > 1 else ''} of its name"
+            others = f"{agreeing} of {told}, whatever the mode, dose and time, agree{'s' if elsewhere == 1 else ''}"
     near = "no similar perturbation measured"
     if alike:
         near = f"{alike} similar perturbation{'s' if alike > 1 else ''} measured"

@@ -53,12 +53,15 @@ class Signs:
         Int [Q]: other contexts where the same perturbation was measured and did what is predicted, and all such.
     alike
         Int [Q]: other perturbations that were measured and are similar.
+    treated
+        Whether labels tell modes, doses or times, so that `agreeing` and `elsewhere` count all those of a name.
     """
 
     values: np.ndarray
     agreeing: np.ndarray
     elsewhere: np.ndarray
     alike: np.ndarray
+    treated: bool = False
 
 
 def signs_of(bank: Bank, answered: Answered, weights: KernelWeights) -> Signs:
@@ -111,7 +114,8 @@ def signs_of(bank: Bank, answered: Answered, weights: KernelWeights) -> Signs:
             agreeing[query] = (correlations(own, predicted[query].expand_as(own)) >= AGREES).sum()
     distinct, place = torch.unique(bank.perturbation[scene.supports], return_inverse=True)
     alike = _any_of(others >= ALIKE * prior_variance, place, len(distinct))
-    return Signs(torch.stack(columns, 1).detach().numpy(), agreeing.numpy(), count.numpy(), alike.sum(0).numpy())
+    counts = agreeing.numpy(), count.numpy(), alike.sum(0).numpy()
+    return Signs(torch.stack(columns, 1).detach().numpy(), *counts, bank.treatments is not None)
 
 
 def _any_of(near: Tensor, place: Tensor, n_distinct: int) -> Tensor:
