@@ -1,7 +1,8 @@
 """Neighbours in a base that is too large for a table of all its rows: searched for those who ask, when they ask.
 
-On an accelerator, and where FAISS is not installed, every row of the base is compared (`neighbours.top_neighbours`).
-On the CPU FAISS cuts the base into cells around k-means centres and compares those cells alone that lie next to the
+Without an index every row of the base is compared: in float32, and then in float64 those that rounding may have kept
+from being among the nearest, so that the answer is that of `neighbours.top_neighbours`. On the CPU FAISS, where it is
+installed, cuts the base into cells around k-means centres and compares those cells alone that lie next to the
 query (an inverted file, Jégou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57). How many cells that takes is
 measured on the base itself: rows of it are searched exactly, and cells are added until the index finds what these
 found. What the index proposes is then compared exactly, so that similarities are those of the exact search.
@@ -14,13 +15,15 @@ import importlib.util
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
-from state_rag.retrieval.neighbours import best_of, check_k, top_neighbours, unit
+from state_rag.retrieval.neighbours import BLOCK_ELEMENTS, CHUNK_ELEMENTS, best_of, check_k, top_neighbours, unit
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ ROUNDS = 10
 """Of k-means."""
 SPARE = 16
 """Further rows that the index proposes, since it keeps rows in half precision."""
+SHORTEST = 1e-20
+"""Length of a row below which products in float32 lose digits."""
 ADDED_ELEMENTS = 2**24
 """Values that are handed to the index at a time (float32: 64 MiB)."""
 
@@ -87,6 +92,10 @@ class LargeBase:
         self.recall = 1.0
         self.cells: int | None = None
         self._index: Any = None
+        self._length: Tensor | None = None
+        self._exponents_suffice = True
+        # of a sum of D products of float32, and of the two roundings before
+        self._error = (base.shape[1] + 8) * torch.finfo(torch.float32).eps
         self._told = backend != "auto" or base.device.type != "cpu"
 
     def nearest(self, queries: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,10 +121,38 @@ class LargeBase:
         check_k(self.k, len(self.base), bool((own >= 0).any()))
         if not self.uses_faiss:
             self._tell_cost()
-            return top_neighbours(queries, self.base, self.k, own)
+            return self._compared(queries, own.cpu())
         if self._index is None:
             self._build()
         return self._searched(queries, own.cpu())
+
+    @torch.no_grad()
+    def _compared(self, queries: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the k nearest by comparing all, first in float32."""
+        if self.base.dtype != torch.float32 or not len(queries):
+            return top_neighbours(queries, self.base, self.k, own)
+        if self._length is None:
+            self._length = _lengths(self.base)
+            self._exponents_suffice = bool(self._length.min() > SHORTEST)
+        if not self._exponents_suffice:
+            return top_neighbours(queries, self.base, self.k, own)
+        index = torch.empty(len(queries), self.k, dtype=torch.long, device=self.base.device)
+        similarity = torch.empty(len(queries), self.k, device=self.base.device)
+        step = max(1, CHUNK_ELEMENTS // len(self.base))
+        for start in range(0, len(queries), step):
+            some = unit(queries[start : start + step])
+            with _whole_float32(self.base.device):
+                cosines = (some.float() @ self.base.T).div_(self._length)
+            for place, row in enumerate(own[start : start + step].tolist()):
+                near = cosines[place]
+                if row >= 0:
+                    near[row] = -torch.inf
+                least = near.topk(self.k).values[-1]
+                rows = torch.nonzero(near >= least - 2 * self._error).flatten()
+                products = some[place : place + 1] @ unit(self.base[rows]).T
+                places, similarity[start + place : start + place + 1] = best_of(products, self.k)
+                index[start + place] = rows[places[0]]
+        return index, similarity
 
     def _tell_cost(self) -> None:
         if not self._told:
@@ -186,6 +223,28 @@ class LargeBase:
         if len(few):
             index[few], similarity[few] = top_neighbours(queries[few], self.base, self.k, own[few])
         return index, similarity
+
+
+@contextmanager
+def _whole_float32(device: torch.device) -> Iterator[None]:
+    """Have products in float32 made with all of its digits, whatever a training has allowed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _lengths(base: Tensor) -> Tensor:
+    """Return the length of each row [P, D], float32 [P]; 1 for rows of zeros."""
+    step = max(1, BLOCK_ELEMENTS // base.shape[1])
+    parts = [
+        torch.linalg.vector_norm(base[first : first + step].double(), dim=1) for first in range(0, len(base), step)
+    ]
+    lengths = torch.cat(parts)
+    return torch.where(lengths > 0, lengths, torch.ones_like(lengths)).float()
 
 
 def _float_rows(rows: Tensor) -> Any:

@@ -74,6 +74,23 @@ def test_a_base_of_few_rows_equal_rows_and_zeros_is_searched_as_exactly(count):
     assert LargeBase(base, 2, "faiss").nearest(base[:0], own[:0])[0].shape == (0, 2)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e15])
+def test_comparing_all_gives_what_the_exact_search_gives(monkeypatch, scale):
+    monkeypatch.setattr(large_base, "CHUNK_ELEMENTS", 1500)
+    draw = torch.Generator().manual_seed(2)
+    base = clusters(500) + 100  # nearly parallel, so that float32 alone would err
+    base[100:150] = base[0]  # equal rows
+    base[7] = 0
+    base[200:210] = base[1] + 1e-5 * torch.randn(10, base.shape[1], generator=draw)
+    base, asked = base * scale, torch.tensor([0, 1, 7, 120, 205, 499])
+    for own in (asked, torch.full((6,), -1)):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = LargeBase(base, 20, "exact").nearest(base[asked], own)
+        exact = top_neighbours(base[asked], base, 20, own)
+        assert torch.equal(found[0], exact[0])
+        assert torch.equal(found[1], exact[1])
+
+
 def test_without_faiss_all_are_compared_and_the_cost_is_said_once(no_faiss, caplog):
     base = clusters(200)
     found = LargeBase(base, 3)
