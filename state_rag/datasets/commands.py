@@ -331,7 +331,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """Check a split and print its counts."""
-    from state_rag.datasets.formats import told_format
+    from state_rag.datasets.formats.in_files import told_format
     from state_rag.datasets.split_check import check_split, find_names
     from state_rag.datasets.split_questions import questions, told
     from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words

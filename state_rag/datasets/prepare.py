@@ -22,7 +22,7 @@ from state_rag.datasets.columns import (
 )
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.first_look import look_at
-from state_rag.datasets.formats import names_by_format, rewrite, told_labels
+from state_rag.datasets.formats.in_files import names_by_format, rewrite, told_labels
 from state_rag.datasets.guesses import guess_line
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad, read_column, write_h5ad

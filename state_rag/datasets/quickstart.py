@@ -10,7 +10,7 @@ import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS, is_effects_table
 from state_rag.datasets.first_look import Column, FirstLook, look_at
-from state_rag.datasets.formats import Recognised, matching
+from state_rag.datasets.formats.known import Recognised, matching
 from state_rag.datasets.guesses import (
     Guess,
     guess_batch,

@@ -8,7 +8,7 @@ import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
 from state_rag.datasets.effects_tables import refuse_effects_table
-from state_rag.datasets.formats import names_by_format
+from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError

@@ -20,7 +20,7 @@ from state_rag.datasets.columns import (
     find_control,
 )
 from state_rag.datasets.effects_tables import refuse_effects_table
-from state_rag.datasets.formats import names_by_format
+from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.files import close_to_missing

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
+from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.aligned_rows import AlignedRows
@@ -19,7 +20,7 @@ from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
 from state_rag.effects.training_effects import groups_of, training_effects
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import obs_columns, open_h5ad, read_column
 from state_rag.names import listing, suggest
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class _BackedRows:
 def from_anndata(
     adata: "anndata.AnnData",
     *,
-    perturbation: str = "gene",
-    context: str = "cell_line",
-    control: str = "non-targeting",
+    perturbation: str | None = None,
+    context: str | None = None,
+    control: str | None = None,
     matrix: str = "X",
     mode: str | None = None,
     dose: str | None = None,
@@ -60,9 +61,11 @@ def from_anndata(
     adata
         Cells, in memory or backed; a backed file is read in chunks.
     perturbation, context
-        Columns of `obs`. Cells without a label in either are left out.
+        Columns of `obs`. Cells without a label in either are left out. By default those of the format that `obs` has
+        (`datasets.formats`), else `gene` and `cell_line`.
     control
-        Label of control cells. A context without them is left out and named in `uns["state_rag"]["left_out"]`.
+        Label of control cells; by default that of the format, else `non-targeting`. A context without them is left out
+        and named in `uns["state_rag"]["left_out"]`.
     matrix
         `X`, `layers/NAME` or `obsm/NAME`: log-normalised expression, dense or CSR.
     mode, dose, time
@@ -91,6 +94,9 @@ def from_anndata(
     >>> effects.shape, sorted(effects.layers)
     ((16, 40), ['mean', 'std'])
     """
+    perturbation, context, control = names_or_usual(
+        list(map(str, adata.obs.columns)), lambda column: _labels_of(adata.obs, column), perturbation, context, control
+    )
     columns = Columns(perturbation, context, control, TreatmentColumns(mode, dose, time))
     for column, parameter in ((perturbation, "perturbation"), (context, "context")):
         if column not in adata.obs:
@@ -113,9 +119,9 @@ def from_anndata(
 def read(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    perturbation: str = "gene",
-    context: str = "cell_line",
-    control: str = "non-targeting",
+    perturbation: str | None = None,
+    context: str | None = None,
+    control: str | None = None,
     matrix: str = "X",
     mode: str | None = None,
     dose: str | None = None,
@@ -143,13 +149,14 @@ def read(
     StateRagError
         If a file is missing or unreadable, or lacks genes of the first.
     """
-    columns = Columns(perturbation, context, control, TreatmentColumns(mode, dose, time))
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    treatment = TreatmentColumns(mode, dose, time)
     if len(given) == 1 and Path(given[0]).suffix == ".toml":
-        return _of_split(Path(given[0]), columns, matrix, progress)
+        return _of_split(Path(given[0]), (perturbation, context, control), treatment, matrix, progress)
     files = [file for place in given for file in _h5ad_files(Path(place))]
     if len(files) == 1 and (stored := _stored(files[0])) is not None:
         return stored
+    columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
     totals, aligned = GroupTotals(squares=True), AlignedRows()
     for file in files:
         with open_h5ad(file) as opened:
@@ -157,14 +164,37 @@ def read(
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
             totals.add(aligned.open(opened, matrix), *groups_of(opened, columns), file.name, progress)
     names = aligned.names or [f"feature_{number}" for number in range(aligned.width or 0)]
-    effects = MeanEffects.from_totals(totals, control, [str(file) for file in files])
-    return effects.to_anndata(names, control, treated=bool(columns.treatment))
+    effects = MeanEffects.from_totals(totals, columns.control, [str(file) for file in files])
+    return effects.to_anndata(names, columns.control, treated=bool(columns.treatment))
 
 
-def _of_split(path: Path, columns: Columns, matrix: str, progress: bool) -> "anndata.AnnData":
+def _names_in(file: Path, perturbation: str | None, context: str | None, control: str | None) -> tuple[str, str, str]:
+    """Return columns and control as `names_or_usual` finds them in an h5ad file."""
+    with open_h5ad(file) as opened:
+        return names_or_usual(
+            obs_columns(opened),
+            lambda column: read_column(opened, column, "perturbation")[0].tolist(),
+            perturbation,
+            context,
+            control,
+        )
+
+
+def _labels_of(obs: pd.DataFrame, column: str) -> list[str]:
+    return obs[column].dropna().astype(str).unique().tolist()
+
+
+def _of_split(
+    path: Path,
+    named: tuple[str | None, str | None, str | None],
+    treatment: TreatmentColumns,
+    matrix: str,
+    progress: bool,
+) -> "anndata.AnnData":
     split = read_split(path)
     for place in split.datasets.values():
         for file in _h5ad_files(Path(place)):
+            columns = Columns(*_names_in(file, *named), treatment)
             with open_h5ad(file) as opened:
                 width = open_rows(opened, matrix).shape[1]
                 names = names_in_file(opened, matrix)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import state_rag as sr
-from state_rag.datasets.formats import FORMATS, matching, names_by_format, told_format
+from state_rag.datasets.formats.in_files import names_by_format, told_format
 from state_rag.datasets.prepare import prepare
 from state_rag.datasets.screen_table import read_screen_table
 from state_rag.errors import StateRagError
@@ -102,11 +102,28 @@ def test_a_file_goes_through_every_reading_command_without_a_flag(tmp_path, caps
     said = f"{name} (sure): perturbation in {perturbation!r}, control {control!r}"
     assert told_format(tmp_path / "cells.h5ad")[0] == said
     assert (f"format  {said}" in shown) == (name != "GEARS")  # with `A+ctrl` rewritten to `A` it is like any other
-    effects = sr.effects.read(
-        tmp_path / "split.toml", perturbation=perturbation, context=line, control=control, progress=False
-    )
+    rewritten = {"perturbation": perturbation, "context": line, "control": control} if name == "GEARS" else {}
+    effects = sr.effects.read(tmp_path / "split.toml", progress=False, **rewritten)
     assert control not in set(effects.obs["perturbation"])
     assert effects.n_obs >= 3
+
+
+@pytest.mark.parametrize("name", [name for name in TAKEN if name != "pertpy"])  # that has no cell line
+def test_effects_are_read_from_files_and_memory_without_names(tmp_path, name):
+    perturbation, line, control = TAKEN[name]
+    path = write(tmp_path / "cells.h5ad", obs_of(name))
+    cells = anndata.read_h5ad(path)
+    wanted = sr.effects.from_anndata(cells, perturbation=perturbation, context=line, control=control)
+    for found in (sr.effects.from_anndata(cells), sr.effects.read(path, progress=False)):
+        assert found.obs.equals(wanted.obs)
+        np.testing.assert_allclose(found.X, wanted.X, atol=1e-6)
+    if name == "scPerturb":
+        both = cells.copy()
+        both.obs["drugname_drugconc"] = both.obs["gene"]
+        with pytest.raises(StateRagError, match="obs could be that of Tahoe-100M .* scPerturb .* Name the column"):
+            sr.effects.from_anndata(both)
+        cells.obs["gene"] = cells.obs["gene"].cat.rename_categories({"control": "non-targeting"})
+        assert "HLA_A" in set(sr.effects.from_anndata(cells).obs["perturbation"])  # `gene`, as ever
 
 
 def test_pairs_and_added_controls_are_rewritten_and_other_underscores_stay(tmp_path):
@@ -183,17 +200,6 @@ def test_cell_lines_and_cell_types_that_differ_are_reported_as_ever(tmp_path):
     obs["celltype"] = ["a", "b"] * (len(obs["gene"]) // 2)
     with pytest.raises(StateRagError, match="'cell_line' and 'celltype' could both be the cell line, and they differ"):
         read_screen_table(write(tmp_path / "cells.h5ad", obs))
-
-
-def test_a_format_without_its_control_is_likely_and_common_columns_alone_are_no_format():
-    plates = {"drugname_drugconc": TAHOE, "cell_name": ["A549"]}
-    (found,) = matching(plates, plates.__getitem__)
-    assert (found.sure, found.control) == ("likely", None)
-    assert found.words == "Tahoe-100M (likely): perturbation in 'drugname_drugconc', no control 'DMSO_TF'"
-    for labels in (["A", "B"], ["A", "ctrl"], ["A+B", "NT"]):
-        own = {"condition": labels, "cell_type": ["k562"]}
-        assert matching(own, own.__getitem__) == []
-    assert len({one.name for one in FORMATS}) == len(FORMATS) == len(TAKEN)
 
 
 @pytest.mark.parametrize("name", ["Tahoe-100M", "sci-Plex", "scPerturb"])

@@ -1,0 +1,1 @@
+"""Published formats of screens, and files that have them."""
