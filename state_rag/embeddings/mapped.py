@@ -34,7 +34,7 @@ def read_npy(path: Path, names: Collection[str] | None) -> tuple[list[str], np.n
     StateRagError
         There are no names beside it, not one for each row, or the array is no matrix of numbers.
     """
-    beside = next((path.with_name(path.stem + ending) for ending in BESIDE if _is_beside(path, ending)), None)
+    beside = names_beside(path)
     if beside is None:
         raise StateRagError(
             f"{path}: a .npy file has no names; put them beside it, one a line and in the order of the rows, as "
@@ -50,6 +50,14 @@ def read_npy(path: Path, names: Collection[str] | None) -> tuple[list[str], np.n
     if len(stored) != len(matrix):
         raise StateRagError(f"{path} has {len(matrix)} rows, but {beside} has {len(stored)} names; each row needs one")
     return taken(stored, matrix, names)
+
+
+def names_beside(path: Path) -> Path | None:
+    """Return the file with the names of a `.npy` file's rows; None where there is none, and for other files."""
+    if path.suffix.lower() != ".npy":
+        return None
+    places = (path.with_name(path.stem + ending) for ending in BESIDE)
+    return next((place for place in places if place.is_file()), None)
 
 
 def mapped_tensor(path: Path, key: str) -> np.ndarray | None:
@@ -98,10 +106,6 @@ def taken(stored: list[Any], matrix: np.ndarray, names: Collection[str] | None) 
         return stored, matrix
     rows = [row for row, name in enumerate(stored) if name in names]
     return [stored[row] for row in rows], np.asarray(matrix[rows])
-
-
-def _is_beside(path: Path, ending: str) -> bool:
-    return path.with_name(path.stem + ending).is_file()
 
 
 def _names_in(path: Path) -> list[str]:

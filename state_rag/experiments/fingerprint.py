@@ -11,6 +11,7 @@ from typing import Any
 
 from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import Split
+from state_rag.embeddings.mapped import names_beside
 from state_rag.files import PIECE as PIECE
 from state_rag.files import sample_digest as digest_of_samples
 from state_rag.settings import RagSettings
@@ -141,7 +142,7 @@ def sample_digest(path: Path) -> str:
 
     Read are 1 MiB at the beginning, at the end and at eight places between, or all of a file of at most 10 MiB: a
     screen has tens of gigabytes. A change elsewhere that keeps the size goes unnoticed; a copy, a move or a new time
-    of modification is no change.
+    of modification is no change. The names beside a `.npy` file of embeddings count with it.
 
     Parameters
     ----------
@@ -154,7 +155,9 @@ def sample_digest(path: Path) -> str:
         64 hexadecimal digits.
     """
     status = path.stat()
-    return _sample_digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+    digest = _sample_digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+    names = names_beside(path)
+    return digest if names is None else hashlib.sha256(f"{digest} {sample_digest(names)}".encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 import hashlib
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from state_rag.datasets.split_toml import read_split
@@ -80,6 +81,15 @@ def test_files_count_by_content(digest, small_screen, tmp_path):
     assert digest("ptrag", prediction={"checkpoint": "best.ckpt"}) != digest(
         "ptrag", prediction={"checkpoint": "last.ckpt"}
     )
+
+
+def test_the_names_beside_an_array_of_embeddings_count_with_it(tmp_path):
+    np.save(tmp_path / "base.npy", np.eye(2))
+    alone = sample_digest(tmp_path / "base.npy")
+    (tmp_path / "base.names.txt").write_text("A\nB\n")
+    named = sample_digest(tmp_path / "base.npy")
+    (tmp_path / "base.names.txt").write_text("B\nA\n")
+    assert len({alone, named, sample_digest(tmp_path / "base.npy")}) == 3
 
 
 def test_another_version_is_another_job(digest, monkeypatch):

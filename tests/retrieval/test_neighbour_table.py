@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from state_rag.errors import StateRagError
 from state_rag.retrieval import large_base, neighbour_table
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.neighbour_table import NeighbourTable
 from state_rag.retrieval.neighbours import top_neighbours
+from state_rag.retrieval.retriever import Base, TableRetriever
 
 
 def test_a_table_leaves_each_base_row_out_of_its_own_neighbours_and_asking_rows_out_of_all():
@@ -66,3 +68,22 @@ def test_of_a_large_base_only_those_that_ask_are_looked_up_and_once(monkeypatch)
     assert len(table.index) == 3
     with pytest.raises(IndexError, match="unknown name or a control"):
         table.lookup(torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_what_retrieves_gets_the_same_candidates_from_a_large_base(monkeypatch, sources):
+    torch.manual_seed(6)
+    blocks = {f"s{number}": torch.randn(30, 4) for number in range(sources)}
+    knowledge = Knowledge([f"G{i}" for i in range(30)], blocks)
+    base, rows = Base(knowledge, nn.Identity()), torch.tensor([4, 9, 4])
+    found = []
+    for large in (30, 29):
+        monkeypatch.setattr(neighbour_table, "LARGE", large)
+        retriever = TableRetriever(sources)
+        retriever.prepare(knowledge, 6)
+        found.append(retriever.look_up(rows, base, torch.device("cpu")))
+    whole, asked = found
+    for name in ("rows", "embeddings", "index"):
+        assert torch.equal(getattr(whole, name), getattr(asked, name))
+    torch.testing.assert_close(whole.similarity, asked.similarity)
+    assert sources == 1 or torch.equal(whole.proposed, asked.proposed)
