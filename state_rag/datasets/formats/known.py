@@ -147,6 +147,9 @@ class Recognised:
 def matching(columns: Collection[str], labels: Callable[[str], Sequence[str]]) -> list[Recognised]:
     """Return the formats that obs columns and labels fit.
 
+    Where there is a column `gene` with the control `non-targeting`, as Replogle-Nadig has it, these are meant: no other
+    format then fits.
+
     Parameters
     ----------
     columns
@@ -160,7 +163,9 @@ def matching(columns: Collection[str], labels: Callable[[str], Sequence[str]]) -
     >>> [found.words for found in matching(obs, obs.__getitem__)]
     ["GEARS (sure): perturbation in 'condition', control 'ctrl'"]
     """
-    found = []
+    found: list[Recognised] = []
+    if USUAL[0] in columns and USUAL[2] in labels(USUAL[0]):
+        return found
     for format_ in FORMATS:
         if not set(format_.has) <= set(columns):
             continue
@@ -183,8 +188,6 @@ def names_or_usual(
 ) -> tuple[str, str, str]:
     """Return columns of perturbation and cell line and the control, with Replogle-Nadig's names for what nobody says.
 
-    Where there is a column `gene` with the control `non-targeting`, these are meant, whatever format fits too.
-
     Parameters
     ----------
     columns, labels
@@ -203,9 +206,7 @@ def names_or_usual(
     >>> names_or_usual(obs, obs.__getitem__), names_or_usual({}, obs.__getitem__)
     (('condition', 'cell_type', 'ctrl'), ('gene', 'cell_line', 'non-targeting'))
     """
-    fits: list[Recognised] = []
-    if not (perturbation is None and USUAL[0] in columns and USUAL[2] in labels(USUAL[0])):
-        fits = [one for one in matching(columns, labels) if perturbation in (None, one.format.perturbation)]
+    fits = [one for one in matching(columns, labels) if perturbation in (None, one.format.perturbation)]
     if len({one.format.perturbation for one in fits}) > 1:
         told = listing([f"{one.format.name} (perturbation in {one.format.perturbation!r})" for one in fits])
         raise StateRagError(f"obs could be that of {told}. Name the column of perturbations.")

@@ -13,3 +13,10 @@ def test_a_format_without_its_control_is_likely_and_common_columns_alone_are_no_
         own = {"condition": labels, "cell_type": ["k562"]}
         assert matching(own, own.__getitem__) == []
     assert len({one.name for one in FORMATS}) == len(FORMATS) == len(TAKEN)
+
+
+def test_replogle_nadigs_own_names_come_before_every_format():
+    obs = {"gene": ["A", "non-targeting"], "perturbation": ["A", "control"], "nperts": ["0", "1"]}
+    assert matching(obs, obs.__getitem__) == []
+    obs["gene"] = ["A", "control"]
+    assert [found.format.name for found in matching(obs, obs.__getitem__)] == ["scPerturb"]
