@@ -1,4 +1,7 @@
-"""Open h5ad files with errors that name the file, read `obs` without the matrix, write without half files."""
+"""Open files of cells with errors that name the file, read `obs` without the matrix, write without half files.
+
+Files of cells are h5ad files and zarr stores; the latter are read alike, and not written.
+"""
 
 import io
 import os
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from state_rag.cell_files import CellFile, ZarrStore, as_text, is_group, is_store
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, existing_file
 from state_rag.names import suggest
@@ -19,13 +23,16 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+_LABELS_READ = 1 << 20
+"""Labels that are no categorical are read so many at once."""
 
-def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
-    """Open an h5ad file for reading; use it in a `with` block, or close it.
+
+def open_h5ad(path: str | os.PathLike[str]) -> CellFile:
+    """Open an h5ad file, or a zarr store, for reading; use it in a `with` block, or close it.
 
     Returns
     -------
-    h5py.File
+    h5py.File or ZarrStore
         The open file; it has an `obs` group.
 
     Raises
@@ -34,16 +41,19 @@ def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
         If the file is missing, is no HDF5 file, is truncated or has no `obs` table.
     """
     path = Path(path)
-    existing_file(path, "an h5ad file", (".h5ad", ".h5"))
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        size = path.stat().st_size
-        raise StateRagError(
-            f"{path}: {size:,} bytes that cannot be read as HDF5 ({_first_line(error)}). The file is truncated or not "
-            "an h5ad file; copy or download it again."
-        ) from error
-    if not isinstance(file.get("obs"), h5py.Group):
+    if is_store(path):
+        file: CellFile = ZarrStore(path)
+    else:
+        existing_file(path, "an h5ad file", (".h5ad", ".h5"))
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            size = path.stat().st_size
+            raise StateRagError(
+                f"{path}: {size:,} bytes that cannot be read as HDF5 ({_first_line(error)}). The file is truncated or "
+                "not an h5ad file; copy or download it again."
+            ) from error
+    if not is_group(file.get("obs")):
         found = ", ".join(sorted(file)) or "nothing"
         file.close()
         raise StateRagError(
@@ -53,24 +63,28 @@ def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
     return file
 
 
-def obs_columns(file: h5py.File) -> list[str]:
+def obs_columns(file: CellFile) -> list[str]:
     """Return the names of the `obs` columns, without the index."""
     obs = file["obs"]
     index = obs.attrs.get("_index", "_index")
     return sorted(name for name in obs if name not in (index, "__categories"))
 
 
-def read_column(file: h5py.File, column: str, flag: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one `obs` column as categories and codes.
+def read_column(
+    file: CellFile, column: str, flag: str, start: int = 0, stop: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read one `obs` column as categories and codes; text is never held for each cell.
 
     Parameters
     ----------
     file
-        An open h5ad file.
+        An open file of cells.
     column
         Name of the column.
     flag
         How the user names the column (`data.kwargs.pert_col`, `--pert-col`); goes into the error.
+    start, stop
+        Only the cells from `start` to before `stop`.
 
     Returns
     -------
@@ -91,28 +105,48 @@ def read_column(file: h5py.File, column: str, flag: str) -> tuple[np.ndarray, np
         )
     node = obs[column]
     try:
-        if isinstance(node, h5py.Group) and "categories" in node:
-            return _as_text(node["categories"][:]), node["codes"][:].astype(np.int64)
-        if isinstance(node, h5py.Dataset) and "categories" in node.attrs:  # as anndata wrote it before version 0.8
-            return _as_text(file[node.attrs["categories"]][:]), node[:].astype(np.int64)
-        if isinstance(node, h5py.Group):  # nullable integer, boolean or string: `values` and `mask`
-            values, mask = node["values"][:], node["mask"][:].astype(bool)
-        else:
-            values = node[:]
-            mask = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
-    except (KeyError, OSError) as error:
+        if is_group(node) and "categories" in node:
+            return as_text(node["categories"][:]), node["codes"][start:stop].astype(np.int64)
+        if not is_group(node) and "categories" in node.attrs:  # as anndata wrote it before version 0.8
+            return as_text(file[node.attrs["categories"]][:]), node[start:stop].astype(np.int64)
+        return _coded(node, start, stop)
+    except (KeyError, OSError, ValueError) as error:
         raise StateRagError(
             f"{file.filename}: obs column {column!r} cannot be read ({_first_line(error)}). The file is damaged; "
             "copy or download it again."
         ) from error
-    categories, codes = np.unique(values, return_inverse=True)
-    return _as_text(categories), np.where(mask, -1, codes).astype(np.int64)
 
 
-def is_categorical(file: h5py.File, column: str) -> bool:
+def _coded(node: Any, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the categories and codes of a column that is stored cell by cell, read a stretch at a time."""
+    values, mask = (node["values"], node["mask"]) if is_group(node) else (node, None)  # `mask`: where nullable
+    first, last, _ = slice(start, stop).indices(values.shape[0])
+    found, codes = [], []
+    for begin in range(first, last, _LABELS_READ):
+        end = min(begin + _LABELS_READ, last)
+        own = values[begin:end]
+        if mask is not None:
+            missing = mask[begin:end].astype(bool)
+        else:
+            missing = np.isnan(own) if own.dtype.kind == "f" else np.zeros(len(own), dtype=bool)
+        categories, code = np.unique(own, return_inverse=True)
+        found.append(categories)
+        codes.append(np.where(missing, -1, code))
+    if not found:
+        return np.array([], dtype=str), np.array([], dtype=np.int64)
+    every, places = np.unique(np.concatenate(found), return_inverse=True)
+    starts = np.cumsum([0, *map(len, found)])
+    joined = [
+        np.where(code < 0, -1, places[begin + np.maximum(code, 0)])
+        for code, begin in zip(codes, starts[:-1].tolist(), strict=True)
+    ]
+    return as_text(every), np.concatenate(joined).astype(np.int64)
+
+
+def is_categorical(file: CellFile, column: str) -> bool:
     """Tell whether an `obs` column is stored as a categorical, the only storage that upstream reads names from."""
     node = file["obs"][column]
-    return isinstance(node, h5py.Group) and "categories" in node
+    return is_group(node) and "categories" in node
 
 
 def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
@@ -340,11 +374,6 @@ class _Sink(io.FileIO):
         super().seek(0)
         self._memory = io.BytesIO(super().readall())
         self._memory.seek(position)
-
-
-def _as_text(values: np.ndarray) -> np.ndarray:
-    """Return stored names as str."""
-    return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], dtype=str)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "state_rag"
 LEAVES = {
     "__version__",
     "cache",
+    "cell_files",
     "console",
     "counts",
     "csv_tables",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import h5py
 import numpy as np
 import pandas as pd
 
+from state_rag.cell_files import CellFile, is_group, n_cells, text_at
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.errors import StateRagError
 
@@ -75,20 +75,20 @@ class Matrices(Protocol):
 
 
 class FileMatrices:
-    """The matrices of an open h5ad file."""
+    """The matrices of an open file of cells."""
 
-    def __init__(self, file: h5py.File):
+    def __init__(self, file: CellFile):
         from anndata.io import read_elem
 
         self.file = file
         self.var: pd.DataFrame = read_elem(file["var"]) if "var" in file else pd.DataFrame()
-        self.hvg_names: Sequence[str] | None = file["uns/hvg_names"].asstr()[:] if "uns/hvg_names" in file else None
+        names = text_at(file, "uns/hvg_names")
+        self.hvg_names: Sequence[str] | None = None if names is None else names.tolist()
 
     @property
     def n_cells(self) -> int:
         """How many cells there are."""
-        obs = self.file["obs"]
-        return len(obs[obs.attrs.get("_index", "_index")])
+        return n_cells(self.file)
 
     def rows(self, matrix: str) -> Rows | None:
         """Return a matrix for reading by rows; None where there is none, or it lies by columns."""
@@ -102,7 +102,7 @@ class FileMatrices:
     def dtype(self, matrix: str) -> str:
         """Return the type of the stored values."""
         node = self.file[matrix]
-        return str((node if isinstance(node, h5py.Dataset) else node["data"]).dtype)
+        return str((node["data"] if is_group(node) else node).dtype)
 
 
 class MemoryMatrices:
@@ -152,8 +152,8 @@ def is_expression(matrix: str) -> bool:
     return matrix in ("X", HVG)
 
 
-def names_in_file(file: h5py.File, matrix: str) -> list[str] | None:
-    """Return the names of the columns of `X` or `obsm/NAME` in an h5ad file; None where they cannot be told."""
+def names_in_file(file: CellFile, matrix: str) -> list[str] | None:
+    """Return the names of the columns of `X` or `obsm/NAME` in a file of cells; None where they cannot be told."""
     names = column_names(FileMatrices(file), matrix).names
     return None if names is None else list(names)
 

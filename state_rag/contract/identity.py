@@ -3,19 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from state_rag import __version__
+from state_rag.cell_files import CellFile, is_group
 from state_rag.contract.feature_names import FileMatrices
 from state_rag.contract.space import CELLS_READ, Fit, Space, fit, read_space, with_levels_of
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, damage_told
+from state_rag.files import atomic_path, damage_told, data_size
 from state_rag.h5ad import open_h5ad, read_column
 
 FILE = "data_contract.json"
@@ -23,6 +23,8 @@ FILE = "data_contract.json"
 FORMAT = 1
 
 _HASHED_ROWS = 200
+_FILES_READ_WHOLLY, _CELLS_OF_MANY = 4, 1_000
+_NAMES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def read_identity(
     expected
         The spaces of a run; by default those of the first file.
     cells
-        Read at most so many cells of each file to measure scales.
+        Read at most so many cells of each file to measure scales; by default `CELLS_READ`, and fewer of each of many
+        files.
     told
         Called with each file's name, before it is read.
 
@@ -195,6 +198,8 @@ def read_identity(
     known: dict[str, Space] = {}
     records, fits = [], []
     keys = tuple(keys)
+    if cells is None:
+        cells = min(CELLS_READ, max(_CELLS_OF_MANY, _FILES_READ_WHOLLY * CELLS_READ // max(len(files), 1)))
     for path in files:
         if told is not None:
             told(path.name)
@@ -204,18 +209,19 @@ def read_identity(
             lines = None
             if context is not None:
                 names, number = read_column(file, context, "data.kwargs.cell_type_key")
-                lines = np.where(number >= 0, names.astype(str)[number], "")[controls]
+                number = number[controls]
+                lines = np.where(number >= 0, names.astype(str)[number], "")
             matrices = FileMatrices(file)
             for key in keys:
                 try:
-                    space = read_space(matrices, key, controls, CELLS_READ if cells is None else cells, lines)
+                    space = read_space(matrices, key, controls, cells, lines)
                 except StateRagError as error:
                     raise StateRagError(f"{path}: {error}.") from error
                 known.setdefault(key, space)
                 fits.append(FileFit(path, space, fit((expected or known)[key], space)))
                 known[key] = with_levels_of(known[key], space)
             digest = _fingerprint(file, matrices, keys)
-            records.append(DataFile(str(path.resolve()), path.stat().st_size, matrices.n_cells, digest))
+            records.append(DataFile(str(path.resolve()), data_size(path), matrices.n_cells, digest))
     return Identity(known, tuple(records), None if split is None else dict(split)), fits
 
 
@@ -225,13 +231,14 @@ def fingerprint(path: Path, keys: Iterable[str]) -> str:
         return _fingerprint(file, FileMatrices(file), tuple(keys))
 
 
-def _fingerprint(file: h5py.File, matrices: FileMatrices, keys: Sequence[str]) -> str:
+def _fingerprint(file: CellFile, matrices: FileMatrices, keys: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for table in ("obs", "var"):
         if table in file:
             index = file[table].attrs.get("_index", "_index")
-            if isinstance(file[table].get(index), h5py.Dataset):
-                digest.update(np.asarray(file[table][index][:]).astype("S").tobytes())
+            if index in file[table] and not is_group(file[table][index]):
+                for names in _padded(file[table][index]):
+                    digest.update(names.tobytes())
     for key in keys:
         rows = matrices.rows(key)
         if rows is None:
@@ -239,3 +246,18 @@ def _fingerprint(file: h5py.File, matrices: FileMatrices, keys: Sequence[str]) -
         chosen = np.unique(np.linspace(0, max(rows.shape[0] - 1, 0), min(_HASHED_ROWS, rows.shape[0])).astype(np.int64))
         digest.update(key.encode() + np.ascontiguousarray(rows.read(chosen)).tobytes())
     return digest.hexdigest()
+
+
+def _padded(index: Any) -> Iterator[np.ndarray]:
+    """Yield names, a stretch at a time and all of one width, as bytes: what a table of a million has is not held."""
+
+    def stretches() -> Iterator[np.ndarray]:
+        for start in range(0, index.shape[0], _NAMES_AT_ONCE):
+            names = np.asarray(index[start : start + _NAMES_AT_ONCE])
+            if names.dtype.kind in "OTU":
+                names = np.array([one if isinstance(one, bytes) else str(one).encode() for one in names.tolist()])
+            yield names.astype("S")
+
+    width = max((names.dtype.itemsize for names in stretches()), default=1)
+    for names in stretches():
+        yield names.astype(f"S{width}")

@@ -1,22 +1,31 @@
 """Read chosen rows of a matrix that may be far larger than memory."""
 
 import os
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias
 
 import h5py
 import numpy as np
 from scipy import sparse
 
+from state_rag.cell_files import CellFile, is_group
 from state_rag.errors import StateRagError
+
+Block: TypeAlias = np.ndarray | sparse.csr_matrix
+"""Consecutive rows as they are stored."""
 
 
 class Rows(Protocol):
-    """A matrix of which rows can be read: `shape` (rows, features) and `read`."""
+    """A matrix of which rows can be read: `shape` (rows, features), `read` and `block`."""
 
     shape: tuple[int, int]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
+        ...
+
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
         ...
 
 
@@ -32,6 +41,10 @@ class ArrayRows:
         chosen = self.values[rows]
         return np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float32)
 
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
+        return self.values[start:stop]
+
 
 class ChosenColumns:
     """Chosen columns of another matrix, in a given order."""
@@ -44,18 +57,23 @@ class ChosenColumns:
         """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
         return self.rows.read(rows)[:, self.places]
 
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
+        return self.rows.block(start, stop)[:, self.places]
+
 
 class DenseFileRows:
-    """Rows of a dense HDF5 data set.
+    """Rows of a dense HDF5 data set, or of a zarr array.
 
     Contiguous data sets (what anndata writes by default) are read with plain positioned reads of whole runs of
     rows: a few times quicker than HDF5's selections, and nothing stays mapped in memory.
     """
 
-    def __init__(self, dataset: h5py.Dataset):
+    def __init__(self, dataset: Any):
         self.dataset = dataset
         self.shape: tuple[int, int] = (int(dataset.shape[0]), int(dataset.shape[1]))
-        self.offset = dataset.id.get_offset() if dataset.chunks is None and dataset.dtype.isnative else None
+        plain = isinstance(dataset, h5py.Dataset) and dataset.chunks is None and dataset.dtype.isnative
+        self.offset = dataset.id.get_offset() if plain else None
         self.file = open(dataset.file.filename, "rb") if self.offset is not None else None  # noqa: SIM115
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -67,6 +85,10 @@ class DenseFileRows:
             first, count = int(rows[order[start]]), stop - start
             out[order[start:stop]] = self._read_run(first, count)
         return out
+
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as they are stored."""
+        return self._read_run(start, stop - start)
 
     def _read_run(self, first: int, count: int) -> np.ndarray:
         if self.file is None:
@@ -82,9 +104,9 @@ class DenseFileRows:
 
 
 class SparseFileRows:
-    """Rows of a CSR matrix in an h5ad file; only the index of row starts is held in memory."""
+    """Rows of a CSR matrix in an h5ad file or a zarr store; only the index of row starts is held in memory."""
 
-    def __init__(self, group: h5py.Group):
+    def __init__(self, group: Any):
         self.data, self.indices = group["data"], group["indices"]
         self.indptr = group["indptr"][:]
         rows, columns = group.attrs["shape"]
@@ -102,6 +124,26 @@ class SparseFileRows:
             out[np.repeat(order[start:stop], lengths), self.indices[begin:end]] = self.data[begin:end]
         return out
 
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as CSR.
+
+        Raises
+        ------
+        StateRagError
+            If the file ends before, or its indices are out of bounds, which whoever adds values up must not follow.
+        """
+        starts = self.indptr[start : stop + 1]
+        begin, end = int(starts[0]), int(starts[-1])
+        data, indices = self.data[begin:end], self.indices[begin:end]
+        whole = len(starts) == stop - start + 1 and len(data) == len(indices) == end - begin
+        ascending = bool((np.diff(starts) >= 0).all())
+        if not (whole and ascending and (not len(indices) or 0 <= indices.min() <= indices.max() < self.shape[1])):
+            raise StateRagError(
+                f"rows {start:,} to {stop:,} of '{self.data.name}' are damaged: their places do not fit a matrix of "
+                f"{self.shape[0]:,} x {self.shape[1]:,}. Copy or write the file again."
+            )
+        return sparse.csr_matrix((data, indices, starts - begin), shape=(stop - start, self.shape[1]))
+
 
 def runs(sorted_rows: np.ndarray) -> list[tuple[int, int]]:
     """Split a sorted array of row numbers into stretches of consecutive ones.
@@ -118,8 +160,32 @@ def runs(sorted_rows: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def open_rows(file: h5py.File, key: str) -> Rows:
-    """Open `X` or `obsm/NAME` of an h5ad file for reading by rows.
+def row_blocks(rows: Rows, start: int, stop: int, at_most: int) -> Iterator[tuple[int, int]]:
+    """Yield consecutive ranges of rows that hold about so many stored values each, one row at least.
+
+    Parameters
+    ----------
+    rows
+        The matrix.
+    start, stop
+        The rows to go through.
+    at_most
+        Stored values of a block; a row of a dense matrix has as many as there are columns.
+    """
+    inner = rows.rows if isinstance(rows, ChosenColumns) else rows
+    indptr = getattr(inner.values if isinstance(inner, ArrayRows) else inner, "indptr", None)
+    while start < stop:
+        if indptr is None:
+            end = start + max(1, at_most // max(inner.shape[1], 1))
+        else:
+            end = int(np.searchsorted(indptr, int(indptr[start]) + at_most, side="right")) - 1
+        end = min(max(end, start + 1), stop)
+        yield start, end
+        start = end
+
+
+def open_rows(file: CellFile, key: str) -> Rows:
+    """Open `X` or `obsm/NAME` of a file of cells for reading by rows.
 
     Raises
     ------
@@ -127,10 +193,10 @@ def open_rows(file: h5py.File, key: str) -> Rows:
         If the matrix is missing or stored by columns (CSC), which cannot be read by rows in bounded memory.
     """
     if key not in file:
-        have = ["X"] + [f"obsm/{name}" for name in file.get("obsm", {})]
+        have = ["X"] + [f"obsm/{name}" for name in sorted(file.get("obsm", {}))]
         raise StateRagError(f"{file.filename}: no matrix '{key}'; the file has {', '.join(have)}")
     node = file[key]
-    if isinstance(node, h5py.Dataset):
+    if not is_group(node):
         return DenseFileRows(node)
     encoding = node.attrs.get("encoding-type", "")
     if encoding != "csr_matrix":

@@ -187,6 +187,11 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("toml", metavar="TOML", help="split file")
     add_data_options(parser)
     parser.add_argument("--set-size", type=int, default=64, metavar="N", help="cells of a set (default: 64)")
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="check for `evidence fit` alone: zarr stores will do, and a line's controls in any of the files",
+    )
     parser.set_defaults(run=run_check)
 
 
@@ -343,7 +348,8 @@ def run_check(args: argparse.Namespace) -> None:
         batch_col=args.batch_col,
         control_pert=args.control_pert,
     )
-    summary = check_split(args.toml, **names, embed_key=None if args.embed_key == "null" else args.embed_key)
+    embed_key = None if args.embed_key == "null" else args.embed_key
+    summary = check_split(args.toml, **names, embed_key=embed_key, upstream=not args.evidence)  # type: ignore[arg-type]
     for path in summary.files:
         print(f"data    {path}")
     for line in told_format(summary.files[0], args.pert_col):
@@ -376,7 +382,7 @@ def run_check(args: argparse.Namespace) -> None:
         if value != default
     )
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
-    if treatment:  # networks know no modes
+    if treatment or args.evidence:  # networks know no modes
         given = treatment.to_data().items()
         options = "".join(f" --{key.replace('_', '-')} {shlex.quote(value)}" for key, value in given)
         _print_next(f"state-rag evidence fit {toml_path} -o runs/evidence{_options(**names)}{options}")

@@ -22,7 +22,7 @@ from state_rag.datasets.guesses import (
 )
 from state_rag.datasets.perturbation_draws import PAIR_CLASSES, members_of
 from state_rag.datasets.prepare import ONE_LINE
-from state_rag.datasets.split_check import refuse_unreadable
+from state_rag.datasets.readable import refuse_unreadable
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest

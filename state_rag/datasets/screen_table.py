@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
-from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column

@@ -1,17 +1,15 @@
 """Check a split against its data before any work: a few seconds of reading `obs`, never the matrix."""
 
-import glob
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from state_rag.cell_files import CellFile
 from state_rag.datasets.columns import (
     BATCH_COLUMNS,
     CELL_TYPE_COLUMNS,
@@ -19,20 +17,19 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
+from state_rag.datasets.readable import refuse_unreadable
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
-from state_rag.files import close_to_missing
-from state_rag.h5ad import is_categorical, open_h5ad, read_column
+from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
 
 FEW_CELLS = 5
 """A validation or test perturbation with fewer cells than this in a line is told: its metrics are mostly noise."""
-
-_PREPARE = "Run `state-rag data prepare {path}`, which writes a file that upstream can read."
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,10 @@ class _Tally:
     conditions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     placed: dict[tuple[str, str], set[tuple[str, str, Path]]] = field(default_factory=dict)
     """For each line and perturbation the parts that its cells are in: part, data set, file."""
+    labels: set[str] = field(default_factory=set)
+    """All categories of the perturbation column."""
+    controlled: set[str] = field(default_factory=set)
+    """Lines that have controls in some file."""
 
 
 def check_split(
@@ -90,8 +91,9 @@ def check_split(
     control_pert: str,
     embed_key: str | None = None,
     require: Collection[str] = ("train", "test"),
+    upstream: bool = True,
 ) -> SplitSummary:
-    """Check that upstream can read a split's data and that the split says what it seems to say.
+    """Check that a split's data can be read and that the split says what it seems to say.
 
     Parameters
     ----------
@@ -101,6 +103,9 @@ def check_split(
         As under `data.kwargs` in upstream's configuration. `embed_key` is looked for in `obsm`.
     require
         The parts (`train`, `val`, `test`) that must hold perturbed cells.
+    upstream
+        Whether upstream reads the data too. It reads h5ad files, and needs in each the controls of its lines; otherwise
+        zarr stores will do, and controls in any file of the data.
 
     Returns
     -------
@@ -121,8 +126,10 @@ def check_split(
             files.append(path)
             with open_h5ad(path) as file:
                 refuse_effects_table(file, control_pert)
-                refuse_unreadable(file, path, pert_col, cell_type_key, batch_col, embed_key)
-                _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert)
+                refuse_unreadable(file, path, pert_col, cell_type_key, batch_col, embed_key, upstream=upstream)
+                _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert, upstream)
+    if not upstream:
+        _refuse_without_controls(split, tally, control_pert)
     _check_named(split, tally, control_pert)
     _refuse_leaks(split, tally)
     for part in require:
@@ -184,101 +191,24 @@ def find_names(
     }
 
 
-def find_data_files(location: str, where: str) -> list[Path]:
-    """Return the files of a data set: one file, the `.h5` and `.h5ad` files of a folder, or matches of a pattern.
-
-    Patterns may hold `*`, `?`, `[...]` and `{a,b}`. As upstream does it, relative locations start at the current
-    folder, and of files with equal stems the last is taken.
-
-    Raises
-    ------
-    StateRagError
-        If nothing is found; `where` says whose location it is.
-    """
-    found: dict[str, Path] = {}
-    if any(character in location for character in "*?[]{}"):
-        for pattern in _expand_braces(location):
-            own = pattern.endswith((".h5", ".h5ad"))
-            for one in [pattern] if own else [f"{pattern.rstrip('/')}/*.h5", f"{pattern.rstrip('/')}/*.h5ad"]:
-                found.update((Path(match).stem, Path(match)) for match in sorted(glob.glob(one)))
-        if not found:
-            raise StateRagError(f"{where}: no .h5ad file matches {location!r} (in {Path.cwd()}). Correct the pattern.")
-        return list(found.values())
-    path = Path(location)
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        hint = "" if path.is_absolute() else f" Relative paths start at the current folder, {Path.cwd()}."
-        close = close_to_missing(path, (".h5ad", ".h5")) or close_to_missing(path, folders=True)
-        raise StateRagError(f"{where}: no such file or folder: {location}{close}.{hint} Correct the path.")
-    for suffix in ("*.h5", "*.h5ad"):
-        found.update((match.stem, match) for match in sorted(path.glob(suffix)))
-    if not found:
-        raise StateRagError(f"{where}: the folder {location} holds no .h5 or .h5ad file. Correct the path.")
-    return list(found.values())
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    """Return the patterns that `{a,b}` groups stand for."""
-    group = re.search(r"\{([^}]+)\}", pattern)
-    if group is None:
-        return [pattern]
-    head, tail = pattern[: group.start()], pattern[group.end() :]
-    return [full for option in group[1].split(",") for full in _expand_braces(head + option.strip() + tail)]
-
-
-def refuse_unreadable(
-    file: h5py.File, path: Path, pert_col: str, cell_type_key: str, batch_col: str, embed_key: str | None
-) -> None:
-    """Refuse an open file whose layout upstream fails on; `embed_key` None stands for X.
-
-    Raises
-    ------
-    StateRagError
-        If a column is missing or not categorical, or upstream cannot read the matrix or the names of the genes.
-    """
-    prepare = _PREPARE.format(path=path)
-    for column, flag in ((pert_col, "data.kwargs.pert_col"), (cell_type_key, "data.kwargs.cell_type_key")):
-        _, codes = read_column(file, column, flag)
-        if not is_categorical(file, column):
-            raise StateRagError(f"{path}: obs column {column!r} is not stored as categorical. {prepare}")
-        if (codes < 0).any():
-            raise StateRagError(
-                f"{path}: obs column {column!r} has no value for {int((codes < 0).sum()):,} cells, which upstream "
-                f"would take for cells of another kind. {prepare}"
-            )
-    read_column(file, batch_col, "data.kwargs.batch_col")
-    if embed_key is not None and embed_key not in file.get("obsm", {}):
-        present = ", ".join(sorted(file["obsm"])) if "obsm" in file else ""
-        raise StateRagError(
-            f"{path}: no obsm[{embed_key!r}] (from data.kwargs.embed_key); present: {present or 'none'}"
-            f"{suggest([embed_key], file.get('obsm', ()))}. Set embed_key "
-            f"to one of them, or to null for the whole of X." + (f" {prepare}" if embed_key == "X_hvg" else "")
-        )
-    matrix = file.get("X")
-    if isinstance(matrix, h5py.Group) and matrix.attrs.get("encoding-type") != "csr_matrix":
-        raise StateRagError(f"{path}: X is stored as {matrix.attrs.get('encoding-type')}, expected CSR. {prepare}")
-    var = file.get("var", {})
-    if not any(name in var for name in ("gene_name", "gene_name_index", "_index", "feature")):
-        index = file["var"].attrs.get("_index") if "var" in file else None
-        raise StateRagError(
-            f"{path}: upstream finds no gene names: the var index has the name {index!r}, expected none. {prepare}"
-        )
-
-
 def _count(
-    file: h5py.File,
+    file: CellFile,
     split: Split,
     dataset: str,
     tally: _Tally,
     pert_col: str,
     cell_type_key: str,
     control_pert: str,
+    upstream: bool,
 ) -> None:
     """Add one file's cells to the tally, part by part as upstream assigns them."""
     perts, pert_codes = read_column(file, pert_col, "data.kwargs.pert_col")
     types, type_codes = read_column(file, cell_type_key, "data.kwargs.cell_type_key")
-    find_control(perts.tolist(), control_pert, f"{file.filename}, obs column {pert_col!r}", "data.kwargs.control_pert")
+    if upstream:
+        origin = f"{file.filename}, obs column {pert_col!r}"
+        find_control(perts.tolist(), control_pert, origin, "data.kwargs.control_pert")
+    else:
+        tally.labels.update(perts.tolist())
     table = np.bincount(type_codes * len(perts) + pert_codes, minlength=len(types) * len(perts))
     is_control = perts == control_pert
     for line, counts in zip(types.tolist(), table.reshape(len(types), len(perts)), strict=True):
@@ -291,7 +221,9 @@ def _count(
         part = _part_of_line(split, dataset, line)
         if part is None:
             continue
-        if names and not counts[is_control].any():
+        if counts[is_control].any():
+            tally.controlled.add(line)
+        elif names and upstream:
             raise StateRagError(
                 f"{file.filename}: cell line {line!r} has perturbed cells but no {control_pert!r} cells, which "
                 "upstream predicts from. Add its controls or remove the line."
@@ -316,6 +248,17 @@ def _part_of_line(split: Split, dataset: str, line: str) -> str | None:
     if (dataset, line) in split.fewshot:
         return "fewshot"
     return "train" if dataset in split.training else None
+
+
+def _refuse_without_controls(split: Split, tally: _Tally, control_pert: str) -> None:
+    """Refuse lines with perturbed cells that have controls in no file."""
+    find_control(sorted(tally.labels), control_pert, f"the data of {split.path}", "data.kwargs.control_pert")
+    bare = sorted({line for line, _ in tally.placed} - tally.controlled)
+    if bare:
+        raise StateRagError(
+            f"{split.path}: {listing(bare)} have perturbed cells but, in all files of the data, no {control_pert!r} "
+            "cells, against which effects are measured. Add their controls or remove these lines."
+        )
 
 
 def _check_named(split: Split, tally: _Tally, control_pert: str) -> None:
@@ -377,7 +320,7 @@ def _explain_empty(split: Split, part: str) -> str:
 def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
     """Return what upstream accepts but is probably not meant."""
     warnings = []
-    if not tally.cells["val"]:
+    if tally.cells["test"] and not tally.cells["val"]:
         warnings.append(
             f"{split.path}: no validation perturbations, so upstream validates, and picks its best checkpoint, on the "
             "test set. Add a `val` list."

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import numpy as np
 
+from state_rag.cell_files import CellFile
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import drug_of, listing
@@ -73,14 +73,21 @@ class Labels(NamedTuple):
 
 
 def read_labels(
-    file: h5py.File, perturbation: str, control: str, columns: TreatmentColumns, flag: str = "--pert-col"
+    file: CellFile,
+    perturbation: str,
+    control: str,
+    columns: TreatmentColumns,
+    flag: str = "--pert-col",
+    *,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Labels:
     """Read the labels of a file's cells; names as they are where no column tells more.
 
     Parameters
     ----------
     file
-        An open h5ad file.
+        An open file of cells.
     perturbation
         Column of perturbations.
     control
@@ -89,16 +96,21 @@ def read_labels(
         Those of mode, dose and time.
     flag
         How the user names the first.
+    start, stop
+        Only the cells from `start` to before `stop`.
 
     Raises
     ------
     StateRagError
         If a column is missing, or holds what is no dose or no time.
     """
-    names, code = read_column(file, perturbation, flag)
+    names, code = read_column(file, perturbation, flag, start, stop)
     if not columns:
         return Labels(names, code, names)
-    read = {key: read_column(file, column, f"--{key.replace('_', '-')}") for key, column in columns.to_data().items()}
+    read = {
+        key: read_column(file, column, f"--{key.replace('_', '-')}", start, stop)
+        for key, column in columns.to_data().items()
+    }
     return _joined(names, code, read, control, perturbation, columns)
 
 

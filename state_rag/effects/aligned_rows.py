@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import h5py
-
+from state_rag.cell_files import CellFile
 from state_rag.contract.align import align
 from state_rag.contract.feature_names import FileMatrices, column_names
 from state_rag.contract.matrices import ChosenColumns, Rows, open_rows
@@ -22,12 +21,12 @@ class AlignedRows:
         Where they come from.
     """
 
-    def __init__(self, names: Sequence[str] | None = None, first: str = "the predictions"):
+    def __init__(self, names: Sequence[str] | None = None, first: str = "the predictions", width: int | None = None):
         self.names = None if names is None else list(names)
         self.first = first
-        self.width: int | None = None if names is None else len(self.names or ())
+        self.width = width if names is None else len(self.names or ())
 
-    def open(self, file: h5py.File, matrix: str) -> Rows:
+    def open(self, file: CellFile, matrix: str) -> Rows:
         """Open `X` or `obsm/NAME` for reading by rows.
 
         Raises

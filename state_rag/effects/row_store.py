@@ -31,14 +31,28 @@ class RowStore:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the store
         self._file.truncate(rows * self._bytes)
 
+    def grow(self, rows: int) -> None:
+        """Have so many rows, if there are fewer; new ones are zeros."""
+        if rows > len(self):
+            self._file.truncate(rows * self._bytes)
+            self.shape = (rows, self.shape[1])
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.shape[0]
 
-    def __setitem__(self, row: int, values: object) -> None:
-        """Write one row."""
-        data = np.ascontiguousarray(np.broadcast_to(np.asarray(values, self.dtype), self.shape[1:]))
-        os.pwrite(self._file.fileno(), data.tobytes(), range(len(self))[row] * self._bytes)
+    def __setitem__(self, rows: int | slice, values: object) -> None:
+        """Write one row `[width]`, or consecutive rows `[n, width]`."""
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                raise ValueError("rows are written in order, without gaps")
+        else:
+            start = range(len(self))[rows]
+            stop = start + 1
+        shape = (max(0, stop - start), self.shape[1])
+        data = np.ascontiguousarray(np.broadcast_to(np.asarray(values, self.dtype), shape))
+        os.pwrite(self._file.fileno(), data.data, start * self._bytes)
 
     def __getitem__(self, rows: int | slice) -> np.ndarray:
         """Return one row `[width]`, or consecutive rows `[n, width]`."""

@@ -9,19 +9,22 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from state_rag.cell_files import CellFile, is_store, text_at
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
-from state_rag.contract.matrices import ArrayRows, Rows, open_rows
+from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
-from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
-from state_rag.effects.training_effects import groups_of, training_effects
+from state_rag.effects.shard_pass import CellsOf, add_files
+from state_rag.effects.training_effects import training_effects
+from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad, read_column
-from state_rag.names import listing, suggest
+from state_rag.names import suggest
 
 if TYPE_CHECKING:
     import anndata
@@ -40,6 +43,11 @@ class _BackedRows:
         out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
         out[order] = part.toarray() if sparse.issparse(part) else part
         return out
+
+    def block(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
+        part = _values(self.adata[start:stop], self.matrix)
+        return part.tocsr() if sparse.issparse(part) else np.asarray(part)
 
 
 def from_anndata(
@@ -127,16 +135,22 @@ def read(
     dose: str | None = None,
     time: str | None = None,
     progress: bool = True,
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> "anndata.AnnData":
-    """Return mean effects that were written, or of the cells of h5ad files, which are read in chunks.
+    """Return mean effects that were written, or of the cells of files, which are read in blocks.
 
     Parameters
     ----------
     source
-        A file that `write` made (read as it is); or h5ad files of cells: one, several, or a folder of them; or a split
-        (`.toml`), of which only training cells count.
+        A file that `write` made (read as it is); or h5ad files or zarr stores of cells: one, several, a folder or a
+        pattern (`shards/*.h5ad`) of them; or a split (`.toml`), of which only training cells count.
     perturbation, context, control, matrix, mode, dose, time, progress
         As in `from_anndata`; `matrix` is `X` or `obsm/NAME`.
+    scheduler
+        Address of a Dask scheduler whose workers read the files; they see them at the same places.
+    workers
+        So many Dask workers of its own read them, a process each. By default threads of this process do.
 
     Returns
     -------
@@ -149,27 +163,29 @@ def read(
     StateRagError
         If a file is missing or unreadable, or lacks genes of the first.
     """
+    readers = Workers(scheduler, workers)
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     treatment = TreatmentColumns(mode, dose, time)
     if len(given) == 1 and Path(given[0]).suffix == ".toml":
-        return _of_split(Path(given[0]), (perturbation, context, control), treatment, matrix, progress)
-    files = [file for place in given for file in _h5ad_files(Path(place))]
+        return _of_split(Path(given[0]), (perturbation, context, control), treatment, matrix, readers, progress)
+    files = list(dict.fromkeys(file for place in given for file in _cell_files(place)))
     if len(files) == 1 and (stored := _stored(files[0])) is not None:
         return stored
-    columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
-    totals, aligned = GroupTotals(squares=True), AlignedRows()
     for file in files:
         with open_h5ad(file) as opened:
             if _kind(opened) == KIND:
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
-            totals.add(aligned.open(opened, matrix), *groups_of(opened, columns), file.name, progress)
+    columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
+    totals = GroupTotals(squares=True)
+    sources = [CellsOf(file) for file in files]
+    aligned = add_files(totals, sources, columns, matrix, workers=readers, progress=progress)
     names = aligned.names or [f"feature_{number}" for number in range(aligned.width or 0)]
     effects = MeanEffects.from_totals(totals, columns.control, [str(file) for file in files])
     return effects.to_anndata(names, columns.control, treated=bool(columns.treatment))
 
 
 def _names_in(file: Path, perturbation: str | None, context: str | None, control: str | None) -> tuple[str, str, str]:
-    """Return columns and control as `names_or_usual` finds them in an h5ad file."""
+    """Return columns and control as `names_or_usual` finds them in a file of cells."""
     with open_h5ad(file) as opened:
         return names_or_usual(
             obs_columns(opened),
@@ -189,41 +205,41 @@ def _of_split(
     named: tuple[str | None, str | None, str | None],
     treatment: TreatmentColumns,
     matrix: str,
+    workers: Workers,
     progress: bool,
 ) -> "anndata.AnnData":
     split = read_split(path)
     for place in split.datasets.values():
-        for file in _h5ad_files(Path(place)):
-            columns = Columns(*_names_in(file, *named), treatment)
-            with open_h5ad(file) as opened:
-                width = open_rows(opened, matrix).shape[1]
-                names = names_in_file(opened, matrix)
-            found = training_effects(split, columns, matrix, width, names=names, squares=True, progress=progress)
-            features = names or [f"feature_{number}" for number in range(width)]
-            return found.to_anndata(features, columns.control, treated=bool(columns.treatment))
+        file = _cell_files(place)[0]
+        columns = Columns(*_names_in(file, *named), treatment)
+        with open_h5ad(file) as opened:
+            width = open_rows(opened, matrix).shape[1]
+            names = names_in_file(opened, matrix)
+        found = training_effects(
+            split, columns, matrix, width, names=names, squares=True, progress=progress, workers=workers
+        )
+        features = names or [f"feature_{number}" for number in range(width)]
+        return found.to_anndata(features, columns.control, treated=bool(columns.treatment))
     raise StateRagError(f"{path}: names no data")
 
 
-def _h5ad_files(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place]
-    files = sorted(file for file in place.iterdir() if file.suffix in (".h5ad", ".h5"))
-    if not files:
-        raise StateRagError(
-            f"{place}: no h5ad file in this folder (it holds {listing(os.listdir(place)) or 'nothing'})"
-        )
-    return files
+def _cell_files(place: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of cells that a name stands for: itself, those of a folder, or matches of a pattern."""
+    if Path(place).exists():
+        return find_data_files(str(place), str(place))
+    is_pattern = any(character in str(place) for character in "*?[]{}")
+    return find_data_files(str(place), str(place)) if is_pattern else [Path(place)]
 
 
-def _kind(file: Any) -> str | None:
-    node = file.get("uns/state_rag/kind")
-    return None if node is None else str(node.asstr()[()])
+def _kind(file: CellFile) -> str | None:
+    found = text_at(file, "uns/state_rag/kind")
+    return None if found is None else str(found[0])
 
 
 def _stored(path: Path) -> "anndata.AnnData | None":
     """Return the mean effects in a file, or None if it holds something else."""
     with open_h5ad(path) as file:
-        if _kind(file) != KIND:
+        if _kind(file) != KIND or is_store(path):
             return None
     import anndata
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.datasets.commands import add_data_options
+from state_rag.effects.workers import add_worker_options
 
 
 def add_commands(subparsers: Any) -> None:
@@ -25,7 +26,13 @@ def _add_fit(commands: Any) -> None:
     parser: ArgumentParser = commands.add_parser(
         "fit", help="fit on a split, or on a table of effects; writes a run folder"
     )
-    parser.add_argument("source", metavar="SPLIT.toml|EFFECTS.h5ad", help="a split, or effects with a row a condition")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SPLIT.toml|EFFECTS.h5ad|CELLS",
+        help="a split, or effects with a row a condition; or cells that all train: h5ad files, zarr stores, folders or "
+        "quoted patterns of them",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="run folder to write")
     parser.add_argument("--embeddings", metavar="FILE", help="of perturbations (default: a usual place, else none)")
     parser.add_argument(
@@ -57,6 +64,7 @@ def _add_fit(commands: Any) -> None:
         help="record the fit in W&B; evaluations of the run go there too (WANDB_PROJECT, WANDB_MODE, ... hold)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an evidence run at that place")
+    add_worker_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run_fit)
 
@@ -89,6 +97,8 @@ def run_fit(args: Namespace) -> None:
         every_use=args.every_use,
         overwrite=args.overwrite,
         progress=not args.quiet,
+        scheduler=args.scheduler,
+        workers=args.workers,
     )
     for use, learned in run.engine.trained.items():
         scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
@@ -105,8 +115,11 @@ def run_fit(args: Namespace) -> None:
         from state_rag.engine.fit_tracking import track
 
         track(run, Path(args.output))
-    if run.identity is not None:
+    split = {} if run.identity is None else run.identity.split or {}
+    if split.get("zeroshot") or split.get("fewshot"):
         print(f"next: state tx predict --output-dir {args.output} --eval-genept-pert --predict-only")
+    else:
+        print(f"next: state-rag evidence predict {args.output} --perturbations A,B -o predicted_effects.h5ad")
 
 
 def _add_predict(commands: Any) -> None:

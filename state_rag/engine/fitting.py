@@ -2,8 +2,9 @@
 
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
+from state_rag.effects.workers import Workers
 from state_rag.engine.bank import read_table, responses_of
+from state_rag.engine.cells_given import kind_of, write_split_of
 from state_rag.engine.folder import MODEL, EvidenceRun, refuse_existing, write_run
 from state_rag.engine.knowledge import knowledge_of
 from state_rag.errors import StateRagError
@@ -26,17 +29,17 @@ from state_rag.evidence.episodes import USES
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings
-from state_rag.files import existing_file
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
 from state_rag.names.treatments import name_in
+from state_rag.run_folders import SPLIT
 
 logger = logging.getLogger(__name__)
 
 
 def fit(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     embeddings: str | os.PathLike[str] | None = None,
@@ -55,14 +58,17 @@ def fit(
     every_use: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> EvidenceRun:
     """Fit the engine and write a run folder that every command takes.
 
     Parameters
     ----------
     source
-        A split (`.toml`): its training cells are read, in chunks; or a table of effects (`.h5ad`), as
-        `sr.effects.write` makes it.
+        A split (`.toml`): its training cells are read, in blocks; or a table of effects (`.h5ad`), as
+        `sr.effects.write` makes it; or cells without a split, all of which train: h5ad files, zarr stores, folders or
+        patterns of them, one or several.
     output
         The run folder.
     embeddings
@@ -89,34 +95,44 @@ def fit(
         Replace an evidence run at that place.
     progress
         Whether to show progress bars.
+    scheduler, workers
+        Who reads the cells: workers of the Dask scheduler with this address, or so many of its own; by default threads
+        of this process.
 
     Raises
     ------
     StateRagError
         If the split or its data cannot be used, or there is something at `output`.
     """
-    source, output = Path(source), Path(output)
+    given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    output, readers = Path(output), Workers(scheduler, workers)
     refuse_existing(output, overwrite)
-    existing_file(source, "a split or a table of effects", (".toml", ".h5ad"))
+    kind = kind_of(given)
     start = time.perf_counter()
     treatment = TreatmentColumns(mode_col, dose_col, time_col)
-    if source.suffix == ".toml":
-        columns = find_names(
-            source, pert_col=pert_col, cell_type_key=cell_type_key, batch_col=batch_col, control_pert=control_pert
-        )
-        data: dict[str, Any] = {
-            "toml_config_path": str(source.resolve()),
-            **columns,
-            "embed_key": embed_key,
-            "output_space": output_space,
-            **treatment.to_data(),
-        }
-        summary, identity = _checked(source, data)
-        responses = _responses(identity, data, progress)
+    if kind != "table":
+        named = {"pert_col": pert_col, "cell_type_key": cell_type_key}
+        named |= {"batch_col": batch_col, "control_pert": control_pert}
+        read = {"embed_key": embed_key, "output_space": output_space, **treatment.to_data()}
+        with tempfile.TemporaryDirectory(prefix="state-rag-fit-") as folder:
+            split = Path(given[0])
+            if kind == "cells":
+                logger.info("No split is given: all cells train, and none are held out to test.")
+                split = write_split_of(given, Path(folder, SPLIT))
+            try:
+                data: dict[str, Any] = {"toml_config_path": str(split.resolve()), **find_names(split, **named), **read}
+                summary, identity = _checked(split, data)
+                responses = _responses(identity, data, progress, readers)
+            except StateRagError as error:
+                if kind == "split":
+                    raise
+                raise StateRagError(str(error).replace(str(split), listing(list(map(str, given))))) from error
+        if kind == "cells":
+            data["toml_config_path"] = str(output.resolve() / SPLIT)  # which the run is written with
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
     else:
         data, identity, uses = treatment.to_data(), None, None
-        responses = read_table(source, treatment)
+        responses = read_table(Path(given[0]), treatment)
         asked = responses.perturbation_names
         if responses.treated:
             asked = tuple(dict.fromkeys(map(name_in, asked)))
@@ -208,6 +224,7 @@ def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Ident
         source,
         **{key: data[key] for key in ("pert_col", "cell_type_key", "batch_col", "control_pert", "embed_key")},
         require=("train",),
+        upstream=False,
     )
     keys = spaces_used(data["embed_key"], data["output_space"])
     identity, fits = read_identity(
@@ -228,13 +245,22 @@ def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Ident
     return summary, identity
 
 
-def _responses(identity: Identity, data: Mapping[str, Any], progress: bool) -> Responses:
+def _responses(
+    identity: Identity, data: Mapping[str, Any], progress: bool, workers: Workers | None = None
+) -> Responses:
     """Read the responses of a split's training cells."""
     source = Path(data["toml_config_path"])
     space = identity.spaces[spaces_used(data["embed_key"], data["output_space"])[-1]]
     columns = Columns.of(data)
     effects = training_effects(
-        read_split(source), columns, space.key, space.width, names=space.names, squares=True, progress=progress
+        read_split(source),
+        columns,
+        space.key,
+        space.width,
+        names=space.names,
+        squares=True,
+        progress=progress,
+        workers=workers,
     )
     for line, why in effects.lines_left_out.items():
         logger.warning("%s is left out: %s.", line, why)

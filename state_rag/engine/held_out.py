@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.cells.anchored import drawn_from
-from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.split_toml import Split
 from state_rag.datasets.treated_labels import read_labels
 from state_rag.effects.conditions import Columns

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from state_rag.effects.workers import Workers
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.evaluation.baselines import EVIDENCE, NAMES, NO_EFFECT
@@ -146,6 +147,7 @@ def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> li
     """
     runs = find_runs(args) if runs is None else runs
     settings, metrics = _settings(args), _metrics(args)
+    workers = Workers(args.scheduler, args.workers)
     requests = [
         Request(
             run,
@@ -159,6 +161,7 @@ def evaluated(args: argparse.Namespace, runs: Sequence[Run] | None = None) -> li
             per_gene=tuple(args.per_gene),
             force=args.force,
             progress=not args.quiet,
+            workers=workers,
         )
         for run in runs
     ]

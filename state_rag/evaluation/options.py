@@ -2,6 +2,8 @@
 
 import argparse
 
+from state_rag.effects.workers import add_worker_options
+
 DEVICES = ("auto", "cpu", "cuda")
 FROM_RUN = "(default: from the run's configuration)"
 
@@ -43,6 +45,7 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where distances are computed; auto: the GPU if there is one"
     )
+    add_worker_options(parser)
     parser.add_argument("--force", action="store_true", help="evaluate again even where results are up to date")
 
 

@@ -16,6 +16,7 @@ from state_rag.datasets.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects
+from state_rag.effects.workers import Workers
 from state_rag.engine.bank import responses_of
 from state_rag.engine.folder import is_evidence_run
 from state_rag.engine.held_out import conditions_of
@@ -112,6 +113,8 @@ class Request:
         asked for.
     picture
         Whether to draw the distributions of the main metrics.
+    workers
+        Who reads the training data.
     """
 
     run: Run
@@ -130,6 +133,7 @@ class Request:
     force: bool = True
     progress: bool = True
     picture: bool = True
+    workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
         """Refuse per-gene tables that do not exist."""
@@ -342,6 +346,7 @@ class Request:
                 len(features),
                 names=None if features[0].startswith(MADE_UP) else features,
                 progress=self.progress,
+                workers=self.workers,
             )
         except StateRagError as error:
             if self.toml is not None:

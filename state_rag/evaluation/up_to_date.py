@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from state_rag.datasets.split_check import find_data_files
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation import baselines, evidence_row
 from state_rag.evaluation.results import SUMMARY
-from state_rag.files import sample_digest
+from state_rag.files import data_size, data_time, sample_digest
 
 BASELINES_LEFT_OUT = "baselines_left_out"
 """Note on why; it begins with one of the next three."""
@@ -98,7 +98,7 @@ def training_state(split: Path | None) -> str | None:
     """Return what tells the present training data from others; None where they cannot be found."""
     if split is None or why_not_found(split):
         return None
-    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _training_files(split)]
+    stamps = [(str(file.resolve()), data_size(file), data_time(file)) for file in _training_files(split)]
     return json.dumps([sample_digest(split), *stamps])
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.perturbation_splits import write_perturbation_splits
-from state_rag.datasets.split_check import find_data_files
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.splits import write_split
 from state_rag.embeddings.find import find_embeddings, find_sources

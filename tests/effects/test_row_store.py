@@ -37,3 +37,14 @@ def test_rows_outside_the_store_and_gaps_are_refused():
 def test_blocks_cover_every_row_once():
     rows = [row for part in row_blocks(10, 4) for row in range(10)[part]]
     assert rows == list(range(10))
+
+
+def test_consecutive_rows_are_written_at_once_and_a_store_grows_by_zeros():
+    store = RowStore(3, 2, np.float64)
+    store[1:3] = [[1, 2], [3, 4]]
+    store.grow(5)
+    store.grow(2)
+    store[4:5] = 7
+    assert store[:].tolist() == [[0, 0], [1, 2], [3, 4], [0, 0], [7, 7]]
+    with pytest.raises(ValueError, match="without gaps"):
+        store[0:4:2] = 1

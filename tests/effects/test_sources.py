@@ -42,7 +42,7 @@ def test_effects_means_and_deviations_are_those_of_a_plain_loop(cells):
 
 
 def test_deviations_keep_their_precision_far_from_zero_and_over_chunks(cells, monkeypatch):
-    monkeypatch.setattr("state_rag.effects.group_totals.CHUNK_VALUES", 30 * 13)
+    monkeypatch.setattr("state_rag.effects.cell_sums.BLOCK_VALUES", 30 * 13)
     shifted = ad.AnnData(cells.X.toarray() + np.float32(1000), obs=cells.obs, var=cells.var)
     found = sr.effects.from_anndata(shifted)
     line, name = found.obs["context"].iloc[3], found.obs["perturbation"].iloc[3]

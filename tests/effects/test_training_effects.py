@@ -67,7 +67,7 @@ def test_training_conditions_are_those_of_cell_loads_own_data_module(screen):
 
 def test_chunks_do_not_change_the_effects(screen, monkeypatch):
     whole = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
-    monkeypatch.setattr("state_rag.effects.group_totals.CHUNK_VALUES", 17 * len(screen.genes))
+    monkeypatch.setattr("state_rag.effects.cell_sums.BLOCK_VALUES", 17 * len(screen.genes))
     parts = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
     check(parts.effects, whole.effects)
 
@@ -83,7 +83,7 @@ def effects_of(split, columns=None):
 
 
 def test_cells_in_another_order_and_in_several_files_have_the_same_effects(screen, tmp_path, monkeypatch):
-    monkeypatch.setattr("state_rag.effects.group_totals.CHUNK_VALUES", 100 * len(screen.genes))
+    monkeypatch.setattr("state_rag.effects.cell_sums.BLOCK_VALUES", 100 * len(screen.genes))
     adata = ad.read_h5ad(screen.h5ad)
     order = np.random.default_rng(0).permutation(adata.n_obs)
     (tmp_path / "parts").mkdir()
@@ -144,7 +144,8 @@ def test_cells_without_a_label_are_counted(screen, tmp_path, caplog):
 
 def test_memory_does_not_grow_with_the_number_of_training_conditions(tmp_path, monkeypatch):
     genes = 2000
-    monkeypatch.setattr("state_rag.effects.group_totals.CHUNK_VALUES", 64 * genes)
+    monkeypatch.setattr("state_rag.effects.cell_sums.BLOCK_VALUES", 64 * genes)
+    monkeypatch.setattr("state_rag.effects.cell_sums.IN_MEMORY", 2 * 64 * genes * 8)
     monkeypatch.setattr("state_rag.metrics.row_blocks.BLOCK_ROWS", 16)
     rng = np.random.default_rng(0)
     peaks = []

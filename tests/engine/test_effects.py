@@ -71,15 +71,16 @@ def test_the_command_writes_a_table_and_says_what_is_in_it(folder, run, tmp_path
     assert "give a name that ends in .h5ad" in capsys.readouterr().err
 
 
-def test_a_table_that_anndata_wrote_is_fitted_and_cells_are_told_to_be_such(tmp_path):
+def test_a_table_that_anndata_wrote_is_fitted_and_one_without_its_columns_is_told_what_cells_need(tmp_path):
     effects = sr.effects.from_anndata(sr.datasets.screen(n_perturbations=6, n_genes=20))
     plain = ad.AnnData(effects.X, obs=effects.obs[["perturbation", "context"]], var=effects.var)
     plain.write_h5ad(tmp_path / "plain.h5ad")
     run = fit(tmp_path / "plain.h5ad", tmp_path / "run", settings=QUICK, progress=False)
     assert len(run.engine.responses) == len(effects)
-    sr.datasets.screen(n_perturbations=3, n_genes=20).write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(StateRagError, match="If these are cells, write a split and fit on that: `state-rag data split"):
-        fit(tmp_path / "cells.h5ad", tmp_path / "no", settings=QUICK, progress=False)
+    del plain.obs["context"]
+    plain.write_h5ad(tmp_path / "less.h5ad")
+    with pytest.raises(StateRagError, match="less.h5ad.*cell line.*--cell-type-key"):
+        fit(tmp_path / "less.h5ad", tmp_path / "no", settings=QUICK, progress=False)
 
 
 @pytest.fixture(scope="module")

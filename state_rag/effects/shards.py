@@ -1,0 +1,233 @@
+"""Sums of the cells of one file, or of a stretch of a large one, by line and perturbation; read again if kept.
+
+What is kept of a file goes by what the file is: size, time of the last change, and its first and last MiB (of a zarr
+store: names, sizes and times of its files, and its metadata), not by where it lies. So a file that was moved is known,
+one that was changed or written anew is read again. The key holds all that the sums depend on besides: the matrix, the
+genes in their order, and the columns of `obs`. It does not hold the split: the sums of all conditions are kept, and
+whoever needs those of some takes these.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from state_rag.cache import ENVIRONMENT, cache_folder
+from state_rag.cell_files import CellFile, is_store
+from state_rag.datasets.treated_labels import read_labels
+from state_rag.effects.aligned_rows import AlignedRows
+from state_rag.effects.cell_sums import CellSums, sum_cells
+from state_rag.effects.conditions import Columns
+from state_rag.effects.sums_file import FORMAT, read_about, write_sums
+from state_rag.errors import StateRagError
+from state_rag.files import files_of, reason
+from state_rag.h5ad import open_h5ad, read_column
+
+logger = logging.getLogger(__name__)
+
+CELLS_AT_ONCE = 2**19
+"""Cells of a stretch: larger files are read in several, each of which is kept."""
+KEPT_FROM = 2**25
+"""Bytes from which on a file's sums are kept; smaller ones are read in the time that it takes to look."""
+
+_ENDS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is summed, of every file.
+
+    Attributes
+    ----------
+    matrix
+        `X` or `obsm/NAME`.
+    columns
+        Names in `obs`.
+    names
+        Genes, in order; None where they have no names.
+    width
+        How many there are.
+    first
+        Where they come from.
+    """
+
+    matrix: str
+    columns: Columns
+    names: tuple[str, ...] | None
+    width: int
+    first: str
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that sums depend on."""
+        told = [FORMAT, self.matrix, asdict(self.columns), self.names, self.width]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Cells of a file from `start` to before `stop`, and where their sums are kept (None: nowhere)."""
+
+    path: Path
+    start: int
+    stop: int
+    kept: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.path}, cells {self.start:,} to {self.stop:,}"
+
+
+@dataclass(frozen=True)
+class ShardSums:
+    """Sums of a shard's cells, or None where they lie in its file, and its number of cells without a label.
+
+    Groups are called by line, label, and what the column of perturbations has.
+    """
+
+    sums: CellSums | None
+    unlabelled: int
+
+
+def shards_of(path: Path, cells: int, wanted: Wanted, folder: Path | None) -> list[Shard]:
+    """Return the stretches of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    cells
+        How many it has.
+    wanted
+        What is summed.
+    folder
+        Where sums are kept; None for nowhere.
+    """
+    ends = [(start, min(start + CELLS_AT_ONCE, cells)) for start in range(0, max(cells, 1), CELLS_AT_ONCE)]
+    identity = None
+    if folder is not None and sum(size for _, size, _ in files_of(path)) >= KEPT_FROM:
+        identity = f"{content_identity(path)} {wanted.digest}"
+    kept: Path | None = None
+    found = []
+    for start, stop in ends:
+        if folder is not None and identity is not None:
+            kept = folder / f"{hashlib.sha256(f'{identity} {start} {stop}'.encode()).hexdigest()}.parquet"
+        found.append(Shard(path, start, stop, kept))
+    return found
+
+
+def content_identity(path: Path) -> str:
+    """Return a digest that tells a file, or a zarr store, from what it was before, wherever it lies."""
+    files = files_of(path)
+    digest = hashlib.sha256(repr(files).encode())
+    for name, size, _ in files:
+        if is_store(path) and not Path(name).name.startswith((".z", "zarr.json")):
+            continue
+        with open(path / name, "rb") as stream:
+            digest.update(stream.read(_ENDS))
+            if size > _ENDS:
+                stream.seek(max(_ENDS, size - _ENDS))
+                digest.update(stream.read(_ENDS))
+    return digest.hexdigest()
+
+
+def sums_folder() -> Path | None:
+    """Return the folder where sums are kept, made if need be; None where nothing can be kept, which is said."""
+    folder = cache_folder() / "sums"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied", str(folder))
+    except OSError as error:
+        logger.warning("Sums of cells are not kept (%s): %s", ENVIRONMENT, reason(error))
+        return None
+    return folder
+
+
+def kept_sums(shard: Shard) -> ShardSums | None:
+    """Return what is kept of a shard; None where nothing is, or nothing that can be read."""
+    if shard.kept is None or not shard.kept.is_file():
+        return None
+    try:
+        return ShardSums(None, int(read_about(shard.kept)["unlabelled"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def sum_shard(wanted: Wanted, shard: Shard, told: Callable[[int], object] | None = None) -> ShardSums:
+    """Read a shard, and keep its sums where it says.
+
+    Parameters
+    ----------
+    wanted
+        What is summed.
+    shard
+        The cells.
+    told
+        Called with the number of cells after each block.
+
+    Raises
+    ------
+    StateRagError
+        Naming the file, if it cannot be read, or lacks a column, the matrix or a gene.
+    """
+    try:
+        with open_h5ad(shard.path) as file:
+            keys, group_of = cell_groups(file, wanted.columns, shard.start, shard.stop)
+            rows = AlignedRows(wanted.names, wanted.first, wanted.width).open(file, wanted.matrix)
+            if rows.shape[0] < shard.stop:
+                raise StateRagError(f"'{wanted.matrix}' has {rows.shape[0]:,} rows, obs has more.")
+            found = sum_cells(rows, keys, group_of, shard.start, told)
+    except StateRagError as error:
+        named = str(shard.path) in str(error)
+        raise error if named else StateRagError(f"{shard.path}: {error}") from error
+    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise StateRagError(f"{shard} cannot be read ({said}). The file is damaged; copy or write it again.") from error
+    unlabelled = int((group_of < 0).sum())
+    if shard.kept is not None:
+        try:
+            write_sums(shard.kept, found, {"unlabelled": unlabelled})
+            return ShardSums(None, unlabelled)
+        except (OSError, StateRagError) as error:
+            logger.warning("The sums of %s are not kept (%s): %s", shard.path, ENVIRONMENT, error)
+    return ShardSums(found, unlabelled)
+
+
+def cell_groups(
+    file: CellFile, columns: Columns, start: int = 0, stop: int | None = None
+) -> tuple[list[tuple[str, str, str]], np.ndarray]:
+    """Return the groups of a file's cells and each cell's number among them, -1 without a label.
+
+    Parameters
+    ----------
+    file
+        An open file of cells.
+    columns
+        Names in `obs`.
+    start, stop
+        Only the cells from `start` to before `stop`.
+
+    Returns
+    -------
+    tuple
+        Line, label and what the column of perturbations has, of each group, in the order of the categories; where
+        labels tell modes, doses or times, a line and label may stand there more than once. And int `[cells]`.
+    """
+    lines, line_of = read_column(file, columns.cell_line, "--cell-type-key", start, stop)
+    told = read_labels(file, columns.perturbation, columns.control, columns.treatment, start=start, stop=stop)
+    count = max(1, len(told.labels))
+    labelled = (line_of >= 0) & (told.code >= 0)
+    number = line_of[labelled] * count + told.code[labelled]
+    present = np.flatnonzero(np.bincount(number, minlength=len(lines) * count))
+    group_of = np.full(len(labelled), -1)
+    group_of[labelled] = np.searchsorted(present, number)
+    keys = [
+        (str(lines[line]), str(told.labels[code]), str(told.names[code]))
+        for line, code in zip((present // count).tolist(), (present % count).tolist(), strict=True)
+    ]
+    return keys, group_of
