@@ -75,5 +75,6 @@ def extends(knowledge: Knowledge, saved: Knowledge) -> bool:
         knowledge.names[:count] == saved.names
         and knowledge.n_candidates == saved.n_candidates
         and knowledge.block_names == saved.block_names
+        and knowledge.scaling == saved.scaling
         and all(torch.equal(knowledge.block(name)[:count].cpu(), saved.block(name).cpu()) for name in saved.block_names)
     )

@@ -85,12 +85,15 @@ class SourceTable:
         How many perturbations it was asked for.
     facts
         What was taken from the file, in words.
+    by_name
+        Labels with modes, doses or times that it knows by the names in them.
     """
 
     kind: str
     table: Embeddings
     asked: int
     facts: str
+    by_name: tuple[str, ...] = ()
 
     @property
     def known(self) -> str:

@@ -28,6 +28,11 @@ class Knowledge(nn.Module):
         Block name -> matrix [P, D_block]. Kept as float32.
     n_candidates
         Rows [0, n_candidates) form the base that may be retrieved; later rows may only ask. Default: all.
+    coordinates
+        [P, C]: where each entry lies among treatments (modes, doses, times), read beside the blocks; None for none. The
+        nearer two entries are there, the more alike they are: see `nearness`.
+    scaling
+        What made them, in plain types, kept for entries to come.
 
     Raises
     ------
@@ -46,7 +51,14 @@ class Knowledge(nn.Module):
 
     values: Tensor
 
-    def __init__(self, names: Sequence[str], blocks: Mapping[str, Tensor], n_candidates: int | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        blocks: Mapping[str, Tensor],
+        n_candidates: int | None = None,
+        coordinates: Tensor | None = None,
+        scaling: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.names: tuple[str, ...] = tuple(names)
         self._row = {name: row for row, name in enumerate(self.names)}
@@ -64,7 +76,12 @@ class Knowledge(nn.Module):
         for name, matrix in matrices.items():
             _check_block(name, matrix, self.names)
         self._widths = [matrix.shape[1] for matrix in matrices.values()]
-        self.register_buffer("values", torch.cat(list(matrices.values()), dim=1), persistent=False)
+        parts = list(matrices.values())
+        self.scaling = None if coordinates is None else dict(scaling or {})
+        if coordinates is not None:
+            parts.append(torch.as_tensor(coordinates).detach().to(torch.float32))
+            _check_block("coordinates", parts[-1], self.names)
+        self.register_buffer("values", torch.cat(parts, dim=1), persistent=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,8 +94,18 @@ class Knowledge(nn.Module):
         widths = ", ".join(f"{name}={self.width(name)}" for name in self.block_names)
         return f"{len(self)} names, {self.n_candidates} candidates, {widths}"
 
+    @property
+    def embeddings(self) -> Tensor:
+        """All blocks side by side, without coordinates."""
+        return self.values[:, : sum(self._widths)]
+
+    @property
+    def coordinates(self) -> Tensor | None:
+        """Where each entry lies among treatments, [P, C]; None where entries are names and nothing else."""
+        return None if self.scaling is None else self.values[:, sum(self._widths) :]
+
     def block(self, name: str | None = None) -> Tensor:
-        """Return the block `name`, [P, D_block], or all blocks side by side, [P, D]."""
+        """Return the block `name`, [P, D_block], or all blocks and coordinates side by side, [P, D]."""
         if name is None:
             return self.values
         if name not in self.block_names:
@@ -109,7 +136,9 @@ class Knowledge(nn.Module):
         found = values[index.clamp(min=0)] if len(self) else values.new_zeros(len(index), values.shape[1])
         return found.masked_fill((index < 0).unsqueeze(-1), 0.0)
 
-    def with_queries(self, names: Sequence[str], blocks: Mapping[str, Tensor]) -> Knowledge:
+    def with_queries(
+        self, names: Sequence[str], blocks: Mapping[str, Tensor], coordinates: Tensor | None = None
+    ) -> Knowledge:
         """Return new knowledge with further rows that may ask but are never retrieved.
 
         Parameters
@@ -118,6 +147,8 @@ class Knowledge(nn.Module):
             Q new names, none of them known already.
         blocks
             A matrix [Q, D_block] for every block of this knowledge.
+        coordinates
+            [Q, C] where this knowledge has such.
 
         Raises
         ------
@@ -138,15 +169,22 @@ class Knowledge(nn.Module):
                     f"{len(names)} x {old.shape[1]}; use the embeddings this run was trained with."
                 )
             joined[name] = torch.cat([old, new.to(old)])
-        return Knowledge((*self.names, *names), joined, self.n_candidates)
+        both = None
+        if (own := self.coordinates) is not None:
+            new = own.new_zeros(len(names), own.shape[1]) if coordinates is None else torch.as_tensor(coordinates)
+            both = torch.cat([own, new.to(own)])
+        return Knowledge((*self.names, *names), joined, self.n_candidates, both, self.scaling)
 
     def to_state(self) -> dict[str, Any]:
         """Return names, blocks and base size as plain types and tensors on the CPU, fit for a checkpoint."""
-        return {
+        state = {
             "names": list(self.names),
             "blocks": {name: self.block(name).detach().to("cpu", copy=True) for name in self.block_names},
             "n_candidates": self.n_candidates,
         }
+        if (coordinates := self.coordinates) is not None:
+            state |= {"coordinates": coordinates.detach().to("cpu", copy=True), "scaling": self.scaling}
+        return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Knowledge:
@@ -163,7 +201,17 @@ class Knowledge(nn.Module):
                 f"knowledge: the stored state lacks {', '.join(missing)}; the checkpoint is incomplete or of "
                 "another version. Train again, or import it anew."
             )
-        return cls(state["names"], state["blocks"], state["n_candidates"])
+        beside = state.get("coordinates"), state.get("scaling")
+        return cls(state["names"], state["blocks"], state["n_candidates"], *beside)
+
+
+def nearness(queries: Tensor, base: Tensor) -> Tensor:
+    """Return what coordinates [Q, C] and [P, C] make of a cosine: a factor [Q, P] from 0 to 1, float64.
+
+    It is a Gaussian kernel of their distance: 1 for the same treatment, .37 for two modes, .61 for doses that are a
+    standard deviation of training apart.
+    """
+    return (-0.5 * torch.cdist(queries.double(), base.double()).square()).exp()
 
 
 def _check_names(names: tuple[str, ...]) -> None:

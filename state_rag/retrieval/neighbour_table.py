@@ -27,7 +27,8 @@ class NeighbourTable:
     k
         Neighbours of each row; at most `n_candidates - 1`.
     block
-        The block whose cosine decides; None for all side by side.
+        The block whose cosine decides; None for all side by side. Where entries have coordinates, how near these are
+        decides too (`knowledge.nearness`), and all rows are looked up at once.
 
     Attributes
     ----------
@@ -41,16 +42,18 @@ class NeighbourTable:
         self._own[knowledge.n_candidates :] = -1
         self._place: Tensor | None = None
         check_k(k, knowledge.n_candidates, True)
-        if len(knowledge) > LARGE:
+        if len(knowledge) > LARGE and knowledge.coordinates is None:
             self._place = torch.full((len(knowledge),), -1)
         self._prepare(knowledge, block)
 
     def _prepare(self, knowledge: Knowledge, block: str | None) -> None:
         """Look up the neighbours of all, or make ready for those that will ask."""
-        values = knowledge.block(block)
+        values = knowledge.embeddings if block is None else knowledge.block(block)
         base = values[: knowledge.n_candidates]
         if self._place is None:
-            self._keep(*top_neighbours(values, base, self.k, self._own))
+            where = knowledge.coordinates
+            beside = None if where is None else (where, where[: knowledge.n_candidates])
+            self._keep(*top_neighbours(values, base, self.k, self._own, beside))
             return
         self._values, self._base = values, LargeBase(base, self.k)
         self._keep(torch.zeros(0, self.k, dtype=torch.long), torch.zeros(0, self.k))

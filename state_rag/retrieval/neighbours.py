@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import nearness
 
 LARGE = 50_000
 """Rows above which a base is large: it is gone through in blocks, and a table has the neighbours of those that ask."""
@@ -20,7 +21,9 @@ STEP_BITS = 30
 """Cosines are compared in steps of 2**-30."""
 
 
-def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+def top_neighbours(
+    queries: Tensor, base: Tensor, k: int, own: Tensor, beside: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the k nearest rows of `base` for each query, most similar first, by comparing all.
 
     The similarity is the cosine, 0 for a zero vector. Among equally similar rows the lower one comes first, so that
@@ -38,6 +41,8 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[
         Neighbours to return for each query.
     own
         Long [Q], best on the CPU: the row of `base` that is the query itself, to be left out; -1 leaves nothing out.
+    beside
+        Coordinates [Q, C] of the queries and [P, C] of the base, whose `knowledge.nearness` a cosine is multiplied by.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def top_neighbours(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[
     """
     check_k(k, len(base), bool((own >= 0).any()))
     with torch.no_grad():
-        return _search_exact(unit(queries), base, k, own.cpu())
+        return _search_exact(unit(queries), base, k, own.cpu(), beside)
 
 
 def distinct(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +109,9 @@ def best_of(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return _parted(_keys(products, 0).topk(k, dim=1).values)
 
 
-def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+def _search_exact(
+    queries: Tensor, base: Tensor, k: int, own: Tensor, beside: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the k nearest of rows of length 1 [Q, D] in a base of any lengths [P, D]."""
     n_base, device = len(base), base.device
     size = n_base if n_base <= LARGE else max(1, BLOCK_ELEMENTS // base.shape[1])
@@ -114,7 +121,10 @@ def _search_exact(queries: Tensor, base: Tensor, k: int, own: Tensor) -> tuple[T
         block = unit(base[first : first + size])
         found = []
         for start in range(0, len(queries), step):
-            keys = _keys(queries[start : start + step] @ block.T, first)
+            products = queries[start : start + step] @ block.T
+            if beside is not None:
+                products *= nearness(beside[0][start : start + step], beside[1][first : first + size])
+            keys = _keys(products, first)
             itself = own[start : start + step] - first
             asking = torch.nonzero((itself >= 0) & (itself < len(block))).flatten()
             asking, itself = (part.to(device, non_blocking=True) for part in (asking, itself[asking]))

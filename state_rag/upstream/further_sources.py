@@ -14,6 +14,7 @@ from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.sources import EMBEDDINGS, files_of_sources, kind_of, named_sources, read_source
 from state_rag.embeddings.table import unit_rows
+from state_rag.embeddings.treated import Coordinates, labelled, with_names
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
@@ -148,6 +149,10 @@ def with_further(
                 raise
             logger.warning("%s says nothing of what the run was not trained with: %s", path, error)
     names = sorted({name for rows in new.values() for name in rows})
+    told = None if knowledge.scaling is None else Coordinates.from_state(knowledge.scaling)
+    if told is not None and (strange := [name for name in names if not told.allows(name)]):
+        logger.warning("Training has no cells of the mode of %s, so they stay unknown.", listing(strange))
+        names = [name for name in names if name not in strange]
     if not names:
         return knowledge
     blocks = {source: torch.zeros(len(names), knowledge.width(source)) for source in knowledge.block_names}
@@ -156,7 +161,7 @@ def with_further(
             if name in rows:
                 blocks[source][row] = torch.from_numpy(rows[name])
     logger.info("%d perturbations are new to the run and use their own embedding: %s.", len(names), listing(names, 10))
-    return knowledge.with_queries(names, blocks)
+    return knowledge.with_queries(names, blocks, None if told is None else torch.from_numpy(told(names)))
 
 
 def informed(anchor: "Anchor", found: Run, saved: Mapping[str, Any], names: Iterable[str], given: Files = NONE) -> None:
@@ -192,9 +197,10 @@ def _new_rows(
     block = knowledge.block(source).cpu().numpy()
     own = [name for name, yes in zip(knowledge.names, knowledge.known(source).tolist(), strict=True) if yes]
     asked = [*unknown, *(own if kernel else own[:SAMPLE])]
-    wanted = with_members(asked)
+    treated = knowledge.scaling is not None
+    wanted = with_names(asked) if treated else with_members(asked)
     table = read_source(path, wanted, width).table if kernel else read_embeddings(path, wanted, text_width=width)
-    table = table.limited_to(asked)
+    table = labelled(table, asked) if treated else table.limited_to(asked)
     found = [name for name in unknown if name in table]
     if not found:
         return {}

@@ -14,6 +14,7 @@ from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.embeddings.sources import EMBEDDINGS, SourceTable, read_source
 from state_rag.embeddings.table import Embeddings, unit_rows
+from state_rag.embeddings.treated import Coordinates, labelled, treated, with_names
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
 from state_rag.names import listing, suggest
@@ -29,6 +30,8 @@ MISSING_FILE = "perturbations_without_embedding.txt"
 def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, SourceTable]:
     """Read what the sources of a run know of `names`; of a combination `A+B` that one lacks, the mean of its members'.
 
+    A single table also knows labels that tell modes, doses or times (`names.treatments`), by the names in them.
+
     Raises
     ------
     StateRagError
@@ -37,8 +40,13 @@ def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, Sou
     found = {}
     for source, path in find_sources(settings.sources).items():
         if not settings.rag_sources:
-            table = load_embeddings(str(path), names, settings.genept_text_width)
-            read = SourceTable(EMBEDDINGS, table, len(names), table.provenance.get("embedding", f"{table.width} wide"))
+            whole = read_embeddings(path, names=with_names(names), text_width=settings.genept_text_width)
+            table, by_name = (
+                _some_of(path, labelled(whole, names), names, settings.genept_text_width),
+                tuple(treated(whole, names)),
+            )
+            told = table.provenance.get("embedding", f"{table.width} wide")
+            read = SourceTable(EMBEDDINGS, table, len(names), told, by_name)
         else:
             read = read_source(path, with_members(names), settings.genept_text_width)
             read = replace(read, table=read.table.limited_to(names), asked=len(names))
@@ -72,18 +80,42 @@ def load_embeddings(path: str | None, names: Collection[str], text_width: int) -
     """
     found = find_embeddings(path)
     embeddings = read_embeddings(found, names=with_members(names), text_width=text_width).limited_to(names)
+    return _some_of(found, embeddings, names, text_width)
+
+
+def _some_of(path: Path, embeddings: Embeddings, names: Collection[str], text_width: int) -> Embeddings:
     if not embeddings.names:
-        raise StateRagError(none_known(found, names, text_width))
-    logger.info("Embeddings: %s, %d of %d perturbations.", found, len(embeddings.names), len(names))
+        raise StateRagError(none_known(path, names, text_width))
+    logger.info("Embeddings: %s, %d of %d perturbations.", path, len(embeddings.names), len(names))
     return embeddings
 
 
-def knowledge_of(tables: Mapping[str, Embeddings]) -> Knowledge:
+def coordinates_of(tables: Mapping[str, SourceTable], trained: Collection[str]) -> Coordinates | None:
+    """Return the coordinates of labels that tell modes, doses or times; None where no label is known by its name.
+
+    Parameters
+    ----------
+    tables
+        Of a run, from `load_sources`.
+    trained
+        Perturbations with training cells, which the scales are those of.
+    """
+    if not any(read.by_name for read in tables.values()):
+        return None
+    known = {name for read in tables.values() for name in read.table.names}
+    found = Coordinates.of(sorted(known & set(trained)))
+    logger.info("Labels tell treatments; beside the embedding of their name they have: %s.", found.words)
+    return found
+
+
+def knowledge_of(tables: Mapping[str, Embeddings], coordinates: Coordinates | None = None) -> Knowledge:
     """Return the knowledge base of a run: all its perturbations that a source knows, in alphabetical order.
 
     A single source is taken as it is. Rows of several have length 1 each, so that none counts more for its unit.
+    `coordinates` stand beside them; then labels with a mode that training has not are not known.
     """
     names = sorted({name for table in tables.values() for name in table.names})
+    names = [name for name in names if coordinates is None or coordinates.allows(name)]
     blocks = {}
     for source, table in tables.items():
         block = np.zeros((len(names), table.width), dtype=np.float32)
@@ -91,7 +123,10 @@ def knowledge_of(tables: Mapping[str, Embeddings]) -> Knowledge:
         vectors = table.subset([names[row] for row in known]).vectors
         block[known] = vectors if len(tables) == 1 else unit_rows(vectors)
         blocks[source] = torch.from_numpy(block)
-    return Knowledge(names, blocks)
+    if coordinates is None:
+        return Knowledge(names, blocks)
+    beside = torch.from_numpy(coordinates(names))
+    return Knowledge(names, blocks, coordinates=beside, scaling=coordinates.to_state())
 
 
 def refuse_or_report(missing: Sequence[str], settings: RagSettings, total: int) -> None:

@@ -25,6 +25,7 @@ from state_rag.settings import TEXT, RagSettings
 from state_rag.upstream import processes
 from state_rag.upstream.knowledge_source import (
     about_sources,
+    coordinates_of,
     knowledge_of,
     load_sources,
     refuse_or_report,
@@ -89,7 +90,8 @@ def _train(
         about: dict[str, dict[str, Any]] = {}  # as in the checkpoint
     else:
         tables = load_sources(settings, split.perturbations)
-        knowledge = knowledge_of({source: read.table for source, read in tables.items()})
+        coordinates = coordinates_of(tables, split.train_perturbations)
+        knowledge = knowledge_of({source: read.table for source, read in tables.items()}, coordinates)
         about = about_sources(tables)
     missing = sorted(set(split.perturbations) - set(knowledge.names))
     refuse_or_report(missing, settings, len(split.perturbations))

@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.knowledge import Knowledge, nearness
 
 
 @pytest.fixture
@@ -98,3 +99,23 @@ def test_unknown_blocks_and_incomplete_states_are_named(knowledge):
         knowledge.block("graph")
     with pytest.raises(StateRagError, match="lacks blocks, n_candidates"):
         Knowledge.from_state({"names": ["A"]})
+
+
+def test_coordinates_stand_beside_the_blocks_and_travel_with_them():
+    plain = Knowledge(["A", "B"], {"text": torch.eye(2)})
+    assert plain.coordinates is None
+    assert "coordinates" not in plain.to_state()
+    beside = Knowledge(["A", "B"], {"text": torch.eye(2)}, None, torch.tensor([[0.5], [-1]]), {"dose": [1, 2, 3]})
+    assert beside.width() == 3
+    assert beside.embeddings.tolist() == [[1, 0], [0, 1]]
+    assert beside.rows(torch.tensor([1, -1])).tolist() == [[0, 1, -1], [0, 0, 0]]
+    more = beside.with_queries(["C"], {"text": torch.ones(1, 2)}, torch.tensor([[7.0]]))
+    again = Knowledge.from_state(more.to_state())
+    assert again.coordinates.tolist() == [[0.5], [-1], [7]]
+    assert again.scaling == {"dose": [1, 2, 3]}
+    assert torch.equal(again.values, more.values)
+
+
+def test_nearness_is_1_at_the_same_place_and_falls_with_the_distance():
+    found = nearness(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
+    assert found[0].tolist() == pytest.approx([1, np.exp(-0.5), np.exp(-1)])

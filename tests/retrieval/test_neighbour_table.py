@@ -87,3 +87,15 @@ def test_what_retrieves_gets_the_same_candidates_from_a_large_base(monkeypatch, 
         assert torch.equal(getattr(whole, name), getattr(asked, name))
     torch.testing.assert_close(whole.similarity, asked.similarity)
     assert sources == 1 or torch.equal(whole.proposed, asked.proposed)
+
+
+def test_a_cosine_counts_less_the_farther_treatments_are():
+    generator = torch.Generator().manual_seed(0)
+    rows, where = torch.randn(9, 4, generator=generator), torch.randn(9, 2, generator=generator)
+    table = NeighbourTable(Knowledge(list("ABCDEFGHI"), {"text": rows}, 8, where, {}), 3)
+    cosine = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=2)
+    product = cosine * torch.exp(-0.5 * (where[:, None] - where[None]).square().sum(2))
+    for row in range(9):
+        expected = sorted((p for p in range(8) if p != row), key=lambda other: -float(product[row, other]))[:3]
+        assert table.index[row].tolist() == expected
+        assert torch.allclose(table.similarity[row], product[row, expected], atol=1e-6)

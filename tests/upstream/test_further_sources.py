@@ -5,9 +5,16 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
+from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import RagSettings
 from state_rag.upstream.further_sources import files_of, given_files, tables_of, with_further
-from state_rag.upstream.knowledge_source import about_sources, knowledge_of, load_sources, refuse_unknown
+from state_rag.upstream.knowledge_source import (
+    about_sources,
+    coordinates_of,
+    knowledge_of,
+    load_sources,
+    refuse_unknown,
+)
 
 OWN = ["A", "B", "C", "D", "E"]
 
@@ -129,3 +136,25 @@ def test_an_unknown_name_is_refused_with_the_file_that_the_run_was_trained_with(
     assert tables_of(settings, about).startswith(f"The run read them from table = {table}; sets = {sets}, not there (")
     table.unlink()
     assert f"text = {table}, not there (looked from " in tables_of(one[0], None)
+
+
+def test_an_unseen_dose_asks_by_its_name_and_its_place_among_those_of_training(table, caplog):
+    settings = RagSettings(use_genept=True, genept_path=str(table))
+    labels = [f"{name}:drug:dose={dose}" for name in "ABC" for dose in (0.1, 1, 10)]
+    found = load_sources(settings, labels)
+    coordinates = coordinates_of(found, labels)
+    knowledge = knowledge_of({"text": found["text"].table}, coordinates)
+    assert knowledge.width() == 4 + 1
+    asked = {"B:drug:dose=3", "F:drug:dose=1", "B:KO:dose=1", "nobody:drug:dose=1"}
+    more = with_further(Knowledge.from_state(knowledge.to_state()), asked, settings)
+    assert more.names[9:] == ("B:drug:dose=3", "F:drug:dose=1")
+    assert "Training has no cells of the mode of B:KO:dose=1" in caplog.text
+    row = {name: more.rows(more.index_of([name]))[0] for name in more.names}
+    assert torch.equal(row["B:drug:dose=3"][:4], row["B:drug:dose=1"][:4])
+    assert row["B:drug:dose=1"][4] < row["B:drug:dose=3"][4] < row["B:drug:dose=10"][4]
+
+
+def test_names_alone_have_no_coordinates(table):
+    found = load_sources(RagSettings(use_genept=True, genept_path=str(table)), OWN)
+    assert coordinates_of(found, OWN) is None
+    assert knowledge_of({"text": found["text"].table}).scaling is None

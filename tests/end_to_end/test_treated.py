@@ -1,0 +1,53 @@
+"""A network on a screen whose labels tell doses, with the real commands: doses that it never saw are predicted."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import state_rag as sr
+from tests.end_to_end.commands import OURS, run
+
+pytestmark = pytest.mark.slow
+
+CONTROL = "non-targeting"
+
+
+@pytest.fixture(scope="module")
+def trained(project, tmp_path_factory):
+    """A folder with a screen of two doses and its PT-RAG run, trained for a few steps."""
+    folder = tmp_path_factory.mktemp("treated")
+    cells = ad.read_h5ad(project.h5ad)
+    names = cells.obs["gene"].astype(str)
+    dose = np.random.default_rng(0).choice(["0.1", "10"], size=len(names))
+    labels = np.where(names == CONTROL, CONTROL, names + ":drug:dose=" + dose)
+    cells.obs["gene"] = pd.Categorical(labels)
+    cells.write_h5ad(folder / "screen.h5ad")
+    words = ["data", "split", "screen.h5ad", "--held-out", "hepg2", "-o", "split.toml"]
+    run(words, folder, via=OURS)
+    finished = run(project.train_rag("dosed", "data.kwargs.toml_config_path=split.toml"), folder)
+    return folder, cells, finished.stderr
+
+
+def test_a_dose_between_those_of_training_is_predicted_and_its_place_travels_with_the_run(trained):
+    folder, cells, told = trained
+    assert "beside the embedding of their name they have: log dose" in told
+    assert run(["tx", "predict", "--output-dir", "runs/dosed", "--predict-only"], folder).returncode == 0
+    some = cells[cells.obs["gene"] == CONTROL].copy()
+    some.write_h5ad(folder / "controls.h5ad")
+    name = str(next(label for label in cells.obs["gene"].cat.categories if label != CONTROL)).partition(":")[0]
+    asked = [f"{name}:drug:dose={dose}" for dose in ("0.1", "1", "10")]
+    words = ["tx", "infer", "--model-dir", "runs/dosed", "--adata", "controls.h5ad", "--pert-col", "gene"]
+    run([*words, "--perturbations", ",".join(asked), "--output", "out.h5ad"], folder)
+    found = ad.read_h5ad(folder / "out.h5ad")
+    assert set(found.obs["gene"]) == {*asked, CONTROL}
+    again = sr.load(folder / "runs" / "dosed").predict(some, perturbations=asked)
+    assert np.array_equal(np.asarray(again.X), np.asarray(found.X))
+    saved = torch.load(folder / "runs" / "dosed" / "checkpoints" / "last.ckpt", weights_only=True)["state_rag"]
+    assert saved["knowledge"]["scaling"]["modes"] == ["drug"]
+    least, _, deviation = saved["knowledge"]["scaling"]["dose"]
+    assert (least, deviation) == (0.1, 1.0)
+    assert saved["knowledge"]["coordinates"].shape[1] == 1
+    effects = {label: np.asarray(found[found.obs["gene"] == label].X).mean(0) for label in asked}
+    assert all((effects[one] != effects[other]).any() for one, other in zip(asked, asked[1:], strict=False))
