@@ -39,6 +39,7 @@ docs: $(VENV)/.installed  ## the documentation, into docs/_build/html; needs no 
 
 benchmarks: $(VENV)/.installed  ## what we claim about cost, measured
 	for program in benchmarks/*_cost.py; do $(BIN)/python $$program || exit 1; done
+	$(BIN)/python -m benchmarks.counts
 
 clean:
 	rm -rf $(VENV) build dist demo docs/_build

@@ -52,8 +52,8 @@ BACKBONE = {
 }
 
 
-def build(device: str) -> tuple[torch.nn.Module, torch.nn.Module, dict]:
-    """Return upstream's model, ours, and a batch."""
+def build(device: str, changed: dict | None = None) -> tuple[torch.nn.Module, torch.nn.Module, dict]:
+    """Return upstream's model, ours with some flags `changed`, and a batch."""
     from state.tx.models.state_transition import StateTransitionPerturbationModel
 
     from state_rag.model import RagStateTransition
@@ -71,6 +71,7 @@ def build(device: str) -> tuple[torch.nn.Module, torch.nn.Module, dict]:
         "rag_fusion": "residual",
         "rag_score_similarity": True,
         "rag_query_dropout": 0.1,
+        **(changed or {}),
     }
     with any_head_count(), contextlib.redirect_stdout(io.StringIO()):
         theirs = StateTransitionPerturbationModel(**MODEL, transformer_backbone_kwargs=dict(BACKBONE))

@@ -289,7 +289,7 @@ class RagStateTransition(TrainedTogether, StateTransitionPerturbationModel):
         # context exact under mixed precision; the cells are encoded once and handed back below.
         cells = super().encode_basal_expression(running.sets.basal).float()
         running.cells = cells
-        return self._retrieve(running, running.sets, cells, query.float()) - cells
+        return self._retrieve(running, running.sets, cells, query.float())
 
     def encode_basal_expression(self, expr: Tensor) -> Tensor:
         """Encode control cells [B, S, input_dim] to [B, S, H], once in a forward pass."""
@@ -298,36 +298,37 @@ class RagStateTransition(TrainedTogether, StateTransitionPerturbationModel):
         return self._pass.cells
 
     def _retrieve(self, running: Pass, sets: CellSets, cells: Tensor, query: Tensor) -> Tensor:
-        """Return the transformer's input [B, S, H] from encoded cells [B, S, H] and perturbations [B, H]."""
+        """Return what STATE adds to encoded cells [B, S, H] for encoded perturbations [B, H]: [B, S or 1, H]."""
         retriever = self._retriever
         if not sets.places:
             self._note(running, sets, retriever.nothing(cells))
             # Every parameter takes part in every step, as distributed training needs.
-            return cells + query[:, None, :] + retriever.zero_weight_terms()
+            return query[:, None, :] + retriever.zero_weight_terms()
         whole = len(sets.places) == len(sets.names)
-        chosen = torch.tensor(sets.places).to(cells.device, non_blocking=True)
+        chosen = None if whole else torch.tensor(sets.places).to(cells.device, non_blocking=True)
 
         def take(tensor: Tensor) -> Tensor:
-            return tensor if whole else tensor[chosen]
+            return tensor if chosen is None else tensor[chosen]
 
-        told = self._draw_told(len(chosen), cells)
-        found = retriever(take(cells), take(query), sets.rows[sets.places], self._base, told=told)
+        told = self._draw_told(len(sets.places), cells)
+        rows = sets.rows if whole else sets.rows[sets.places]
+        found = retriever(take(cells), take(query), rows, self._base, told=told)
         self._note(running, sets, found)
-        context = found.context
         if self.settings.rag_fusion == "residual":
             shown = take(query) if told is None else take(query) * told[:, None]
-            context = context + take(cells) + shown[:, None, :]
-        if whole:
-            return context
-        combined = cells + query[:, None, :]
-        return combined.index_copy(0, chosen, context.to(combined.dtype))
+            added = found.context + shown[:, None, :]
+        else:
+            added = found.context - take(cells)
+        if chosen is None:
+            return added
+        return query[:, None, :].expand_as(cells).index_copy(0, chosen, added.to(query.dtype))
 
     def _draw_told(self, count: int, like: Tensor) -> Tensor | None:
         """Return [count], 0 for sets whose own perturbation the transformer shall not see; None: it sees all."""
         dropout = self.settings.rag_query_dropout
         if not self.training or not dropout:
             return None
-        return (torch.rand(count, device=like.device) >= dropout).to(like.dtype)
+        return torch.empty(count, dtype=like.dtype, device=like.device).bernoulli_(1 - dropout)
 
     @property
     def _retriever(self) -> Retriever:

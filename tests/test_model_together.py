@@ -59,7 +59,7 @@ def trained(model, batches):
     if torch.distributed.is_initialized():
         step = nn.parallel.DistributedDataParallel(step, find_unused_parameters=False)
     seen = tiny.logged(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
     losses, gradients = [], []
     for batch in batches:
         optimizer.zero_grad()
@@ -128,4 +128,4 @@ def test_losses_gradients_and_running_scale_are_those_of_one_process_with_both_b
     for process in two:
         for name, value in expected["buffers"].items():
             difference = (process[case]["buffers"][name] - value).double().norm()
-            assert difference <= 1e-4 * value.double().norm(), name
+            assert difference <= 1e-4 * value.double().norm() + 1e-6, name

@@ -71,7 +71,10 @@ class NeighbourTable:
         IndexError
             For a negative row: an unknown name or a control has no neighbours, and must not be asked for.
         """
-        places = self.places(rows)
+        return self.at(self.places(rows))
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what stands at `places` [B] of the table, as `lookup` does."""
         return self.index[places], self.similarity[places]
 
     def places(self, rows: Tensor) -> Tensor:

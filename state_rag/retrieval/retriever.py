@@ -252,7 +252,7 @@ class TableRetriever(Retriever):
         if self.neighbours is None:
             raise RuntimeError("prepare() has not been called")
         places = self.neighbours.places(rows)
-        candidates, similarity = self.neighbours.index[places], self.neighbours.similarity[places]
+        candidates, similarity = self.neighbours.at(places)
         distinct_rows, local = distinct(candidates)
         local = local.to(device, non_blocking=True)
         proposals = None

@@ -23,7 +23,7 @@ def score_in_blocks(
     bias: Tensor,
     *,
     dropout: float = 0.0,
-    block_elements: int = 2**22,
+    block_elements: int = 2**24,
 ) -> Tensor:
     """Return `Linear(Dropout(GELU(inverse * (u + v) + constant)))` for every cell and candidate.
 
@@ -53,9 +53,13 @@ def score_in_blocks(
     """
     if u.device.type == "cpu":
         block_elements = min(block_elements, CPU_BLOCK_ELEMENTS)
-    # the seed comes from the CPU generator on every device: no wait for the accelerator, and a seeded run repeats
-    seed = int(torch.randint(2**62, (), device="cpu")) if dropout > 0 else 0
+    seed = draw_seed() if dropout > 0 else 0
     return _ScoreInBlocks.apply(u, v, inverse, constant, weight, bias, dropout, seed, block_elements)
+
+
+def draw_seed() -> int:
+    """Return a seed from the CPU's generator, whatever the device: nothing is waited for, and a seeded run repeats."""
+    return int(torch.randint(2**62, (), device="cpu"))
 
 
 class _ScoreInBlocks(torch.autograd.Function):
@@ -83,7 +87,10 @@ class _ScoreInBlocks(torch.autograd.Function):
             hidden = u[sets, cells].unsqueeze(2) + v[sets].unsqueeze(1)
             torch.addcmul(constant, hidden, inverse[sets, cells].unsqueeze(-1), out=hidden)
             hidden = masks.apply(functional.gelu(hidden), number)
-            logits[sets, cells] = functional.linear(hidden, kept_weight, bias)
+            found = functional.linear(hidden, kept_weight, bias)
+            if found.shape == logits.shape:
+                return found
+            logits[sets, cells] = found
         return logits
 
     @staticmethod
@@ -134,9 +141,9 @@ class _Masks:
             self.generator.manual_seed(self.seed + number)
             words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64, device=hidden.device)
             bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)
-            self.mask = (bits[: hidden.numel()] >= self.lowest).to(hidden.dtype).view_as(hidden)
+            self.mask = (bits[: hidden.numel()] < self.lowest).view_as(hidden)
             self.number = number
-        return hidden.mul_(self.mask)
+        return hidden.masked_fill_(self.mask, 0.0)
 
 
 def _blocks(shape: torch.Size, width: int, block_elements: int) -> Iterator[tuple[slice, slice]]:

@@ -4,13 +4,8 @@ The published form, for cell x, query perturbation p and candidate k, each of wi
 `c_k = LayerNorm([x ; p ; k])`, two logits from `Linear(3H,H) -> GELU -> Dropout -> Linear(H,2)`, a straight-through
 Gumbel-softmax that gives `w_k`, `h'_k = Linear(3H,H)(c_k)`, and the context `z = sum_k w_k h'_k`.
 
-Here the triplet is never built. With mean mu and inverse deviation r of the triplet, W' = W * gamma, its three parts
-W'x, W'p, W'k, and s = W' 1,
-
-    W LayerNorm(c_k) + b = r (u + v_k) + c0,
-    u = W'x x - mean(x)/3 s,  v_k = W'p p + W'k k - (mean(p) + mean(k))/3 s,  c0 = W beta + b,
-
-so that one product for each cell, set and distinct candidate replaces one for each (cell, candidate), and
+Here the triplet is never built (`state_rag.retrieval.triplets`): its layers are r (u + v_k) + c0 with u for the cell,
+v_k for set and candidate, and r the triplet's inverse deviation, so that
 
     z = (sum_k w_k r_k) u + sum_k (w_k r_k) v_k + (sum_k w_k) c0.
 
@@ -25,16 +20,19 @@ out of the context of some sets, which then depends on the right candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from state_rag.retrieval.retriever import Base, Retrieved, TableRetriever
 from state_rag.retrieval.scoring import score_in_blocks
 from state_rag.retrieval.together import moments
+from state_rag.retrieval.triplets import HardGate, triplets
 
+SMALLEST_CHANCE = 2**-25
+"""Uniform draws are multiples of 2**-24; 0 and 1 have no logit."""
 SCORE_SCALES = ("running", "batch", "none")
 INFERENCES = ("expected", "sample", "argmax")
 
@@ -55,14 +53,17 @@ class Selection:
     share
         Where several processes train together: what a mean over this one's pairs is multiplied by, so that the mean
         over processes is the mean over all pairs.
+    is_hard
+        Whether every weight is 0 or 1.
     """
 
     context: Tensor
     include: Tensor
     scores: Tensor
     share: Tensor | None = None
+    is_hard: bool = False
 
-    @property
+    @cached_property
     def sparsity(self) -> Tensor:
         """Mean weight (times `share`), a scalar with gradient; 0 when nothing was retrieved.
 
@@ -74,6 +75,8 @@ class Selection:
     @property
     def active_ratio(self) -> Tensor:
         """Part of the (cell, candidate) pairs with a weight above one half (times `share`), as `sparsity`."""
+        if self.is_hard:
+            return self.sparsity.detach()
         return self._mean((self.include.detach() > 0.5).to(self.include.dtype))
 
     def _mean(self, values: Tensor) -> Tensor:
@@ -113,6 +116,8 @@ class CandidateSelector(TableRetriever):
         M, sources of knowledge; of several each is trusted by a learned term of the score.
     """
 
+    halves: Tensor
+    versions: Tensor
     score_std: Tensor
     score_batches: Tensor
 
@@ -125,7 +130,7 @@ class CandidateSelector(TableRetriever):
         score_scale: str = "running",
         inference: str = "expected",
         momentum: float = 0.01,
-        block_elements: int = 2**22,
+        block_elements: int = 2**24,
         similarity: bool = False,
         sparsity_weight: float | None = None,
         sources: int = 1,
@@ -150,6 +155,8 @@ class CandidateSelector(TableRetriever):
         self.scorer_out = nn.Linear(hidden_dim, 2)
         self.project = nn.Linear(3 * hidden_dim, hidden_dim)
         self.similarity_weight = nn.Parameter(torch.ones(())) if similarity else None
+        self.register_buffer("halves", torch.tensor((-0.5, 0.5)), persistent=False)
+        self.register_buffer("versions", torch.tensor(((1.0,), (0.0,))), persistent=False)
         self.register_buffer("score_std", torch.ones(()))
         self.register_buffer("score_batches", torch.zeros((), dtype=torch.long))
 
@@ -180,6 +187,7 @@ class CandidateSelector(TableRetriever):
         found = self.look_up(rows, base, cells.device)
         encoded, trusted = base.encode(found.embeddings), self.trusted(found)
         chosen = self.select(cells, query, encoded, found.index, told=told, keep=keep, trusted=trusted)
+        terms = self._sparsity_terms(chosen.sparsity, chosen.active_ratio) if self.training else {}
         return Retrieved(
             chosen.context,
             found.rows,
@@ -187,7 +195,7 @@ class CandidateSelector(TableRetriever):
             chosen.include,
             chosen.scores,
             proposed=found.proposed,
-            **self._sparsity_terms(chosen.sparsity, chosen.active_ratio),
+            **terms,
         )
 
     def nothing(self, cells: Tensor) -> Retrieved:
@@ -253,79 +261,65 @@ class CandidateSelector(TableRetriever):
         """
         dtype = torch.promote_types(cells.dtype, torch.float32)
         with torch.autocast(cells.device.type, enabled=False):
-            parts = (cells.to(dtype), query.to(dtype), candidates.to(dtype))
-            centred, means, inverse = self._normalise(parts, index)
-            u, v, constant = self._affine(self.scorer_in, centred, means, index)
+            made = triplets(
+                cells.to(dtype),
+                query.to(dtype),
+                candidates.to(dtype),
+                index,
+                self.norm,
+                (self.scorer_in, self.project),
+                cosine=self.similarity_weight is not None,
+            )
+            inverse = made.inverse(None if told is None else self._versions(told.to(dtype)))
+            scored, projected = inverse.unbind() if told is not None else (inverse, inverse)
+            u, v = made.u.split(self.hidden_dim, -1), made.v().split(self.hidden_dim, -1)
+            constants = made.constant.split(self.hidden_dim)
             logits = score_in_blocks(
-                u,
-                v,
-                inverse,
-                constant,
+                u[0],
+                v[0],
+                scored,
+                constants[0],
                 self.scorer_out.weight.to(dtype),
                 self.scorer_out.bias.to(dtype),
                 dropout=self.dropout if self.training else 0.0,
                 block_elements=self.block_elements,
             )
-            if self.similarity_weight is not None:
-                logits = logits + self._similarity_logits(parts[1], parts[2], index)
-            if trusted is not None:
-                half = trusted.to(dtype)[:, None] / 2
-                logits = logits + torch.stack((-half, half), -1)
+            logits = self._with_terms(logits, made.cosine, trusted)
             scale, share = self._scale(logits)
             scores = logits / scale
             include = self._gate(scores, noise)
             if keep is not None:
                 include = include * keep.to(dtype).unsqueeze(1)
-            if told is not None:
-                parts = (parts[0], parts[1] * told.to(dtype).unsqueeze(-1), parts[2])
-                centred, means, inverse = self._normalise(parts, index)
-            u, v, constant = self._affine(self.project, centred, means, index)
-            weight = include * inverse
-            context = torch.addcmul(torch.bmm(weight, v), weight.sum(-1, keepdim=True), u)
-            context = context + include.sum(-1, keepdim=True) * constant
-        return Selection(context, include, scores, share)
+            shown = v[1] if told is None else made.told(told.to(dtype)[:, None]).split(self.hidden_dim, -1)[1]
+            weight = include * projected
+            context = torch.addcmul(torch.bmm(weight, shown), weight.sum(-1, keepdim=True), u[1])
+            context = torch.addcmul(context, include.sum(-1, keepdim=True), constants[1])
+        return Selection(context, include, scores, share, is_hard=keep is None and self._draws)
+
+    def _versions(self, told: Tensor) -> Tensor:
+        """Return what queries are multiplied by, as scores see them and as the context does [2, B, 1]."""
+        return torch.maximum(told, self.versions.to(told.dtype)).unsqueeze(-1)
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a candidate is chosen or not; else it counts by its probability."""
+        return self.training or self.inference != "expected"
+
+    def _with_terms(self, logits: Tensor, cosine: Tensor | None, trusted: Tensor | None) -> Tensor:
+        """Return the logits [B, S, K, 2] with what is added to their difference for each candidate [B, K]."""
+        term = None if trusted is None else trusted.to(logits.dtype)
+        if cosine is not None:
+            assert self.similarity_weight is not None
+            weight = self.similarity_weight.to(logits.dtype)
+            term = cosine * weight if term is None else torch.addcmul(term, cosine, weight)
+        if term is None:
+            return logits
+        return torch.addcmul(logits, term[:, None, :, None], self.halves.to(logits.dtype))
 
     def _sparsity_terms(self, sparsity: Tensor, active: Tensor) -> dict[str, Any]:
         """Return the parts of `Retrieved` that say what a sparsity means for training."""
         loss = None if self.sparsity_weight is None else self.sparsity_weight * sparsity
         return {"loss": loss, "logged": {"gumbel_sparsity": sparsity.detach(), "gumbel_active_ratio": active}}
-
-    def _normalise(
-        self, parts: tuple[Tensor, ...], index: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-        """Return the parts less their means, the means, and the inverse deviation of every triplet."""
-        centred, means, variances = zip(*(_moments(part) for part in parts), strict=True)
-        return centred, means, self._inverse_deviation(means, variances, index)
-
-    def _similarity_logits(self, query: Tensor, candidates: Tensor, index: Tensor) -> Tensor:
-        """Return the weighted cosine of query and candidate as logits [B, 1, K, 2] of opposite sign."""
-        assert self.similarity_weight is not None
-        query, candidates = F.normalize(query, dim=-1), F.normalize(candidates, dim=-1)
-        half = (candidates[index] * query.unsqueeze(1)).sum(-1) * self.similarity_weight.to(query.dtype) / 2
-        return torch.stack((-half, half), -1).unsqueeze(1)
-
-    def _inverse_deviation(self, means: tuple[Tensor, ...], variances: tuple[Tensor, ...], index: Tensor) -> Tensor:
-        """Return 1 / sqrt(variance + eps) of every triplet, [B, S, K], from the moments of its parts."""
-        mean = _spread(means, index)
-        overall = sum(mean) / 3
-        between = sum((part - overall).square() for part in mean)
-        within = sum(_spread(variances, index))
-        return torch.rsqrt((within + between) / 3 + self.norm.eps)
-
-    def _affine(
-        self, linear: nn.Linear, centred: tuple[Tensor, ...], means: tuple[Tensor, ...], index: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u [B, S, H], v [B, K, H] and c0 [H] with `linear(norm(triplet)) = r (u + v) + c0`."""
-        dtype = centred[0].dtype
-        weight, bias = linear.weight.to(dtype), linear.bias.to(dtype)
-        scaled = (weight * self.norm.weight.to(dtype)).unflatten(1, (3, self.hidden_dim))
-        sums = scaled.sum(-1)
-        third = sums.sum(1) / 3
-        u, of_query, of_candidate = (
-            F.linear(centred[part], scaled[:, part]) + means[part].unsqueeze(-1) * (sums[:, part] - third)
-            for part in range(3)
-        )
-        return u, of_query.unsqueeze(1) + of_candidate[index], F.linear(self.norm.bias.to(dtype), weight, bias)
 
     def _scale(self, logits: Tensor) -> tuple[Tensor | float, Tensor | None]:
         """Return what logits are divided by, and the share of this process (see `Selection`)."""
@@ -348,33 +342,20 @@ class CandidateSelector(TableRetriever):
     @torch.no_grad()
     def _remember(self, scale: Tensor) -> None:
         new = scale.to(self.score_std)
-        moved = torch.where(self.score_batches == 0, new, self.score_std.lerp(new, self.momentum))
-        usable = torch.isfinite(new)  # one bad batch must not spoil the average for good
-        self.score_std.copy_(torch.where(usable, moved, self.score_std))
+        usable = new - new == 0  # one bad batch, with NaN or infinity, must not spoil the average for good
+        weight = (1 - self.score_batches).clamp(min=self.momentum)  # 1 for the first batch
+        self.score_std.lerp_(torch.where(usable, new, self.score_std), weight.to(self.score_std))
         self.score_batches += usable
 
     def _gate(self, scores: Tensor, noise: Tensor | None) -> Tensor:
         """Return weights [B, S, K]; a softmax over two logits is a sigmoid of their difference."""
         difference = scores[..., 1] - scores[..., 0]
-        if not self.training and self.inference == "expected":
+        if not self._draws:
             return torch.sigmoid(difference)
         if self.training or self.inference == "sample":
             if noise is None:
-                noise = -torch.empty_like(scores).exponential_().log()
-            difference = difference + (noise[..., 1] - noise[..., 0]).to(difference.dtype)
-        soft = torch.sigmoid(difference / self.temperature)
-        hard = (difference > 0).to(soft.dtype)
-        return hard + (soft - soft.detach())  # the difference is exactly 0: w is exactly 0 or 1
-
-
-def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the values less their mean, the mean and the biased variance over the last axis."""
-    mean = values.mean(-1)
-    centred = values - mean.unsqueeze(-1)
-    return centred, mean, centred.square().mean(-1)
-
-
-def _spread(moments: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one moment of cells [B, S], query [B] and candidates [N] in shapes that broadcast to [B, S, K]."""
-    cells, query, candidates = moments
-    return cells.unsqueeze(-1), query[:, None, None], candidates[index].unsqueeze(1)
+                # the difference of two standard Gumbel draws is a standard logistic one
+                difference = difference + torch.rand_like(difference).logit_(SMALLEST_CHANCE)
+            else:
+                difference = difference + (noise[..., 1] - noise[..., 0]).to(difference.dtype)
+        return HardGate.apply(difference, self.temperature)
