@@ -170,6 +170,7 @@ class LargeBase:
         count, width = self.base.shape
         centres = max(1, min(round(4 * math.sqrt(count)), count // POINTS_A_CELL))
         start = time.perf_counter()
+        logger.info("An index of %d perturbations, %d wide, is built, once: minutes for a million.", count, width)
         index = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(width), width, centres, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
         )
