@@ -91,6 +91,13 @@ def _train(
     else:
         tables = load_sources(settings, split.perturbations)
         coordinates = coordinates_of(tables, split.train_perturbations)
+        if coordinates is not None and settings.anchors:
+            column = values["data"]["kwargs"]["pert_col"]
+            raise StateRagError(
+                f"rag=evidence takes labels as they are written, and those of column {column} tell modes, doses "
+                "or times. Use another method (rag=ptrag, rag=genept), or the engine alone: `state-rag evidence fit` "
+                "with --mode-col, --dose-col or --time-col."
+            )
         knowledge = knowledge_of({source: read.table for source, read in tables.items()}, coordinates)
         about = about_sources(tables)
     missing = sorted(set(split.perturbations) - set(knowledge.names))

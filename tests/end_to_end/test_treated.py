@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import state_rag as sr
-from tests.end_to_end.commands import OURS, run
+from tests.end_to_end.commands import OURS, run, the_error
 
 pytestmark = pytest.mark.slow
 
@@ -51,3 +51,11 @@ def test_a_dose_between_those_of_training_is_predicted_and_its_place_travels_wit
     assert saved["knowledge"]["coordinates"].shape[1] == 1
     effects = {label: np.asarray(found[found.obs["gene"] == label].X).mean(0) for label in asked}
     assert all((effects[one] != effects[other]).any() for one, other in zip(asked, asked[1:], strict=False))
+
+
+def test_an_anchored_run_says_which_method_takes_such_labels(trained, project):
+    folder, _, _ = trained
+    words = project.train_rag("anchored", "data.kwargs.toml_config_path=split.toml", "rag=evidence")
+    refused = run(words, folder, check=False)
+    assert "rag=evidence takes labels as they are written" in the_error(refused.stderr)
+    assert not (folder / "runs" / "anchored" / "checkpoints").exists()
