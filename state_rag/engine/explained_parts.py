@@ -64,7 +64,7 @@ def parts_table(found: Explanation, genes: Sequence[str] | None = None) -> pd.Da
     if genes is None:
         return table
     places = gene_places(found.genes, genes)
-    rows = [found.prior[places], *(found.weights[:, None] * found.deviations[:, places]), found.correction[places]]
+    rows = [found.prior[places], *found.contributions[:, places], found.correction[places]]
     added = pd.DataFrame(np.stack(rows), columns=[found.genes[place] for place in places])
     return pd.concat([table, added], axis=1)
 
@@ -100,8 +100,8 @@ def genes_table(
     shown = min(conditions, len(found.conditions))
     columns = {"predicted": found.prediction[places], f"mean of {found.context}": found.prior[places]}
     for place in range(shown):
-        columns[label(found.conditions[place])] = found.weights[place] * found.deviations[place, places]
-    columns["other conditions"] = found.weights[shown:] @ found.deviations[shown:, places]
+        columns[label(found.conditions[place])] = found.contributions[place, places]
+    columns["other conditions"] = found.contributions[shown:, places].sum(0)
     columns["correction"] = found.correction[places]
     index = pd.Index([found.genes[place] for place in places], name="gene")
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}, index=index)
@@ -114,7 +114,7 @@ def label(condition: tuple[str, str]) -> str:
 
 def reasons(found: Explanation) -> list[str]:
     """Return why each condition contributes, in words."""
-    if found.effects is not None:
+    if found.of_combination:
         return list(found.why)  # of a combination, whose conditions are like it by their members
     said = {RESPONSES: "response similarity"}
     alike = np.sum([np.zeros(len(found.conditions)), *found.reasons.values()], axis=0) > 0
@@ -159,7 +159,7 @@ def _driven_by(found: Explanation) -> list[str]:
     texts = []
     for start in range(0, len(found.conditions), _BLOCK):
         part = slice(start, start + _BLOCK)
-        added = found.weights[part, None] * found.deviations[part]
+        added = found.contributions[part]
         few = np.argpartition(-np.abs(added), min(GENES_NAMED, added.shape[1]) - 1, axis=1)[:, :GENES_NAMED]
         few.sort(axis=1)
         for places, row in zip(few, added, strict=True):

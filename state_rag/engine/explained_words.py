@@ -70,11 +70,11 @@ def rows(found: Explanation, top: int = 15) -> list[Row]:
                 _cells(found.cells[place : place + 1]),
                 shares[place],
                 found,
-                found.contribution(place),
+                found.contributions[place],
             )
         )
     if left := len(found.conditions) - shown:
-        added = found.weights[shown:] @ found.deviations[shown:]
+        added = found.contributions[shown:].sum(0)
         total = f"{found.weights[shown:].sum():+.3f}"
         what = f"{left} other condition{'s' * (left > 1)}"
         lines.append(_row(what, total, "together", _cells(found.cells[shown:]), shares[shown:].sum(), found, added))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from state_rag.evidence.bands import banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
@@ -62,7 +63,7 @@ def answer_scene(
     if with_genes or not plain:
         seen = gene_features(bank, scene, learned.weights, similarity, answer)
     if plain or seen is None:
-        values = apply(answer, bank, scene, learned.weights, bank.effects[scene.supports])
+        values = banded(answer, bank, scene, learned.weights, bank.effects[scene.supports])
     elif learned.fusion is not None:
         values = learned.fusion(seen)
     else:

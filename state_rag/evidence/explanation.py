@@ -1,4 +1,4 @@
-"""Why a prediction is what it is: a prior, plus measured responses times weights, plus a correction; they add up."""
+"""Why a prediction is what it is: a prior, plus what each measured response adds, plus a correction; they add up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from state_rag.evidence.bands import contributions, deviations_of
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene
-from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.expected import Trust
 from state_rag.evidence.trust.gene_calls import GeneCalls
@@ -22,7 +22,7 @@ SAME = "same perturbation elsewhere"
 class Explanation:
     """Where a predicted effect comes from.
 
-    `prior + weights @ deviations + correction` is the prediction: `prediction` is computed as that sum.
+    `prior + contributions.sum(0) + correction` is the prediction: `prediction` is computed as that sum.
 
     Attributes
     ----------
@@ -33,9 +33,12 @@ class Explanation:
     conditions
         [S]: (context, perturbation) of each contributing condition, heaviest first.
     weights
-        [S]: of each, signed.
-    deviations
-        [S, G]: its measured effect minus the prior of its context; what its weight multiplies.
+        [S]: of each, signed: how many times its deviation (measured effect minus prior) its contribution is, by
+        regression over genes, since directions of response may be weighted each in its own way.
+    contributions
+        [S, G]: what it adds to the prediction.
+    effects
+        [S, G]: its measured effect.
     why
         [S]: what makes it alike most: a source by name, or `same perturbation elsewhere`.
     reasons
@@ -50,8 +53,8 @@ class Explanation:
         How far the prediction can be trusted; None where the engine knows nothing of it.
     calls
         Which genes it changes; None where the engine knows nothing of it.
-    effects
-        [S, G]: measured effect of each condition, where its prior is not that of its context; else None.
+    of_combination
+        Whether the prediction is that of a combination of perturbations.
     """
 
     context: str
@@ -60,7 +63,8 @@ class Explanation:
     prior: np.ndarray
     conditions: tuple[tuple[str, str], ...]
     weights: np.ndarray
-    deviations: np.ndarray
+    contributions: np.ndarray
+    effects: np.ndarray
     why: tuple[str, ...]
     reasons: dict[str, np.ndarray]
     cells: np.ndarray
@@ -68,24 +72,12 @@ class Explanation:
     priors: dict[str, np.ndarray]
     trust: Trust | None = None
     calls: GeneCalls | None = None
-    effects: np.ndarray | None = None
+    of_combination: bool = False
 
     @property
     def prediction(self) -> np.ndarray:
         """Return the predicted effect [G]."""
-        return self.prior + self.weights @ self.deviations + self.correction
-
-    def contribution(self, place: int) -> np.ndarray:
-        """Return what a condition adds to the prediction [G]."""
-        added: np.ndarray = self.weights[place] * self.deviations[place]
-        return added
-
-    def measured(self, place: int) -> np.ndarray:
-        """Return the measured effect of a condition [G]."""
-        if self.effects is not None:
-            return np.asarray(self.effects[place])
-        effect: np.ndarray = self.deviations[place] + self.priors[self.conditions[place][0]]
-        return effect
+        return self.prior + self.contributions.sum(0) + self.correction
 
     def shares(self) -> tuple[float, np.ndarray, float]:
         """Return the share of the predicted effect by the prior, each condition [S], and the correction.
@@ -96,11 +88,11 @@ class Explanation:
         prediction = self.prediction
         square = float(prediction @ prediction)
         over = prediction / square if square > 0 else prediction
-        return float(self.prior @ over), self.weights * (self.deviations @ over), float(self.correction @ over)
+        return float(self.prior @ over), self.contributions @ over, float(self.correction @ over)
 
     def top_genes(self, place: int, count: int = 10) -> list[str]:
         """Return the genes that a condition moves most."""
-        order = np.argsort(-np.abs(self.contribution(place)), kind="stable")[:count]
+        order = np.argsort(-np.abs(self.contributions[place]), kind="stable")[:count]
         return [self.genes[gene] for gene in order]
 
 
@@ -137,13 +129,11 @@ def explain_answer(
         Of the prediction, where they are known.
     """
     values = bank.effects[scene.supports]
-    context = bank.context[scene.supports]
-    expected = prior_of(bank, scene, weights, values)
-    means = expected.of(context, bank.perturbation[scene.supports])
-    order = torch.argsort(-answer.weight[:, 0].abs(), stable=True)
+    expected, deviations = deviations_of(bank, scene, weights, values)
+    added = contributions(answer, deviations)
+    weight = _weights(answer, added, deviations)
+    order = torch.argsort(-weight.abs(), stable=True)
     rows = scene.supports[order]
-    deviations = ((values - means)[order] * bank.scale).numpy()
-    weight = answer.weight[order, 0].numpy()
     prior = (expected.at(scene.context, scene.queries)[0] * bank.scale).numpy()
     reasons = _reasons(bank, similarity, weights, scene, rows)
     same = bank.named[bank.perturbation[rows]] == bank.named[scene.queries[0]]
@@ -154,20 +144,27 @@ def explain_answer(
         genes,
         prior,
         tuple((bank.contexts[c], bank.perturbations[p]) for c, p in _numbers(bank, rows)),
-        weight,
-        deviations,
+        weight[order].numpy(),
+        (added[order] * bank.scale).numpy(),
+        (values[order] * bank.scale).numpy(),
         tuple(SAME if yes else sources[k] for yes, k in zip(same.tolist(), strongest, strict=True)),
         reasons,
         np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],
-        predicted - (prior + weight @ deviations),
+        predicted - (prior + (added.sum(0) * bank.scale).numpy()),
         {
             bank.contexts[number]: (expected.at(number, scene.queries)[0] * bank.scale).numpy()
-            for number in set(context.tolist())
+            for number in set(bank.context[rows].tolist())
         },
         trust,
         calls,
-        None if bank.treatments is None else (values[order] * bank.scale).numpy(),
     )
+
+
+def _weights(answer: Answer, added: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
+    """Return how many times its deviation each support's contribution is [S]."""
+    if answer.by_band is None:
+        return answer.weight[:, 0]
+    return (added * deviations).sum(1) / deviations.square().sum(1).clamp_min(1e-300)
 
 
 def _numbers(bank: Bank, rows: torch.Tensor) -> list[tuple[int, int]]:

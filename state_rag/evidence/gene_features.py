@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from state_rag.evidence.bands import along_bands
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, factorise
 from state_rag.evidence.similarity import Similarity
@@ -38,6 +39,8 @@ FEATURES = (
     "variance",
     "strength",
     "contexts",
+    "first directions",
+    "middle directions",
 )
 """Further features, in the order of `GeneFeatures.features`."""
 
@@ -81,7 +84,8 @@ def gene_features(
         Of `krige` for the scene.
     """
     values = bank.effects[scene.supports]
-    mean = apply(answer, bank, scene, weights, values)
+    prior, parts = along_bands(answer, bank, scene, weights, values)
+    mean = prior + parts.sum(0)
     here = bank.context[scene.supports] == scene.context
     mean_here, spread_here = _moments(values[here])
     mean_others, spread_others = _moments(values[~here])
@@ -114,6 +118,7 @@ def gene_features(
         answer.variance[:, None].expand_as(mean),
         strength.expand_as(mean),
         count[:, None].expand_as(mean),
+        *parts[:-1],
     ]
     # float32 is what fusion takes, and halves the time of the many products
     stacked = (torch.stack([part.float() for part in parts]) for parts in (estimates, features))

@@ -31,12 +31,18 @@ JITTER = 1e-6
 BLOCK = 512
 """Conditions whose kernels are made at a time."""
 
+BAND_EDGES = (30, 100)
+"""Where bands of principal directions of response end (`bands`); a last one has all further directions."""
+
 FEW_QUERIES, MANY_SUPPORTS = 4, 1500
 """Up to so many queries of more than so many supports are solved by conjugate gradients, without a factor."""
 
 
 class KernelWeights(nn.Module):
     """The numbers of the covariance, as logarithms, and those of the prior mean.
+
+    `bands` [3, 4] has what the shared part, the own part, that of the same perturbation and the noise are multiplied by
+    for each band of directions; all 0 where bands do not differ.
 
     Parameters
     ----------
@@ -60,6 +66,7 @@ class KernelWeights(nn.Module):
         self.scarcity = number(-1.0)
         self.shrink = number(2.0)
         self.borrow = number(0.0)
+        self.bands = number(0.0, len(BAND_EDGES) + 1, 4)
 
     def parts(self, stack: Tensor) -> tuple[Tensor, Tensor]:
         """Return what contexts share and what each has of its own, float64 [A, B] each, from kernels [J, A, B]."""
@@ -191,14 +198,20 @@ class Answer:
         float64 [S, Q]: of each support with each query.
     variance
         float64 [Q]: left over after looking at the supports.
+    by_band
+        float64 [bands, S, Q]: of each support in each query's prediction along the directions of a band; None where
+        bands do not differ.
     """
 
     weight: Tensor
     covariance: Tensor
     variance: Tensor
+    by_band: Tensor | None = None
 
 
-def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity) -> Answer:
+def krige(
+    bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity, *, with_bands: bool = True
+) -> Answer:
     """Return the weights of the supports and the variance of each query.
 
     Parameters
@@ -211,6 +224,8 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
         Numbers of the covariance.
     similarity
         The kernels of the bank's perturbations.
+    with_bands
+        Whether weights by band are wanted where bands differ; solving for each takes as long as for all.
     """
     support, query = bank.perturbation[scene.supports], scene.queries
     context = bank.context[scene.supports]
@@ -220,18 +235,30 @@ def krige(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similari
     shared, own, same = parts_among(similarity, weights, distinct, distinct, scene.context, scene.hidden)
     noise = weights.noise_of(bank.scarcity[scene.supports])
     here = (context == scene.context)[:, None]
-    cross = pick(shared, at, asked) + pick(own, at, asked) * here + same * (support[:, None] == query[None])
-    weight = None
+    of_shared, of_own = pick(shared, at, asked), pick(own, at, asked) * here
+    of_same = same * (support[:, None] == query[None])
+    cross = of_shared + of_own + of_same
+    several = with_bands and (weights.bands.requires_grad or bool(weights.bands.any()))
+    factors = [torch.ones_like(weights.bands[0]), *(weights.bands.exp() if several else ())]
+    crosses = [cross, *(one[0] * of_shared + one[1] * of_own + one[2] * of_same for one in factors[1:])]
+    found: list[Tensor] = []
     if len(query) <= FEW_QUERIES and len(support) > MANY_SUPPORTS and not cross.requires_grad:
-        weight = conjugate_solve(Parts(shared, own, same, noise, at, context), cross)
-    if weight is None:
-        # in place, since with all supports each of these matrices is hundreds of megabytes
-        among = pick(own, at, at).mul_(context[:, None] == context[None])
-        among.add_(pick(shared, at, at)).add_(same * (support[:, None] == support[None]))
-        among.diagonal().add_(noise)
-        weight = solve(among, cross)
+        for one, right in zip(factors, crosses, strict=True):
+            solved = conjugate_solve(
+                Parts(one[0] * shared, one[1] * own, one[2] * same, one[3] * noise, at, context), right
+            )
+            found += [] if solved is None else [solved]
+    if len(found) < len(factors):
+        found = []
+        for one, right in zip(factors, crosses, strict=True):
+            # in place, since with all supports each of these matrices is hundreds of megabytes
+            among = pick(own * one[1], at, at).mul_(context[:, None] == context[None])
+            among.add_(pick(shared * one[0], at, at)).add_(same * one[2] * (support[:, None] == support[None]))
+            among.diagonal().add_(noise * one[3])
+            found.append(solve(among, right))
+    weight = found[0]
     variance = weights.prior_variances(bank, query) - (weight * cross).sum(0)
-    return Answer(weight, cross, variance.clamp_min(0))
+    return Answer(weight, cross, variance.clamp_min(0), torch.stack(found[1:]) if len(found) > 1 else None)
 
 
 def nearest(bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity, limit: int) -> Scene:

@@ -217,12 +217,22 @@ def _trained(
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
     weights = KernelWeights(n_kernels, axes)
-    weights.load_state_dict(part("weights"))
+    # runs from before there were bands have one noise for all
+    weights.load_state_dict({"bands": torch.zeros_like(weights.bands), **part("weights")})
     fusion = None
     if about["fusion"]:
         fusion = Fusion()
-        fusion.load_state_dict(part("fusion"))
+        fusion.load_state_dict(_widened(part("fusion"), fusion))
         fusion.requires_grad_(False)
     return Trained(
         weights.requires_grad_(False), fusion, about["estimate"], about["calibration"], dict(about["scores"])
     )
+
+
+def _widened(saved: dict[str, Tensor], fusion: Fusion) -> dict[str, Tensor]:
+    """Return a fusion's tensors with columns for features that came after it was learned; it looks at none of them."""
+    wanted, found = fusion.state_dict(), dict(saved)
+    for name, fill in (("network.0.weight", 0.0), ("deviation", 1.0)):
+        lacking = wanted[name].shape[-1] - found[name].shape[-1]
+        found[name] = torch.nn.functional.pad(found[name], (0, max(lacking, 0)), value=fill)
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from state_rag.evidence.bands import banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT, USES, Episodes
 from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
@@ -23,6 +24,12 @@ KRIGING = ESTIMATES[0]
 MARGIN = 0.002
 """Correlation by which fusion must win in a hidden context: few contexts judge, and the next one is another."""
 
+BAND_GENES = 2048
+"""Genes that bands are learned from, at most."""
+
+BAND_SHARE, BAND_RATE = 3, 0.1
+"""Steps of kriging for each one on bands, and the rate of these."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
@@ -36,7 +43,7 @@ class Settings:
     seed
         Of all choices.
     steps, rate
-        Of Adam on the numbers of the covariance.
+        Of Adam on the numbers of the covariance; a third as many follow on bands of directions.
     max_supports
         Supports of an episode, at most.
     final_supports
@@ -119,7 +126,7 @@ def train(
         return None
     say = progress or (lambda *_: None)
     # each use has its own stream, so that what one learns does not hang on which others are trained
-    streams = np.random.SeedSequence([settings.seed, USES.index(use)]).spawn(3)
+    streams = np.random.SeedSequence([settings.seed, USES.index(use)]).spawn(4)
     weights = _train_weights(bank, similarity, episodes, settings, np.random.default_rng(streams[0]), use, say)
     if len(similarity.sources) > 1:
         judging = np.random.default_rng(streams[2])
@@ -127,6 +134,8 @@ def train(
         if useless:
             again = np.random.default_rng(streams[0])
             weights = _train_weights(bank, similarity, episodes, settings, again, use, say, without=useless)
+    if settings.steps >= BAND_SHARE:
+        _train_bands(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[3]), use, say)
     if not settings.episodes:
         return Trained(weights)
     episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
@@ -184,7 +193,7 @@ def _train_weights(
     optimiser = torch.optim.Adam(weights.parameters(), lr=settings.rate)
     for step in range(settings.steps):
         scene, truth = episodes.draw(rng)
-        answer = krige(bank, scene, weights, similarity)
+        answer = krige(bank, scene, weights, similarity, with_bands=False)
         genes = _some_genes(bank, settings, rng)
         predicted = apply(answer, bank, scene, weights, bank.effects[scene.supports][:, genes])
         optimiser.zero_grad()
@@ -192,6 +201,44 @@ def _train_weights(
         optimiser.step()
         say(f"{use}: kriging", step + 1, settings.steps)
     return weights.requires_grad_(False)
+
+
+def _train_bands(
+    bank: Bank,
+    similarity: Similarity,
+    episodes: Episodes,
+    weights: KernelWeights,
+    settings: Settings,
+    rng: np.random.Generator,
+    use: str,
+    say: Progress,
+) -> None:
+    """Learn the numbers of each band of directions, in place; all others stay.
+
+    Directions are those of an episode's supports, since those of all conditions would have seen what is hidden. Where
+    further episodes say that no bands do as well, there are none.
+    """
+    genes = torch.from_numpy(np.sort(rng.permutation(bank.effects.shape[1])[:BAND_GENES]))
+    effects = bank.effects[:, genes]
+
+    def losses(*ways: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        scene, truth = episodes.draw(rng)
+        answer = krige(bank, scene, weights, similarity)
+        seen = bank, scene, weights, effects[scene.supports]
+        return [effect_loss(way(answer, *seen), effects[truth]) for way in ways]
+
+    weights.bands.requires_grad_(True)
+    optimiser = torch.optim.Adam([weights.bands], lr=BAND_RATE)
+    steps = settings.steps // BAND_SHARE
+    for step in range(steps):
+        optimiser.zero_grad()
+        losses(banded)[0].backward()
+        optimiser.step()
+        say(f"{use}: bands", step + 1, steps)
+    weights.bands.requires_grad_(False)
+    judged = torch.tensor([losses(banded, apply) for _ in range(max(settings.judging, 2))])
+    if judged[:, 0].mean() >= judged[:, 1].mean():
+        weights.bands.zero_()
 
 
 def _some_genes(bank: Bank, settings: Settings, rng: np.random.Generator) -> torch.Tensor:

@@ -56,8 +56,9 @@ class Explained(Protocol):
     def cells(self) -> np.ndarray:
         """Cells of each; NaN where unknown."""
 
-    def measured(self, place: int) -> np.ndarray:
-        """Return a condition's measured effect [G]."""
+    @property
+    def effects(self) -> np.ndarray:
+        """Return the conditions' measured effects [S, G]."""
 
 
 def evidence(
@@ -103,7 +104,7 @@ def evidence(
     blocks = [
         answer,
         [(f"mean of {found.context}", found.prior)],
-        [(f"{name} in {context}", found.measured(at)) for at, (context, name) in enumerate(found.conditions[:shown])],
+        [(f"{name} in {context}", found.effects[at]) for at, (context, name) in enumerate(found.conditions[:shown])],
     ]
     values = np.stack([column[rows] for block in blocks for _, column in block], axis=1)
     limit = float(np.percentile(np.abs(values), 98)) or 1.0

@@ -49,13 +49,14 @@ def test_what_parts_add_to_genes_adds_up_to_the_prediction(run, tested):
     assert len(by_gene.columns) == 1 + 1 + 3 + 2
 
 
-def test_what_a_condition_adds_is_its_weight_times_its_measured_effect_without_its_contexts_mean(run, tested):
+def test_the_weight_of_a_condition_is_how_many_times_its_effect_without_its_contexts_mean_it_adds(run, tested):
     found, responses = explain(run, tested, "hepg2"), run.engine.responses
     for place in range(len(found.conditions)):
         measured = responses.effects[responses.conditions.index(found.conditions[place])]
-        assert np.allclose(found.measured(place), measured, atol=1e-6)
+        assert np.allclose(found.effects[place], measured, atol=1e-6)
         deviation = measured - found.priors[found.conditions[place][0]]
-        assert np.allclose(found.contribution(place), found.weights[place] * deviation, atol=1e-6)
+        times = found.contributions[place] @ deviation / (deviation @ deviation)
+        assert found.weights[place] == pytest.approx(times, abs=1e-5)
 
 
 def test_reasons_and_cells_are_those_of_the_data(run, tested):

@@ -141,7 +141,7 @@ def test_an_explanation_adds_up_and_names_members(engine):
     assert why["line0", "P0"] == why["line0", "P7"] == MEMBER
     assert why["line0", "P0+P1"] == SHARED
     place = found.conditions.index(("line0", "P0"))
-    np.testing.assert_allclose(found.measured(place), screen().effects[0, 0], atol=1e-5)
+    np.testing.assert_allclose(found.effects[place], screen().effects[0, 0], atol=1e-5)
 
 
 def test_it_comes_back_from_its_state_as_it_was(engine):

@@ -23,7 +23,7 @@ def engine(request):
 def test_prior_contributions_and_correction_add_up_to_the_prediction(engine, perturbation):
     found = engine.explain("line0", perturbation)
     predicted = engine.predict("line0", [perturbation]).mean[0]
-    total = found.prior + sum(found.contribution(row) for row in range(len(found.weights))) + found.correction
+    total = found.prior + sum(found.contributions[row] for row in range(len(found.weights))) + found.correction
     np.testing.assert_allclose(total, predicted, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.prediction, predicted, rtol=1e-12, atol=1e-12)
 
@@ -52,7 +52,7 @@ def test_each_condition_says_why_and_how_many_cells_it_has(engine):
 
 def test_the_genes_that_a_condition_moves_most_come_first(engine):
     found = engine.explain("line0", "P7")
-    sizes = dict(zip(found.genes, np.abs(found.contribution(0)), strict=True))
+    sizes = dict(zip(found.genes, np.abs(found.contributions[0]), strict=True))
     assert found.top_genes(0, 3) == sorted(sizes, key=lambda gene: -sizes[gene])[:3]
 
 

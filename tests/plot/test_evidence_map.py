@@ -35,7 +35,7 @@ def test_columns_are_the_prediction_the_truth_the_mean_and_the_conditions_as_the
     ]
     drawn = np.concatenate([mesh.get_array() for mesh in ax.collections], axis=1)
     order = np.argsort(-found.prediction)
-    wanted = [found.prediction, measured, found.prior, *(found.measured(place) for place in range(4))]
+    wanted = [found.prediction, measured, found.prior, *(found.effects[place] for place in range(4))]
     assert np.allclose(drawn, np.stack(wanted, axis=1)[order])
     assert len({mesh.get_clim() for mesh in ax.collections}) == 1
     assert names(evidence(found, ax=Figure().subplots()).xaxis)[:2] == ["predicted", "mean of hepg2"]
@@ -53,7 +53,10 @@ def test_bars_are_the_weights_and_the_legend_names_the_reasons():
 def test_no_one_and_many_conditions_are_drawn(conditions, tmp_path):
     found = explanation(max(conditions, 1))
     if not conditions:
-        empty = {name: getattr(found, name)[:0] for name in ("conditions", "weights", "deviations", "why", "cells")}
+        empty = {
+            name: getattr(found, name)[:0]
+            for name in ("conditions", "weights", "contributions", "effects", "why", "cells")
+        }
         found = dataclasses.replace(found, **empty)
     evidence_figure(found, conditions=40).savefig(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
@@ -65,7 +68,8 @@ def test_a_prediction_of_no_effect_and_dollars_in_names_are_drawn(tmp_path):
         found,
         perturbation="$A_1$",
         prior=np.zeros(30),
-        deviations=np.zeros((6, 30)),
+        contributions=np.zeros((6, 30)),
+        effects=np.zeros((6, 30)),
         correction=np.zeros(30),
         priors=dict.fromkeys(found.priors, np.zeros(30)),
     )

@@ -1,0 +1,107 @@
+"""Bands of directions of response, each with noise and variances of its own.
+
+With one covariance for all genes, kriging takes the same weights along every direction of response. Yet along the first
+principal directions of what was measured effects are many times the noise, and along the last there is hardly anything
+else. So noise, the part that contexts share, each context's own, and that of the same perturbation are multiplied by
+numbers of a band of directions, and each band has weights of its own; kernels are the same. Regressions of their own
+for principal components of a response are those of Higdon et al., "Computer model calibration using high-dimensional
+output" (2008).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.kriging import BAND_EDGES, Answer, KernelWeights, Scene, apply
+from state_rag.evidence.prior import Prior, prior_of
+
+EXACT, OVERSAMPLED = 200, 10
+"""Up to so many conditions or genes directions are exact; beyond it by randomised iterations with so many more."""
+
+
+def banded(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
+    """Return the predicted effects [Q, G]: prior mean plus, band by band, weighted deviations of the supports from it.
+
+    Parameters
+    ----------
+    answer
+        Of `krige`.
+    bank, scene, weights
+        Of the question.
+    values
+        [S, G]: effects of the supports.
+    """
+    if answer.by_band is None:
+        return apply(answer, bank, scene, weights, values)
+    prior, parts = along_bands(answer, bank, scene, weights, values)
+    return prior + parts.sum(0)
+
+
+def along_bands(
+    answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the prior mean [Q, G], and what the supports add to it along each band [bands, Q, G].
+
+    Parameters are those of `banded`.
+    """
+    prior, deviations = deviations_of(bank, scene, weights, values)
+    directions = directions_of(deviations)
+    along = deviations @ directions.T
+    by_band = [answer.weight] * (len(BAND_EDGES) + 1) if answer.by_band is None else list(answer.by_band)
+    weight = [one.T.to(values.dtype) for one in by_band]
+    parts = [values.new_zeros(len(scene.queries), values.shape[1]) for _ in BAND_EDGES]
+    rest = weight[-1] @ deviations - weight[-1] @ along @ directions
+    for band, places in enumerate(bands_of(len(directions))):
+        parts[band] = weight[band] @ along[:, places] @ directions[places]
+    return prior.at(scene.context, scene.queries), torch.stack([*parts, rest])
+
+
+def contributions(answer: Answer, deviations: Tensor) -> Tensor:
+    """Return what each support adds to the prediction of a single query [S, G], from deviations [S, G]."""
+    if answer.by_band is None:
+        return answer.weight[:, :1] * deviations
+    directions = directions_of(deviations)
+    along = deviations @ directions.T
+    weight = answer.by_band[:, :, 0].to(deviations.dtype)
+    found = weight[-1][:, None] * deviations
+    for band, places in enumerate(bands_of(len(directions))):
+        found += ((weight[band] - weight[-1])[:, None] * along[:, places]) @ directions[places]
+    return found
+
+
+def deviations_of(bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> tuple[Prior, Tensor]:
+    """Return the prior of a scene, and how far values [S, G] of its supports are from it."""
+    prior = prior_of(bank, scene, weights, values)
+    return prior, values - prior.of(bank.context[scene.supports], bank.perturbation[scene.supports])
+
+
+def directions_of(deviations: Tensor) -> Tensor:
+    """Return the first principal directions of deviations [S, G], in rows of length 1, at most `BAND_EDGES[-1]`.
+
+    Nothing is centred, since deviations are from a prior mean. The sign of a direction means nothing.
+    """
+    with torch.no_grad():
+        count = min(BAND_EDGES[-1], *deviations.shape)
+        if min(deviations.shape) <= EXACT:
+            _, sizes, rows = torch.linalg.svd(deviations, full_matrices=False)
+            sizes, rows = sizes[:count], rows[:count]
+        else:
+            # its draws are from torch's global stream, which belongs to the caller
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                _, sizes, columns = torch.svd_lowrank(deviations.float(), count + OVERSAMPLED, niter=3)
+            sizes, rows = sizes[:count], columns.T[:count]
+        there = sizes > 1e-6 * sizes.max().clamp_min(1e-30)
+        return rows[there].to(deviations.dtype)
+
+
+def bands_of(n_directions: int) -> list[slice]:
+    """Return the places of each band but the last among the first directions; the last has all others."""
+    starts = (0, *BAND_EDGES[:-1])
+    return [
+        slice(start, min(end, n_directions))
+        for start, end in zip(starts, BAND_EDGES, strict=True)
+        if start < n_directions
+    ]
