@@ -5,7 +5,8 @@ what is done on the CPU whatever the model's device is left out. On a GPU each i
 of the published model with fewer and smaller sets, for time: how many operations there are does not depend on these.
 The selector scores in one block, as it would 64 sets of 64 cells on a GPU.
 
-Of reads, the bytes that an h5ad file is asked for: by `training_effects`, over the bytes of its matrix.
+Of reads, the bytes that an h5ad file is asked for: by `training_effects`, over those of its matrix; and by sets of
+cells that are predicted, over those of these cells (a control each is read beside them, the same ones once).
 
     python -m benchmarks.counts [--write]      # --write accepts what is counted now
 """
@@ -37,6 +38,8 @@ TOLERANCE = 0.01
 SETS, CELLS = 8, 8
 PUBLISHED = {"rag_fusion": "replace", "rag_score_similarity": False, "rag_query_dropout": 0.0}
 """What the paper's method is without; `forward_cost` has the flags of `rag=ptrag`."""
+SCREEN, GENES = 2000, 64
+COLUMNS = {"pert_col": "gene", "cell_type_key": "line", "batch_col": "batch", "control_pert": "non-targeting"}
 FREE = {"detach", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_local_scalar_dense"}
 
 
@@ -153,45 +156,80 @@ def models() -> dict[str, float]:
     return found
 
 
-def effects() -> dict[str, float]:
+def effects(folder: Path, screen: Path) -> dict[str, float]:
     """Count the bytes that a pass over training cells reads of an h5ad file, for each byte of its matrix."""
-    import anndata
-    import pandas as pd
-
     from state_rag.datasets.split_toml import read_split
     from state_rag.effects.conditions import Columns
     from state_rag.effects.training_effects import training_effects
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "screen.h5ad"
-        obs = pd.DataFrame(
-            {"gene": ["A", "B", "non-targeting", "C"] * 500, "line": ["k562"] * 1000 + ["rpe1"] * 1000, "batch": "1"},
-            index=[str(number) for number in range(2000)],
-        ).astype("category")
-        values = np.random.default_rng(0).random((2000, 64), dtype=np.float32)
-        anndata.AnnData(values, obs=obs).write_h5ad(path)
-        toml = Path(folder) / "split.toml"
-        toml.write_text(f'[datasets]\ns = "{path}"\n[training]\ns = "train"\n[zeroshot]\n[fewshot]\n')
-        read, pread = 0, os.pread
+    toml = folder / "all.toml"
+    toml.write_text(f'[datasets]\ns = "{screen}"\n[training]\ns = "train"\n[zeroshot]\n[fewshot]\n')
+    read, pread = 0, os.pread
 
-        def counted(file: int, length: int, offset: int) -> bytes:
-            nonlocal read
-            read += length
-            return pread(file, length, offset)
+    def counted(file: int, length: int, offset: int) -> bytes:
+        nonlocal read
+        read += length
+        return pread(file, length, offset)
 
-        columns = Columns.of(
-            {"pert_col": "gene", "cell_type_key": "line", "batch_col": "batch", "control_pert": "non-targeting"}
-        )
-        # sums that an earlier pass has kept would be read in place of cells
-        with mock.patch.dict(os.environ, STATE_RAG_CACHE=folder), replaced(os, "pread", counted):
-            training_effects(read_split(toml), columns, "X", 64, progress=False)
-    return {"effects/bytes read": read / values.nbytes}
+    # sums that an earlier pass has kept would be read in place of cells
+    with mock.patch.dict(os.environ, STATE_RAG_CACHE=str(folder)), replaced(os, "pread", counted):
+        training_effects(read_split(toml), Columns.of(COLUMNS), "X", GENES, progress=False)
+    return {"effects/bytes read": read / (SCREEN * GENES * 4)}
+
+
+def prediction(folder: Path, screen: Path) -> dict[str, float]:
+    """Count the bytes that sets of cells to be predicted are read with, for each byte of these cells."""
+    from state_rag.upstream.data_module import LimitedDataModule
+    from state_rag.upstream.sets import set_reader
+
+    toml = folder / "test.toml"
+    toml.write_text(
+        f'[datasets]\ns = "{screen}"\n[training]\ns = "train"\n[zeroshot]\n[fewshot."s.rpe1"]\ntest = ["A", "C"]\n'
+    )
+    np.random.seed(0)
+    module = LimitedDataModule(
+        toml_config_path=str(toml), embed_key="X_hvg", batch_size=1, num_workers=0, cell_sentence_len=64, **COLUMNS
+    )
+    module.setup()
+    loader = module.test_dataloader()
+    sets = list(loader.batch_sampler)
+    read, fetch = 0, set_reader._fetch
+
+    def counted(*args: Any) -> Any:
+        nonlocal read
+        found = fetch(*args)
+        read += found.nbytes
+        return found
+
+    with replaced(set_reader, "_fetch", counted):
+        reader = set_reader.SetReader(loader)
+        for few in range(0, len(sets), 4):
+            reader.read(sets[few : few + 4])
+    return {"prediction/bytes read": read / (sum(map(len, sets)) * GENES * 4)}
+
+
+def reads() -> dict[str, float]:
+    """Count what is read of a small screen."""
+    import anndata
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as name:
+        screen = Path(name) / "screen.h5ad"
+        labels = {
+            "gene": ["A", "B", "non-targeting", "C"] * (SCREEN // 4),
+            "line": ["k562"] * (SCREEN // 2) + ["rpe1"] * (SCREEN // 2),
+            "batch": "1",
+        }
+        obs = pd.DataFrame(labels, index=[str(number) for number in range(SCREEN)]).astype("category")
+        values = np.random.default_rng(0).random((SCREEN, GENES), dtype=np.float32)
+        anndata.AnnData(values, obs=obs, obsm={"X_hvg": values}).write_h5ad(screen)
+        return {**effects(Path(name), screen), **prediction(Path(name), screen)}
 
 
 def counts() -> dict[str, float]:
     """Count everything."""
     torch.manual_seed(0)
-    return {**models(), **effects()}
+    return {**models(), **reads()}
 
 
 def expected() -> Mapping[str, Mapping[str, float]]:

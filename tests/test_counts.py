@@ -30,6 +30,10 @@ def test_a_pass_over_cells_reads_each_of_them_once(now):
     assert 1 <= now["effects/bytes read"] < 1.05  # and the first ones for their scale
 
 
+def test_sets_are_predicted_from_cells_and_controls_that_are_read_once(now):
+    assert 1 < now["prediction/bytes read"] < 2
+
+
 def test_what_has_grown_is_said_with_both_numbers():
     said = counts.grown({"a": 110, "b": 100.5, "c": 90, "new": 1}, {"a": 100, "b": 100, "c": 100})
     assert said == ["a has grown from 100 to 110 (+10.0 %)", "new is 1, and was not counted before"]
