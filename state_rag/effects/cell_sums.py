@@ -14,8 +14,8 @@ from scipy import sparse
 
 from state_rag.contract.matrices import Block, Rows, row_blocks
 
-BLOCK_VALUES = 2**22
-"""Stored values that are read at once: 32 MiB of a sparse matrix, 16 MiB of a dense one."""
+BLOCK_VALUES = 2**21
+"""Stored values that are read at once: 16 MiB of a sparse matrix, 8 MiB of a dense one."""
 IN_MEMORY = 2**28
 """Bytes of sums that are held in memory; more of them lie in a temporary file that is mapped."""
 
@@ -68,11 +68,12 @@ def sum_cells(
     sums, squares = _zeros(count, width), _zeros(count, width)
     cells = np.bincount(group_of[group_of >= 0], minlength=count).astype(np.int64)
     shift: np.ndarray | None = None
+    small = np.uint16 if count <= 2**16 else np.int64  # few groups are sorted without comparing
     with np.errstate(invalid="ignore", over="ignore"):
         for first, last in row_blocks(rows, start, start + len(group_of), BLOCK_VALUES):
             own = group_of[first - start : last - start]
-            order = np.argsort(own, kind="stable")
-            order = order[np.searchsorted(own[order], 0) :]
+            used = np.flatnonzero(own >= 0)
+            order = used[np.argsort(own[used].astype(small), kind="stable")]
             if len(order):
                 shift = _add(rows.block(first, last), order, own, shift, sums, squares)
             if told is not None:

@@ -224,8 +224,10 @@ def cell_groups(
     labelled = (line_of >= 0) & (told.code >= 0)
     number = line_of[labelled] * count + told.code[labelled]
     present = np.flatnonzero(np.bincount(number, minlength=len(lines) * count))
+    place = np.empty(len(lines) * count, dtype=np.int64)
+    place[present] = np.arange(len(present))
     group_of = np.full(len(labelled), -1)
-    group_of[labelled] = np.searchsorted(present, number)
+    group_of[labelled] = place[number]
     keys = [
         (str(lines[line]), str(told.labels[code]), str(told.names[code]))
         for line, code in zip((present // count).tolist(), (present % count).tolist(), strict=True)

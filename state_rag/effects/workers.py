@@ -1,5 +1,6 @@
 """Who does independent pieces of work: threads of this process, or the workers of a Dask scheduler."""
 
+import logging
 import os
 from argparse import ArgumentParser
 from collections import deque
@@ -157,7 +158,9 @@ def _dask(workers: Workers) -> Iterator[Any]:
         ) from error
     if workers.scheduler is None:
         with (
-            LocalCluster(n_workers=workers.count, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(
+                n_workers=workers.count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+            ) as cluster,
             Client(cluster) as client,
         ):
             yield client

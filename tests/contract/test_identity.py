@@ -149,3 +149,14 @@ def test_another_order_is_no_fault_where_genes_are_found_by_name_and_missing_one
     wrong = [finding for finding in findings(fits, first, by_position=False) if finding.is_wrong]
     assert {finding.file.name for finding in wrong} == {"c.h5ad"}
     assert {finding.file.name for finding in findings(fits, first) if finding.is_wrong} == {"b.h5ad", "c.h5ad"}
+
+
+def test_fewer_cells_of_each_of_many_files_are_read(write, monkeypatch):
+    monkeypatch.setattr("state_rag.contract.identity.CELLS_READ", 12)
+    monkeypatch.setattr("state_rag.contract.identity._CELLS_OF_MANY", 3)
+    files = [write(screen(), f"{number}.h5ad") for number in range(20)]
+    for count, expected in ((1, 12), (4, 12), (8, 6), (20, 3)):
+        _, fits = identify(*files[:count])
+        assert {one.space.scale.cells_read for one in fits} == {expected}
+    _, fits = identify(*files, cells=5)
+    assert {one.space.scale.cells_read for one in fits} == {5}
