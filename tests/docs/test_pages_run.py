@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import README, ROOT, TUTORIAL, marked_blocks, pages
+from tests.end_to_end.commands import fork_server
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,8 @@ OTHERS = [page for page in pages() if page not in (README, TUTORIAL) and execute
 
 def run_page(page, folder):
     """Execute the blocks of a page in a folder, one after the other."""
-    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # console scripts run in forks of a Python that has the large libraries
+    search = os.pathsep.join([str(fork_server().bin), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": search, "COLUMNS": "120", "MPLBACKEND": "Agg"}
     for block in executed(page):
         finished = subprocess.run(

@@ -113,9 +113,10 @@ def run(
     Console scripts run in a fork of a Python that has imported the large libraries, modules in a process of their own.
     """
     environment = {**os.environ, **(env or {})}
-    if via in (STATE, OURS) and fork_server().serves(environment):
+    finished = None
+    if via in (STATE, OURS):
         finished = fork_server().run(via[0], arguments, cwd, environment, file_limit, LIMIT)
-    else:
+    if finished is None:
         finished = _in_a_process([*via, *arguments], cwd, environment, file_limit)
     if check and finished.returncode:
         tail = f"{finished.stdout[-2000:]}\n{finished.stderr[-6000:]}"
@@ -126,7 +127,7 @@ def run(
 @cache
 def fork_server() -> ForkServer:
     """Return the server of this process, started when it is first needed."""
-    return ForkServer()
+    return ForkServer([STATE[0], OURS[0]])
 
 
 def _in_a_process(

@@ -2,7 +2,8 @@
 
 A command of ours or of STATE spends some seconds on importing PyTorch, scanpy and the like. The server imports these
 once; neither STATE nor our package is among them, so that the plugin gets in as it does in a fresh process. Each
-request runs the console script itself, as the main module, with its own folder, environment and streams.
+request runs the console script itself, as the main module, with its own folder, environment and streams. Shells find
+stand-ins of the scripts in a folder, `bin`.
 """
 
 import atexit
@@ -11,15 +12,22 @@ import json
 import os
 import resource
 import runpy
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from tests.end_to_end.fork_protocol import REFUSED, ask
 
 PRELOADED = (
     "torch",
@@ -40,25 +48,54 @@ PRELOADED = (
 READ_AT_IMPORT = ("PYTHON", "OMP", "MKL", "HF_", "MPL", "CUDA", "STATE_RAG_DISABLE")
 """Variables that modules look at when they are imported begin so; where they are others, a fork will not do."""
 
+BACKEND = "MPLBACKEND"
+"""What Matplotlib draws with, by an environment variable; it can be changed after the import."""
+
+STAND_IN = """#!{python} -IS
+import sys
+sys.path.insert(0, {tests!r})
+from fork_protocol import stand_in
+stand_in({server!r}, {script!r})
+"""
+
 
 class ForkServer:
-    """Runs console scripts in forks, one after another."""
+    """Runs console scripts in forks.
 
-    def __init__(self) -> None:
-        self.environment = dict(os.environ)
+    Attributes
+    ----------
+    bin
+        Folder of stand-ins for the scripts, for shells that look there first.
+    """
+
+    def __init__(self, scripts: Sequence[str]) -> None:
+        # a short path, since that of a socket may have some hundred characters only
+        self._folder = Path(tempfile.mkdtemp(prefix="forks"))
+        self.server = str(self._folder / "socket")
+        self.bin = self._folder / "bin"
+        self.bin.mkdir()
+        for script in scripts:
+            place = self.bin / Path(script).name
+            told = {"python": sys.executable, "tests": str(Path(__file__).parent), "server": self.server}
+            place.write_text(STAND_IN.format(**told, script=script))
+            place.chmod(0o755)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.server)
+        listener.listen()
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve())],
+            [sys.executable, str(Path(__file__).resolve()), str(listener.fileno())],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            text=True,
+            pass_fds=[listener.fileno()],
         )
-        atexit.register(self.process.kill)
+        listener.close()
+        atexit.register(self.close)
 
-    def serves(self, environment: Mapping[str, str]) -> bool:
-        """Return whether a command with these variables can be run in a fork."""
-        names = {name for name in {*environment, *self.environment} if name.startswith(READ_AT_IMPORT)}
-        return all(environment.get(name) == self.environment.get(name) for name in names)
+    def close(self) -> None:
+        """End the server."""
+        self.process.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
         self,
@@ -68,83 +105,98 @@ class ForkServer:
         environment: Mapping[str, str],
         file_limit: int | None,
         timeout: float,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a console script and return how it ended."""
+    ) -> subprocess.CompletedProcess[str] | None:
+        """Run a console script and return how it ended; None where a fork will not do."""
         command = [script, *arguments]
-        with tempfile.TemporaryDirectory() as folder:
-            streams = [str(Path(folder) / name) for name in ("out", "err")]
-            request = {
-                "command": command,
-                "cwd": str(cwd),
-                "environment": dict(environment),
-                "file_limit": file_limit,
-                "timeout": timeout,
-                "streams": streams,
-            }
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-            if not answer:
-                raise RuntimeError(f"the server of forks ended ({self.process.poll()}) at {command}")
-            told = [Path(path).read_text(errors="replace") for path in streams]
-        code = json.loads(answer)["code"]
-        if code is None:
+        request = {"command": command, "cwd": str(cwd), "environment": dict(environment), "file_limit": file_limit}
+        with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            streams = [stream.fileno() for stream in (nothing, out, err)]
+            code: int | None = None
+            late = False
+            try:
+                code = ask(self.server, request, streams, timeout)
+            except TimeoutError:
+                late = True
+            told = []
+            for stream in (out, err):
+                stream.seek(0)
+                told.append(stream.read().decode(errors="replace"))
+        if late:
             raise subprocess.TimeoutExpired(command, timeout, *told)
-        return subprocess.CompletedProcess(command, code, *told)
+        return None if code is None else subprocess.CompletedProcess(command, code, *told)
 
 
-def serve() -> None:
-    """Answer requests, a line each, until the input ends."""
+def serve(listener: socket.socket) -> None:
+    """Answer requests until the standard input ends."""
+    own = dict(os.environ)
     for name in PRELOADED:
         with suppress(ImportError):
             importlib.import_module(name)
-    # what a library prints must not be read as an answer
-    answers, requests = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 0)
-    os.dup2(nowhere, 1)
-    for line in requests:
-        asked = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            answers.close()
-            requests.close()
-            _execute(asked)
-        answers.write(json.dumps({"code": _wait(child, asked["timeout"])}) + "\n")
-        answers.flush()
+    while True:
+        ready, _, _ = select.select([listener, 0], [], [])
+        if 0 in ready:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _answer(connection, own)
+            os._exit(0)
+        connection.close()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
-def _wait(child: int, timeout: float) -> int | None:
-    """Return a child's exit status as `subprocess` gives it; None if it took too long and was killed."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
+def serves(environment: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Return whether a command with these variables can be run in a fork of a process with its own."""
+    names = {name for name in {*environment, *own} if name.startswith(READ_AT_IMPORT) and name != BACKEND}
+    return all(environment.get(name) == own.get(name) for name in names)
+
+
+def _answer(connection: socket.socket, own: Mapping[str, str]) -> None:
+    """Run what is asked, and tell how it ended; kill it if nobody waits for it any more."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as lines:
+        asked = json.loads(lines.readline())
+    if not serves(asked["environment"], own):
+        connection.sendall(json.dumps(REFUSED).encode() + b"\n")
+        return
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _execute(asked, streams)
+    for stream in streams:
+        os.close(stream)
+    while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+            break
+        if select.select([connection], [], [], 0.01)[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+    connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
 
 
-def _execute(asked: dict) -> None:
+def _execute(asked: dict, streams: Sequence[int]) -> None:
     """Become the command; does not return."""
     code = 1
     try:
-        for number, path in enumerate(asked["streams"], start=1):
-            stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["environment"])
-        if asked["file_limit"] is not None:
+        if BACKEND in os.environ and "matplotlib" in sys.modules:
+            sys.modules["matplotlib"].rcParams["backend"] = os.environ[BACKEND]
+        if asked.get("file_limit") is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_limit"],) * 2)
         sys.argv = list(asked["command"])
         # a script's own folder stands first
         sys.path[0] = str(Path(sys.argv[0]).parent)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]
         runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as end:
@@ -163,4 +215,4 @@ def _execute(asked: dict) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(socket.socket(fileno=int(sys.argv[1])))
