@@ -5,7 +5,10 @@
 
 Every step is one of the commands a user would type; their output goes to log files beside the results. The
 screen has modules of perturbations that share effects, cell lines that differ, and text neighbours that
-mislead (see `state-rag data simulate`); hepg2 is held out with 30 % of its perturbations for few-shot training.
+mislead (see `state-rag data simulate`); hepg2 is held out with 30 % of its perturbations for few-shot training. With
+`--unseen X` a share X of the perturbations is held out in every line instead.
+
+    python benchmarks/demo_screen.py --unseen 0.2 --seeds 3 --steps 2000 --methods genept engine
 
 `ptrag` is the preset `rag=ptrag`; `published` is PT-RAG as published (`training.rag=true` alone), but for K = 10, since
 the base has only 60 perturbations. The screen is the default of `simulate`. The small model, sets of 16 cells, the
@@ -76,6 +79,7 @@ Look first at the table: does a model beat "same pert., other lines", which only
 the other lines? Then at "Retrieval": the neighbours that PT-RAG weighs most should be module mates."""
 """Said at the end, about the report."""
 
+TESTED = "pearson_delta"
 METRICS = {
     "pearson_delta": "Pearson\ndelta ↑",
     "pearson_delta_deg": "Pearson\ndelta\n(DEG) ↑",
@@ -92,18 +96,20 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(TITLES), default=["genept", "ptrag", "engine"])
     parser.add_argument("--seeds", type=int, default=1, help="number of screens, seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run (%(default)s)")
+    parser.add_argument("--unseen", type=float, metavar="X", help="hold out a share of perturbations in every line")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is written")
     args = parser.parse_args()
     console = Console()
     console.print(
-        "A simulated screen (60 perturbations, 4 cell lines, hepg2 held out), and a model of two layers of width 64 "
-        f"trained for {args.steps:,} steps: what the commands do and how to read their results, not how well they do "
-        f"on real data. Logs of every command: {args.output}/seed*/*.log",
+        f"A simulated screen (60 perturbations, 4 cell lines, {held_out(args.unseen)}), and a model of two layers of "
+        f"width 64 trained for {args.steps:,} steps: what the commands do and how to read their results, not how well "
+        f"they do on real data. Logs of every command: {args.output}/seed*/*.log",
         style="dim",
         soft_wrap=True,
     )
     started = time.monotonic()
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    chances: dict[str, list[str]] = defaultdict(list)
     told_apart: dict[str, list[Inclusion]] = defaultdict(list)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -115,18 +121,20 @@ def main() -> None:
                 console.print(f"{time.monotonic() - started:4.0f} s  {step}", markup=False, soft_wrap=True)
 
         for seed in range(args.seeds):
-            screen = Screen(args.output / f"seed{seed}", seed)
+            screen = Screen(args.output / f"seed{seed}", seed, args.unseen)
             screen.prepare(say)
             for method in args.methods:
                 screen.run(method, args.steps, say)
             say(f"seed {seed}: comparing")
-            for predictor, metric, mean in screen.compare(args.methods):
+            for predictor, metric, mean, p in screen.compare(args.methods):
                 values[predictor, metric].append(mean)
+                if metric == TESTED:
+                    chances[predictor].append(p)
             for method in filter(args.methods.__contains__, SELECTING):
                 told_apart[method].append(screen.inclusion(method))
         say("drawing the report of seed 0")
-        page = Screen(args.output / "seed0", 0).report(args.methods)
-    print_table(console, values, args.seeds)
+        page = Screen(args.output / "seed0", 0, args.unseen).report(args.methods)
+    print_table(console, values, chances, args)
     for method, found in told_apart.items():
         print_inclusion(console, TITLES[method], found)
     console.print(f"{time.monotonic() - started:.0f} s. Runs, logs and comparisons: {args.output}", markup=False)
@@ -143,21 +151,25 @@ class Screen:
         Where everything goes.
     seed
         Of the simulation, the split and the training.
+    unseen
+        Share of perturbations held out in every line; None to hold out most of hepg2.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, unseen: float | None = None) -> None:
         self.folder = folder.resolve()
         self.seed = seed
+        self.unseen = unseen
         self.split = self.folder / "split.toml"
 
     def prepare(self, say) -> None:
         """Simulate the screen and write its split."""
         say(f"seed {self.seed}: simulating the screen")
         self._command("simulate", "state_rag.cli", "data", "simulate", str(self.folder), "--seed", str(self.seed))
-        self._command(
-            "split", "state_rag.cli", "data", "split", str(self.folder / "screen.h5ad"),
-            "--held-out", "hepg2", "--few-shot", "0.3", "-o", str(self.split),
-        )  # fmt: skip
+        held = ["--held-out", "hepg2", "--few-shot", "0.3"]
+        if self.unseen is not None:
+            held = ["--held-out-perturbations", str(self.unseen), "--seed", str(self.seed)]
+        screen = str(self.folder / "screen.h5ad")
+        self._command("split", "state_rag.cli", "data", "split", screen, *held, "-o", str(self.split))
 
     def run(self, method: str, steps: int, say) -> None:
         """Train and predict; the engine is fitted, without a network."""
@@ -189,8 +201,11 @@ class Screen:
             f"output_dir={self.folder / 'runs'}", f"name={method}", "overwrite=true",
         )  # fmt: skip
 
-    def compare(self, methods: list[str]) -> list[tuple[str, str, float]]:
-        """Return (predictor, metric, mean over the test conditions) of every run and naive baseline."""
+    def compare(self, methods: list[str]) -> list[tuple[str, str, float, str]]:
+        """Return (predictor, metric, mean over the test conditions, p) of every run and naive baseline.
+
+        p is of the paired Wilcoxon test against the last method; empty for that.
+        """
         runs = [str(self.folder / "runs" / method) for method in methods]
         self._command(
             "compare", "state_rag.cli", "compare", *runs, "--names", *(TITLES[method] for method in methods),
@@ -198,7 +213,10 @@ class Screen:
             "-o", str(self.folder), "--force", "--quiet",
         )  # fmt: skip
         with open(self.folder / "comparison.csv", newline="") as stream:
-            return [(row["predictor"], row["metric"], float(row["mean"] or "nan")) for row in csv.DictReader(stream)]
+            return [
+                (row["predictor"], row["metric"], float(row["mean"] or "nan"), row["p_wilcoxon"])
+                for row in csv.DictReader(stream)
+            ]
 
     def report(self, methods: list[str]) -> Path:
         """Make the report page of all runs and return its path."""
@@ -276,15 +294,29 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> float:
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
-def print_table(console: Console, values: dict[tuple[str, str], list[float]], seeds: int) -> None:
-    """Print predictors by metrics, means over the seeds."""
-    table = Table(title=f"hepg2 held out, test perturbations; mean over {seeds} screen{'s' if seeds > 1 else ''}")
+def held_out(unseen: float | None) -> str:
+    """Return what the split holds out, in words."""
+    return "hepg2 held out" if unseen is None else f"{unseen:.0%} of perturbations held out in all lines"
+
+
+def print_table(
+    console: Console,
+    values: dict[tuple[str, str], list[float]],
+    chances: dict[str, list[str]],
+    args: argparse.Namespace,
+) -> None:
+    """Print predictors by metrics, means over the seeds, and each seed's paired test against the last method."""
+    many = "s" if args.seeds > 1 else ""
+    table = Table(title=f"{held_out(args.unseen)}, test perturbations; mean over {args.seeds} screen{many}")
     table.add_column("predictor", no_wrap=True)
     for heading in METRICS.values():
         table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column(f"p, Pearson delta\nagainst {TITLES[args.methods[-1]]}", vertical="bottom")
     for predictor in dict.fromkeys(name for name, _ in values):
         cells = [values[predictor, metric] for metric in METRICS]
-        table.add_row(predictor, *(f"{sum(cell) / len(cell):.3f}" if cell else "-" for cell in cells))
+        tests = [f"{float(p):.0e}" for p in chances[predictor] if p]
+        row = [f"{sum(cell) / len(cell):.3f}" if cell else "-" for cell in cells]
+        table.add_row(predictor, *row, " ".join(tests))
     console.print(table)
 
 
