@@ -45,6 +45,8 @@ class LogScale:
         if len(set(values)) < 2 or not above:
             return None
         logs = _logs(values, min(above))
+        if not np.isfinite(logs).all() or not logs.std() > 0:  # of numbers at the end of what floats can say
+            return None
         return cls(min(above), float(logs.mean()), float(logs.std()))
 
     def __call__(self, value: float | None) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from state_rag.evidence.bands import banded
+from state_rag.evidence.bands import banded, deviations_of, overall_weights
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
@@ -36,6 +36,13 @@ class Answered:
     answer: Answer
     values: Tensor
     seen: GeneFeatures | None
+
+    def weights(self, bank: Bank, learned: Trained) -> Tensor:
+        """Return the weight of each support in each query's kriging mean [S, Q], as an explanation has it."""
+        if self.answer.by_band is None:
+            return self.answer.weight
+        effects = bank.effects[self.scene.supports]
+        return overall_weights(self.answer, deviations_of(bank, self.scene, learned.weights, effects)[1])
 
 
 def answer_scene(

@@ -71,6 +71,26 @@ def contributions(answer: Answer, deviations: Tensor) -> Tensor:
     return found
 
 
+def overall_weights(answer: Answer, deviations: Tensor) -> Tensor:
+    """Return how many times its deviation each support adds to each query [S, Q], by regression over genes.
+
+    Parameters
+    ----------
+    answer
+        Of `krige`.
+    deviations
+        [S, G]: of the supports' effects from their prior.
+    """
+    if answer.by_band is None:
+        return answer.weight
+    along = (deviations @ directions_of(deviations).T).square()
+    total = deviations.square().sum(1).clamp_min(1e-300)
+    shares = [along[:, places].sum(1) / total for places in bands_of(along.shape[1])]
+    shares += [torch.zeros_like(total)] * (len(BAND_EDGES) - len(shares))
+    rest = (1 - torch.stack(shares).sum(0)).clamp_min(0)
+    return torch.einsum("bs,bsq->sq", torch.stack([*shares, rest]).to(answer.by_band.dtype), answer.by_band)
+
+
 def deviations_of(bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> tuple[Prior, Tensor]:
     """Return the prior of a scene, and how far values [S, G] of its supports are from it."""
     prior = prior_of(bank, scene, weights, values)
@@ -93,7 +113,7 @@ def directions_of(deviations: Tensor) -> Tensor:
                 torch.manual_seed(0)
                 _, sizes, columns = torch.svd_lowrank(deviations.float(), count + OVERSAMPLED, niter=3)
             sizes, rows = sizes[:count], columns.T[:count]
-        there = sizes > 1e-6 * sizes.max().clamp_min(1e-30)
+        there = sizes > 1e-6 * sizes[:1].clamp_min(1e-30)
         return rows[there].to(deviations.dtype)
 
 

@@ -206,7 +206,9 @@ class Evidence:
                 mean[places] = self._mean(answered)
                 variance[places] = self._variance(answered.answer.variance, learned)
                 supports = self.bank.perturbation[answered.scene.supports].tolist()
-                drawn = heaviest(tuple(self.bank.perturbations[one] for one in supports), answered.answer.weight)
+                drawn = heaviest(
+                    tuple(self.bank.perturbations[one] for one in supports), answered.weights(self.bank, learned)
+                )
                 for place, found in zip(places, drawn, strict=True):
                     neighbours[place] = found
                 if trusting is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from state_rag.evidence.bands import contributions, deviations_of
+from state_rag.evidence.bands import contributions, deviations_of, overall_weights
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene
 from state_rag.evidence.similarity import Similarity
@@ -131,7 +131,7 @@ def explain_answer(
     values = bank.effects[scene.supports]
     expected, deviations = deviations_of(bank, scene, weights, values)
     added = contributions(answer, deviations)
-    weight = _weights(answer, added, deviations)
+    weight = overall_weights(answer, deviations)[:, 0]
     order = torch.argsort(-weight.abs(), stable=True)
     rows = scene.supports[order]
     prior = (expected.at(scene.context, scene.queries)[0] * bank.scale).numpy()
@@ -158,13 +158,6 @@ def explain_answer(
         trust,
         calls,
     )
-
-
-def _weights(answer: Answer, added: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
-    """Return how many times its deviation each support's contribution is [S]."""
-    if answer.by_band is None:
-        return answer.weight[:, 0]
-    return (added * deviations).sum(1) / deviations.square().sum(1).clamp_min(1e-300)
 
 
 def _numbers(bank: Bank, rows: torch.Tensor) -> list[tuple[int, int]]:

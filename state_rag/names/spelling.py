@@ -4,8 +4,6 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 LIKENESS = 0.66
 """The smallest ratio of `difflib.SequenceMatcher` that counts as close: one wrong letter of three."""
 
@@ -48,6 +46,8 @@ def _with_most_letters_of(name: str, known: Sequence[str]) -> list[str]:
 
     That share bounds the ratio from above; of names that share as many, those with the same first letters come first.
     """
+    import numpy as np  # few commands need it
+
     wanted = Counter(name[:LETTERS].encode("ascii", "replace"))
     bounds = []
     for start in range(0, len(known), BLOCK):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import README, ROOT, TUTORIAL, marked_blocks, pages
-from tests.end_to_end.commands import fork_server
+from tests.end_to_end.commands import fork_server, own_environment
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def run_page(page, folder):
     """Execute the blocks of a page in a folder, one after the other."""
     # console scripts run in forks of a Python that has the large libraries
     search = os.pathsep.join([str(fork_server().bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": search, "COLUMNS": "120", "MPLBACKEND": "Agg"}
+    environment = {**own_environment(), "PATH": search, "COLUMNS": "120", "MPLBACKEND": "Agg"}
     for block in executed(page):
         finished = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block.script()],

@@ -112,16 +112,21 @@ def run(
 
     Console scripts run in a fork of a Python that has imported the large libraries, modules in a process of their own.
     """
-    environment = {**os.environ, **(env or {})}
+    environment = {**own_environment(), **(env or {})}
     finished = None
-    if via in (STATE, OURS):
-        finished = fork_server().run(via[0], arguments, cwd, environment, file_limit, LIMIT)
+    if via in (STATE, OURS) and file_limit is None:
+        finished = fork_server().run(via[0], arguments, cwd, environment, LIMIT)
     if finished is None:
         finished = _in_a_process([*via, *arguments], cwd, environment, file_limit)
     if check and finished.returncode:
         tail = f"{finished.stdout[-2000:]}\n{finished.stderr[-6000:]}"
         raise AssertionError(f"{' '.join([*via, *arguments])} ended with {finished.returncode}:\n{tail}")
     return finished
+
+
+def own_environment() -> dict[str, str]:
+    """Return this process's variables, without that of a W&B service that a test has started in it."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
 
 
 @cache

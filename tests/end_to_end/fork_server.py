@@ -8,9 +8,9 @@ stand-ins of the scripts in a folder, `bin`.
 
 import atexit
 import importlib
+import io
 import json
 import os
-import resource
 import runpy
 import select
 import shutil
@@ -103,12 +103,11 @@ class ForkServer:
         arguments: Sequence[str],
         cwd: Path,
         environment: Mapping[str, str],
-        file_limit: int | None,
         timeout: float,
     ) -> subprocess.CompletedProcess[str] | None:
         """Run a console script and return how it ended; None where a fork will not do."""
         command = [script, *arguments]
-        request = {"command": command, "cwd": str(cwd), "environment": dict(environment), "file_limit": file_limit}
+        request = {"command": command, "cwd": str(cwd), "environment": dict(environment)}
         with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             streams = [stream.fileno() for stream in (nothing, out, err)]
             code: int | None = None
@@ -120,7 +119,7 @@ class ForkServer:
             told = []
             for stream in (out, err):
                 stream.seek(0)
-                told.append(stream.read().decode(errors="replace"))
+                told.append(io.TextIOWrapper(stream, errors="replace").read())
         if late:
             raise subprocess.TimeoutExpired(command, timeout, *told)
         return None if code is None else subprocess.CompletedProcess(command, code, *told)
@@ -190,8 +189,6 @@ def _execute(asked: dict, streams: Sequence[int]) -> None:
         os.environ.update(asked["environment"])
         if BACKEND in os.environ and "matplotlib" in sys.modules:
             sys.modules["matplotlib"].rcParams["backend"] = os.environ[BACKEND]
-        if asked.get("file_limit") is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_limit"],) * 2)
         sys.argv = list(asked["command"])
         # a script's own folder stands first
         sys.path[0] = str(Path(sys.argv[0]).parent)

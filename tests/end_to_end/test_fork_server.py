@@ -32,7 +32,7 @@ def server(tmp_path_factory):
 
 def test_a_command_gets_its_arguments_folder_and_variables_and_gives_its_streams_and_status(server, tmp_path):
     environment = {**os.environ, "SAID": "so", "CODE": "3"}
-    found = server.run(server.script, ["a", "b c"], tmp_path, environment, None, 100)
+    found = server.run(server.script, ["a", "b c"], tmp_path, environment, 100)
     assert found.returncode == 3
     assert found.stdout == f"['a', 'b c'] {tmp_path} so True\n"
     assert found.stderr == "to errors \n"
@@ -49,7 +49,7 @@ def test_a_shell_finds_a_stand_in_with_pipes_and_status(server, tmp_path):
 
 def test_variables_that_imports_read_make_it_a_process_of_its_own(server, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "7"}
-    assert server.run(server.script, [], tmp_path, environment, None, 100) is None
+    assert server.run(server.script, [], tmp_path, environment, 100) is None
     found = subprocess.run(
         [str(server.bin / "told")], cwd=tmp_path, env=environment, capture_output=True, text=True, input=""
     )
@@ -59,5 +59,5 @@ def test_variables_that_imports_read_make_it_a_process_of_its_own(server, tmp_pa
 def test_a_command_that_takes_too_long_is_killed(server, tmp_path):
     start = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
-        server.run(server.script, ["wait"], tmp_path, os.environ, None, 1)
+        server.run(server.script, ["wait"], tmp_path, os.environ, 1)
     assert time.monotonic() - start < 30

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from state_rag.evidence.bands import banded, bands_of, contributions, deviations_of, directions_of
+from state_rag.evidence.bands import banded, bands_of, contributions, deviations_of, directions_of, overall_weights
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
 from state_rag.evidence.kriging import BAND_EDGES, Scene, apply, krige
@@ -111,6 +111,7 @@ def test_there_are_no_bands_beyond_the_directions_that_exist():
     assert bands_of(7) == [slice(0, 7)]
     assert bands_of(0) == []
     assert directions_of(torch.zeros(5, 4)).shape == (0, 4)
+    assert directions_of(torch.zeros(0, 4)).shape == (0, 4)
 
 
 def test_what_supports_add_is_the_prediction_without_its_prior():
@@ -119,8 +120,11 @@ def test_what_supports_add_is_the_prediction_without_its_prior():
     answer = krige(bank, scene, with_bands(weights), similarity)
     values = bank.effects[scene.supports]
     prior, deviations = deviations_of(bank, scene, weights, values)
-    added = contributions(answer, deviations).sum(0) + prior.at(0, scene.queries)[0]
-    assert torch.allclose(added, banded(answer, bank, scene, weights, values)[0], atol=1e-9)
+    added = contributions(answer, deviations)
+    total = added.sum(0) + prior.at(0, scene.queries)[0]
+    assert torch.allclose(total, banded(answer, bank, scene, weights, values)[0], atol=1e-9)
+    times = (added * deviations).sum(1) / deviations.square().sum(1)
+    assert torch.allclose(overall_weights(answer, deviations)[:, 0], times, atol=1e-9)
 
 
 def noisy(seed, n=60, genes=150):
