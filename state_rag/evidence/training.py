@@ -66,7 +66,7 @@ class Settings:
     steps: int = 250
     rate: float = 0.03
     max_supports: int = 1200
-    final_supports: int = 10_000
+    final_supports: int = 5_000
     episodes: int = 80
     judging: int = 16
     fusion_steps: int = 800
