@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from state_rag.evidence.bands import banded, deviations_of, overall_weights
+from state_rag.evidence.bands import Spread, banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
@@ -30,19 +30,15 @@ class Answered:
         Predicted effects [Q, G], in units of the bank.
     seen
         What is known of each gene; None where nothing needed it.
+    spread
+        Of the supports' effects.
     """
 
     scene: Scene
     answer: Answer
     values: Tensor
     seen: GeneFeatures | None
-
-    def weights(self, bank: Bank, learned: Trained) -> Tensor:
-        """Return the weight of each support in each query's kriging mean [S, Q], as an explanation has it."""
-        if self.answer.by_band is None:
-            return self.answer.weight
-        effects = bank.effects[self.scene.supports]
-        return overall_weights(self.answer, deviations_of(bank, self.scene, learned.weights, effects)[1])
+    spread: Spread
 
 
 def answer_scene(
@@ -65,12 +61,13 @@ def answer_scene(
     """
     scene = nearest(bank, scene, learned.weights, similarity, limit)
     answer = krige(bank, scene, learned.weights, similarity)
+    spread = Spread(bank, scene, learned.weights, bank.effects[scene.supports])
     plain = learned.fusion is None and learned.estimate == KRIGING
     seen = None
     if with_genes or not plain:
-        seen = gene_features(bank, scene, learned.weights, similarity, answer)
+        seen = gene_features(answer, spread, similarity)
     if plain or seen is None:
-        values = banded(answer, bank, scene, learned.weights, bank.effects[scene.supports])
+        values = banded(answer, spread)
     elif learned.fusion is not None:
         values = learned.fusion(seen)
     else:
@@ -78,7 +75,7 @@ def answer_scene(
     variance = learned.weights.prior_variances(bank, scene.queries)
     if variance.ndim:  # a dose of 0 does nothing, whatever the correction says
         values = values * (variance > 0).to(values.dtype)[:, None]
-    return Answered(scene, answer, values.double(), seen)
+    return Answered(scene, answer, values.double(), seen, spread)
 
 
 def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
@@ -89,7 +86,7 @@ def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
     for half, fusion in enumerate(learned.blind):
         mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
         values[mask] = fusion(answered.seen).double()[mask]
-    return Answered(answered.scene, answered.answer, values, answered.seen)
+    return replace(answered, values=values)
 
 
 def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, changes: Tensor) -> Tensor:

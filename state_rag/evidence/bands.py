@@ -10,6 +10,8 @@ output" (2008).
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -21,80 +23,97 @@ EXACT, OVERSAMPLED = 200, 10
 """Up to so many conditions or genes directions are exact; beyond it by randomised iterations with so many more."""
 
 
-def banded(answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> Tensor:
+class Spread:
+    """How far the effects of a scene's supports are from their prior, and along which directions; made when asked for.
+
+    Parameters
+    ----------
+    bank, scene, weights
+        Of the question.
+    values
+        [S, G]: effects of the supports.
+    """
+
+    def __init__(self, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> None:
+        self.bank, self.scene, self.weights, self.values = bank, scene, weights, values
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior mean."""
+        return prior_of(self.bank, self.scene, self.weights, self.values)
+
+    @cached_property
+    def deviations(self) -> Tensor:
+        """[S, G]: of the supports' effects from their prior."""
+        bank, supports = self.bank, self.scene.supports
+        return self.values - self.prior.of(bank.context[supports], bank.perturbation[supports])
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """[<=100, G]: principal directions of the deviations."""
+        return directions_of(self.deviations)
+
+    @cached_property
+    def along(self) -> Tensor:
+        """[S, <=100]: the deviations along these."""
+        return self.deviations @ self.directions.T
+
+
+def banded(answer: Answer, spread: Spread) -> Tensor:
     """Return the predicted effects [Q, G]: prior mean plus, band by band, weighted deviations of the supports from it.
 
     Parameters
     ----------
     answer
         Of `krige`.
-    bank, scene, weights
-        Of the question.
-    values
-        [S, G]: effects of the supports.
+    spread
+        Of its scene.
     """
     if answer.by_band is None:
-        return apply(answer, bank, scene, weights, values)
-    prior, parts = along_bands(answer, bank, scene, weights, values)
+        return apply(answer, spread.bank, spread.scene, spread.weights, spread.values)
+    prior, parts = along_bands(answer, spread)
     return prior + parts.sum(0)
 
 
-def along_bands(
-    answer: Answer, bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor
-) -> tuple[Tensor, Tensor]:
+def along_bands(answer: Answer, spread: Spread) -> tuple[Tensor, Tensor]:
     """Return the prior mean [Q, G], and what the supports add to it along each band [bands, Q, G].
 
     Parameters are those of `banded`.
     """
-    prior, deviations = deviations_of(bank, scene, weights, values)
-    directions = directions_of(deviations)
-    along = deviations @ directions.T
+    values, scene, along, directions = spread.values, spread.scene, spread.along, spread.directions
     by_band = [answer.weight] * (len(BAND_EDGES) + 1) if answer.by_band is None else list(answer.by_band)
     weight = [one.T.to(values.dtype) for one in by_band]
     parts = [values.new_zeros(len(scene.queries), values.shape[1]) for _ in BAND_EDGES]
-    rest = weight[-1] @ deviations - weight[-1] @ along @ directions
+    rest = weight[-1] @ spread.deviations - weight[-1] @ along @ directions
     for band, places in enumerate(bands_of(len(directions))):
         parts[band] = weight[band] @ along[:, places] @ directions[places]
-    return prior.at(scene.context, scene.queries), torch.stack([*parts, rest])
+    return spread.prior.at(scene.context, scene.queries), torch.stack([*parts, rest])
 
 
-def contributions(answer: Answer, deviations: Tensor) -> Tensor:
-    """Return what each support adds to the prediction of a single query [S, G], from deviations [S, G]."""
+def contributions(answer: Answer, spread: Spread) -> Tensor:
+    """Return what each support adds to the prediction of a single query [S, G]; parameters are those of `banded`."""
     if answer.by_band is None:
-        return answer.weight[:, :1] * deviations
-    directions = directions_of(deviations)
-    along = deviations @ directions.T
-    weight = answer.by_band[:, :, 0].to(deviations.dtype)
-    found = weight[-1][:, None] * deviations
-    for band, places in enumerate(bands_of(len(directions))):
-        found += ((weight[band] - weight[-1])[:, None] * along[:, places]) @ directions[places]
+        return answer.weight[:, :1] * spread.deviations
+    weight = answer.by_band[:, :, 0].to(spread.values.dtype)
+    found = weight[-1][:, None] * spread.deviations
+    for band, places in enumerate(bands_of(len(spread.directions))):
+        found += ((weight[band] - weight[-1])[:, None] * spread.along[:, places]) @ spread.directions[places]
     return found
 
 
-def overall_weights(answer: Answer, deviations: Tensor) -> Tensor:
+def overall_weights(answer: Answer, spread: Spread) -> Tensor:
     """Return how many times its deviation each support adds to each query [S, Q], by regression over genes.
 
-    Parameters
-    ----------
-    answer
-        Of `krige`.
-    deviations
-        [S, G]: of the supports' effects from their prior.
+    Parameters are those of `banded`.
     """
     if answer.by_band is None:
         return answer.weight
-    along = (deviations @ directions_of(deviations).T).square()
-    total = deviations.square().sum(1).clamp_min(1e-300)
+    along = spread.along.square()
+    total = spread.deviations.square().sum(1).clamp_min(1e-300)
     shares = [along[:, places].sum(1) / total for places in bands_of(along.shape[1])]
     shares += [torch.zeros_like(total)] * (len(BAND_EDGES) - len(shares))
     rest = (1 - torch.stack(shares).sum(0)).clamp_min(0)
     return torch.einsum("bs,bsq->sq", torch.stack([*shares, rest]).to(answer.by_band.dtype), answer.by_band)
-
-
-def deviations_of(bank: Bank, scene: Scene, weights: KernelWeights, values: Tensor) -> tuple[Prior, Tensor]:
-    """Return the prior of a scene, and how far values [S, G] of its supports are from it."""
-    prior = prior_of(bank, scene, weights, values)
-    return prior, values - prior.of(bank.context[scene.supports], bank.perturbation[scene.supports])
 
 
 def directions_of(deviations: Tensor) -> Tensor:

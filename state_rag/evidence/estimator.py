@@ -12,6 +12,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.answering import Answered, answer_scene
+from state_rag.evidence.bands import overall_weights
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.combinations import Combinations, Combined, parted
 from state_rag.evidence.combining import USE as COMBINATION
@@ -207,7 +208,8 @@ class Evidence:
                 variance[places] = self._variance(answered.answer.variance, learned)
                 supports = self.bank.perturbation[answered.scene.supports].tolist()
                 drawn = heaviest(
-                    tuple(self.bank.perturbations[one] for one in supports), answered.weights(self.bank, learned)
+                    tuple(self.bank.perturbations[one] for one in supports),
+                    overall_weights(answered.answer, answered.spread),
                 )
                 for place, found in zip(places, drawn, strict=True):
                     neighbours[place] = found
@@ -314,11 +316,9 @@ class Evidence:
                 calling.known([0], question.use, self.bank, answered, learned.weights, expected)
             trusting.nothing([0] if self._does_nothing(str(perturbation)) else [])
         return explain_answer(
-            self.bank,
-            self.similarity,
-            learned.weights,
-            answered.scene,
             answered.answer,
+            answered.spread,
+            self.similarity,
             names=(str(context), str(perturbation)),
             genes=self.responses.genes,
             cells=self.responses.cells,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from state_rag.evidence.bands import contributions, deviations_of, overall_weights
+from state_rag.evidence.bands import Spread, contributions, overall_weights
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene
 from state_rag.evidence.similarity import Similarity
@@ -97,11 +97,9 @@ class Explanation:
 
 
 def explain_answer(
-    bank: Bank,
-    similarity: Similarity,
-    weights: KernelWeights,
-    scene: Scene,
     answer: Answer,
+    spread: Spread,
+    similarity: Similarity,
     *,
     names: tuple[str, str],
     genes: tuple[str, ...],
@@ -114,8 +112,12 @@ def explain_answer(
 
     Parameters
     ----------
-    bank, similarity, weights, scene, answer
-        Of the question.
+    answer
+        Of `krige`.
+    spread
+        Of the effects of its scene's supports.
+    similarity
+        The kernels of the bank's perturbations.
     names
         Context and perturbation.
     genes
@@ -128,14 +130,13 @@ def explain_answer(
     trust, calls
         Of the prediction, where they are known.
     """
-    values = bank.effects[scene.supports]
-    expected, deviations = deviations_of(bank, scene, weights, values)
-    added = contributions(answer, deviations)
-    weight = overall_weights(answer, deviations)[:, 0]
+    bank, scene, values, expected = spread.bank, spread.scene, spread.values, spread.prior
+    added = contributions(answer, spread)
+    weight = overall_weights(answer, spread)[:, 0]
     order = torch.argsort(-weight.abs(), stable=True)
     rows = scene.supports[order]
     prior = (expected.at(scene.context, scene.queries)[0] * bank.scale).numpy()
-    reasons = _reasons(bank, similarity, weights, scene, rows)
+    reasons = _reasons(bank, similarity, spread.weights, scene, rows)
     same = bank.named[bank.perturbation[rows]] == bank.named[scene.queries[0]]
     strongest = np.stack([reasons[source] for source in reasons]).argmax(0)
     sources = list(reasons)

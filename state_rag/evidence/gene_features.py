@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from state_rag.evidence.bands import along_bands
+from state_rag.evidence.bands import Spread, along_bands
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, factorise
 from state_rag.evidence.similarity import Similarity
@@ -71,20 +71,20 @@ class GeneFeatures:
         return GeneFeatures(self.estimates[:, :, genes], self.features[:, :, genes])
 
 
-def gene_features(
-    bank: Bank, scene: Scene, weights: KernelWeights, similarity: Similarity, answer: Answer
-) -> GeneFeatures:
+def gene_features(answer: Answer, spread: Spread, similarity: Similarity) -> GeneFeatures:
     """Return estimates and features of every gene of every query.
 
     Parameters
     ----------
-    bank, scene, weights, similarity
-        Of the question.
     answer
-        Of `krige` for the scene.
+        Of `krige`.
+    spread
+        Of the effects of its scene's supports.
+    similarity
+        The kernels of the bank's perturbations.
     """
-    values = bank.effects[scene.supports]
-    prior, parts = along_bands(answer, bank, scene, weights, values)
+    bank, scene, weights, values = spread.bank, spread.scene, spread.weights, spread.values
+    prior, parts = along_bands(answer, spread)
     mean = prior + parts.sum(0)
     here = bank.context[scene.supports] == scene.context
     mean_here, spread_here = _moments(values[here])
@@ -95,7 +95,7 @@ def gene_features(
         mean_others, spread_others = mean_here, spread_here
     # what does the opposite is as similar, with the other sign, where modes tell that
     covariance = answer.covariance if bank.treatments is not None else answer.covariance.clamp_min(0)
-    donors, spread, least, count = _same_elsewhere(bank, scene, weights, values, mean_others)
+    donors, spread_elsewhere, least, count = _same_elsewhere(bank, scene, weights, values, mean_others)
     estimates = [
         mean,
         donors,
@@ -109,7 +109,7 @@ def gene_features(
     features = [
         *(apply(answer, bank, scene, weights, seen) for seen in _seen_otherwise(values.float())),
         *_similar_sharper(covariance.float(), values.float()),
-        spread,
+        spread_elsewhere,
         least,
         spread_here.expand_as(mean),
         spread_others.expand_as(mean),

@@ -249,12 +249,13 @@ def krige(
             )
             found += [] if solved is None else [solved]
     if len(found) < len(factors):
+        # with all supports each of these matrices is hundreds of megabytes
+        within = pick(own, at, at).mul_(context[:, None] == context[None])
+        between, itself = pick(shared, at, at), support[:, None] == support[None]
         found = []
         for one, right in zip(factors, crosses, strict=True):
-            # in place, since with all supports each of these matrices is hundreds of megabytes
-            among = pick(own * one[1], at, at).mul_(context[:, None] == context[None])
-            among.add_(pick(shared * one[0], at, at)).add_(same * one[2] * (support[:, None] == support[None]))
-            among.diagonal().add_(noise * one[3])
+            among = (one[1] * within).add_(one[0] * between).add_(one[2] * same * itself)
+            among.diagonal().add_(one[3] * noise)
             found.append(solve(among, right))
     weight = found[0]
     variance = weights.prior_variances(bank, query) - (weight * cross).sum(0)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from state_rag.evidence.bands import banded
+from state_rag.evidence.bands import Spread, banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT, USES, Episodes
 from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES, GeneFeatures, gene_features
-from state_rag.evidence.kriging import KernelWeights, apply, krige
+from state_rag.evidence.kriging import Answer, KernelWeights, apply, krige
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.source_choice import useless_sources
 from state_rag.evidence.source_weights import without_sources
@@ -221,23 +221,27 @@ def _train_bands(
     genes = torch.from_numpy(np.sort(rng.permutation(bank.effects.shape[1])[:BAND_GENES]))
     effects = bank.effects[:, genes]
 
-    def losses(*ways: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+    def episode() -> tuple[Answer, Spread, torch.Tensor]:
         scene, truth = episodes.draw(rng)
-        answer = krige(bank, scene, weights, similarity)
-        seen = bank, scene, weights, effects[scene.supports]
-        return [effect_loss(way(answer, *seen), effects[truth]) for way in ways]
+        spread = Spread(bank, scene, weights, effects[scene.supports])
+        return krige(bank, scene, weights, similarity), spread, effects[truth]
 
     weights.bands.requires_grad_(True)
     optimiser = torch.optim.Adam([weights.bands], lr=BAND_RATE)
     steps = settings.steps // BAND_SHARE
     for step in range(steps):
+        answer, spread, truth = episode()
         optimiser.zero_grad()
-        losses(banded)[0].backward()
+        effect_loss(banded(answer, spread), truth).backward()
         optimiser.step()
         say(f"{use}: bands", step + 1, steps)
     weights.bands.requires_grad_(False)
-    judged = torch.tensor([losses(banded, apply) for _ in range(max(settings.judging, 2))])
-    if judged[:, 0].mean() >= judged[:, 1].mean():
+    gain = 0.0
+    for _ in range(max(settings.judging, 2)):
+        answer, spread, truth = episode()
+        plain = banded(replace(answer, by_band=None), spread)
+        gain += float(effect_loss(plain, truth) - effect_loss(banded(answer, spread), truth))
+    if gain <= 0:
         weights.bands.zero_()
 
 
@@ -259,7 +263,8 @@ def _examples(
     examples = []
     for number in range(settings.episodes):
         scene, truth = episodes.draw(rng)
-        seen = gene_features(bank, scene, weights, similarity, krige(bank, scene, weights, similarity))
+        spread = Spread(bank, scene, weights, bank.effects[scene.supports])
+        seen = gene_features(krige(bank, scene, weights, similarity), spread, similarity)
         genes = _some_genes(bank, settings, rng)
         examples.append(
             Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context, scene.queries)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from state_rag.evidence.bands import banded, bands_of, contributions, deviations_of, directions_of, overall_weights
+from state_rag.evidence.bands import Spread, banded, bands_of, contributions, directions_of, overall_weights
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
 from state_rag.evidence.kriging import BAND_EDGES, Scene, apply, krige
@@ -70,7 +70,7 @@ def test_each_band_of_directions_is_a_regression_with_its_own_noise_and_variance
         weight = np.linalg.solve(among + np.diag(noise * factors[3]), cross)
         some = rows[start:end]
         wanted += weight.T @ (deviations @ some.T @ some)
-    assert np.allclose(banded(answer, bank, scene, weights, values), wanted, atol=1e-5)
+    assert np.allclose(banded(answer, Spread(bank, scene, weights, values)), wanted, atol=1e-5)
 
 
 def test_few_queries_of_many_supports_are_answered_alike(monkeypatch):
@@ -89,9 +89,9 @@ def test_bands_with_the_same_numbers_are_one_regression():
     plain = krige(bank, scene, weights, similarity)
     assert plain.by_band is None
     expected = apply(plain, bank, scene, weights, values)
-    assert torch.equal(banded(plain, bank, scene, weights, values), expected)
+    assert torch.equal(banded(plain, Spread(bank, scene, weights, values)), expected)
     answer = krige(bank, scene, with_bands(weights, np.full((3, 4), 1 + 1e-12)), similarity)
-    assert torch.allclose(banded(answer, bank, scene, weights, values), expected, atol=1e-8)
+    assert torch.allclose(banded(answer, Spread(bank, scene, weights, values)), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (260, 300), (30, 400)])
@@ -119,12 +119,12 @@ def test_what_supports_add_is_the_prediction_without_its_prior():
     scene = question(bank, hidden=(5,))
     answer = krige(bank, scene, with_bands(weights), similarity)
     values = bank.effects[scene.supports]
-    prior, deviations = deviations_of(bank, scene, weights, values)
-    added = contributions(answer, deviations)
-    total = added.sum(0) + prior.at(0, scene.queries)[0]
-    assert torch.allclose(total, banded(answer, bank, scene, weights, values)[0], atol=1e-9)
+    spread = Spread(bank, scene, weights, values)
+    deviations, added = spread.deviations, contributions(answer, spread)
+    total = added.sum(0) + spread.prior.at(0, scene.queries)[0]
+    assert torch.allclose(total, banded(answer, Spread(bank, scene, weights, values))[0], atol=1e-9)
     times = (added * deviations).sum(1) / deviations.square().sum(1)
-    assert torch.allclose(overall_weights(answer, deviations)[:, 0], times, atol=1e-9)
+    assert torch.allclose(overall_weights(answer, spread)[:, 0], times, atol=1e-9)
 
 
 def noisy(seed, n=60, genes=150):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from state_rag.evidence.bands import Spread
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES, LEVELS, RIDGE, gene_features
 from state_rag.evidence.kriging import KernelWeights, Scene, apply, krige
@@ -20,7 +21,8 @@ def seen():
     weights = KernelWeights(len(similarity.kernels)).requires_grad_(False)
     scene = Scene(0, torch.tensor([bank.number_of("P6"), bank.number_of("P7")]), torch.arange(len(bank)))
     answer = krige(bank, scene, weights, similarity)
-    return bank, scene, weights, similarity, answer, gene_features(bank, scene, weights, similarity, answer)
+    spread = Spread(bank, scene, weights, bank.effects[scene.supports])
+    return bank, scene, weights, similarity, answer, gene_features(answer, spread, similarity)
 
 
 def effects_of(bank, **where):

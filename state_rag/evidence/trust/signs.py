@@ -13,7 +13,6 @@ from state_rag.evidence.bank import Bank
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES
 from state_rag.evidence.kriging import KernelWeights
-from state_rag.evidence.prior import prior_of
 
 SIGNS = (
     "size",
@@ -78,8 +77,8 @@ def signs_of(bank: Bank, answered: Answered, weights: KernelWeights) -> Signs:
     """
     scene, answer, predicted, seen = answered.scene, answered.answer, answered.values, answered.seen
     assert seen is not None  # of `with_genes`
-    supports = bank.effects[scene.supports]
-    prior = prior_of(bank, scene, weights, supports).at(scene.context, scene.queries)
+    supports = answered.spread.values
+    prior = answered.spread.prior.at(scene.context, scene.queries)
     prior_variance = weights.prior_variances(bank, scene.queries).clamp_min(TINY)
     estimates = dict(zip(ESTIMATES, seen.estimates.double(), strict=True))
     square = seen.features[FEATURES.index("square")].double().mean(1).clamp_min(TINY)
