@@ -114,7 +114,7 @@ def _program() -> str:
     """Return a digest of the engine's source, which tells versions apart between releases too."""
     folder = Path(str(state_rag.evidence.__file__)).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

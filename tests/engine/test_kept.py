@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from state_rag.engine.kept import fingerprint, kept_fit
+from state_rag.engine.kept import _program, fingerprint, kept_fit
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from tests.engine.runs import QUICK
@@ -130,3 +130,15 @@ def test_combinations_are_answered_alike_by_the_kept_fit(fits):
         found, again = (engine.predict("b", [name], trust=False) for engine in (first, second))
         np.testing.assert_allclose(found.mean, again.mean, atol=1e-12)
         assert found.uses == again.uses
+
+
+def test_a_change_anywhere_in_the_engines_source_makes_another_fit(monkeypatch, tmp_path):
+    (tmp_path / "trust").mkdir()
+    digests = []
+    for name in ("__init__.py", "estimator.py", "trust/model.py"):
+        (tmp_path / name).write_text("VALUE = 1\n")
+        monkeypatch.setattr("state_rag.evidence.__file__", str(tmp_path / "__init__.py"))
+        _program.cache_clear()
+        digests.append(_program())
+    _program.cache_clear()
+    assert len(set(digests)) == 3
