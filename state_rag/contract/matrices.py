@@ -174,11 +174,14 @@ def row_blocks(rows: Rows, start: int, stop: int, at_most: int) -> Iterator[tupl
     """
     inner = rows.rows if isinstance(rows, ChosenColumns) else rows
     indptr = getattr(inner.values if isinstance(inner, ArrayRows) else inner, "indptr", None)
+    # as int64 once, which a search for a Python number would otherwise make of all rows' starts, at every block
+    starts = None if indptr is None else np.asarray(indptr[start : stop + 1], dtype=np.int64)
+    begin = start
     while start < stop:
-        if indptr is None:
+        if starts is None:
             end = start + max(1, at_most // max(inner.shape[1], 1))
         else:
-            end = int(np.searchsorted(indptr, int(indptr[start]) + at_most, side="right")) - 1
+            end = begin + int(np.searchsorted(starts, starts[start - begin] + at_most, side="right")) - 1
         end = min(max(end, start + 1), stop)
         yield start, end
         start = end

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from state_rag.contract.matrices import ArrayRows, open_rows, runs
+from state_rag.contract.matrices import ArrayRows, open_rows, row_blocks, runs
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
 
@@ -44,6 +44,22 @@ def test_runs_cover_every_row_once_and_are_consecutive(rows):
     pieces = [ordered[start:stop] for start, stop in runs(ordered)]
     assert [value for piece in pieces for value in piece] == sorted(rows)
     assert all((np.diff(piece) == 1).all() for piece in pieces)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_blocks_of_sparse_rows_are_as_long_as_their_values_allow_wherever_they_start(kind):
+    values = sparse.random(200, 30, 0.3, format="csr", random_state=1)
+    values.indptr = values.indptr.astype(kind)
+    stored = np.diff(values.indptr)
+    for start, stop in ((0, 200), (37, 151), (5, 5)):
+        expected, row = [], start
+        while row < stop:
+            end = row + 1
+            while end < stop and stored[row : end + 1].sum() <= 40:
+                end += 1
+            expected.append((row, end))
+            row = end
+        assert list(row_blocks(ArrayRows(values), start, stop, 40)) == expected
 
 
 def test_a_matrix_stored_by_columns_is_refused_with_the_remedy(tmp_path):
