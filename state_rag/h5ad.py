@@ -1,6 +1,7 @@
 """Open files of cells with errors that name the file, read `obs` without the matrix, write without half files.
 
-Files of cells are h5ad files and zarr stores; the latter are read alike, and not written.
+Files of cells are h5ad files and zarr stores; the latter are read alike by what opens them (`open_cells`), and not
+written.
 """
 
 import io
@@ -27,7 +28,7 @@ _LABELS_READ = 1 << 20
 """Labels that are no categorical are read so many at once."""
 
 
-def open_h5ad(path: str | os.PathLike[str]) -> CellFile:
+def open_cells(path: str | os.PathLike[str]) -> CellFile:
     """Open an h5ad file, or a zarr store, for reading; use it in a `with` block, or close it.
 
     Returns
@@ -38,21 +39,40 @@ def open_h5ad(path: str | os.PathLike[str]) -> CellFile:
     Raises
     ------
     StateRagError
+        As `open_h5ad`, or if the store cannot be read.
+    """
+    path = Path(path)
+    return _with_obs(ZarrStore(path), path) if is_store(path) else open_h5ad(path)
+
+
+def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
+    """Open an h5ad file for reading; use it in a `with` block, or close it.
+
+    Returns
+    -------
+    h5py.File
+        The open file; it has an `obs` group.
+
+    Raises
+    ------
+    StateRagError
         If the file is missing, is no HDF5 file, is truncated or has no `obs` table.
     """
     path = Path(path)
-    if is_store(path):
-        file: CellFile = ZarrStore(path)
-    else:
-        existing_file(path, "an h5ad file", (".h5ad", ".h5"))
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            size = path.stat().st_size
-            raise StateRagError(
-                f"{path}: {size:,} bytes that cannot be read as HDF5 ({_first_line(error)}). The file is truncated or "
-                "not an h5ad file; copy or download it again."
-            ) from error
+    existing_file(path, "an h5ad file", (".h5ad", ".h5"))
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        size = path.stat().st_size
+        raise StateRagError(
+            f"{path}: {size:,} bytes that cannot be read as HDF5 ({_first_line(error)}). The file is truncated or not "
+            "an h5ad file; copy or download it again."
+        ) from error
+    return _with_obs(file, path)
+
+
+def _with_obs(file: CellFile, path: Path) -> CellFile:
+    """Return an open file; refuse one without a table of cells."""
     if not is_group(file.get("obs")):
         found = ", ".join(sorted(file)) or "nothing"
         file.close()

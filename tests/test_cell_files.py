@@ -9,9 +9,12 @@ from state_rag.cell_files import n_cells, text_at
 from state_rag.contract.feature_names import FileMatrices, column_names
 from state_rag.contract.identity import fingerprint
 from state_rag.contract.matrices import open_rows
+from state_rag.datasets.first_look import look_at
+from state_rag.datasets.prepare import prepare
+from state_rag.embeddings.signatures import read_signatures
 from state_rag.errors import StateRagError
 from state_rag.files import data_size, sample_digest
-from state_rag.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_cells, open_h5ad, read_column
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:.*Zarr format 3")
 
@@ -42,7 +45,7 @@ def stored(request, tmp_path):
 
 
 def test_columns_of_all_kinds_read_alike_whole_and_in_part(stored):
-    with open_h5ad(stored) as file:
+    with open_cells(stored) as file:
         assert n_cells(file) == 4
         assert obs_columns(file) == ["gene", "number", "text", "whole"]
         for column, expected in (
@@ -58,7 +61,7 @@ def test_columns_of_all_kinds_read_alike_whole_and_in_part(stored):
 
 
 def test_labels_are_read_in_stretches_alike(stored, monkeypatch):
-    with open_h5ad(stored) as file:
+    with open_cells(stored) as file:
         whole = read_column(file, "text", "--pert-col")
         monkeypatch.setattr("state_rag.h5ad._LABELS_READ", 1)
         for one, other in zip(whole, read_column(file, "text", "--pert-col"), strict=True):
@@ -66,7 +69,7 @@ def test_labels_are_read_in_stretches_alike(stored, monkeypatch):
 
 
 def test_matrices_and_the_names_of_their_columns_are_read_alike(stored):
-    with open_h5ad(stored) as file:
+    with open_cells(stored) as file:
         assert open_rows(file, "X").read(np.array([3, 0])).tolist() == [[9, 10, 11], [0, 1, 2]]
         assert open_rows(file, "obsm/X_hvg").block(1, 3).tolist() == [[5, 3], [8, 6]]
         assert text_at(file, "uns/hvg_names").tolist() == ["C", "A"]
@@ -79,7 +82,7 @@ def test_matrices_and_the_names_of_their_columns_are_read_alike(stored):
 
 
 def test_the_fingerprint_is_over_padded_names_and_evenly_spaced_cells_in_every_format(stored, monkeypatch):
-    with open_h5ad(stored) as file:
+    with open_cells(stored) as file:
         index = [str(file[table].attrs["_index"]) for table in ("obs", "var")]
     assert index == ["_index", "_index"]
     digest = hashlib.sha256()
@@ -104,8 +107,16 @@ def test_size_and_digest_of_a_store_are_over_its_files(stored):
 def test_a_folder_that_is_no_store_is_named(tmp_path):
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(StateRagError, match="empty.zarr: cannot be read as a zarr store"):
-        open_h5ad(tmp_path / "empty.zarr")
+        open_cells(tmp_path / "empty.zarr")
     ad.AnnData(np.zeros((2, 2))).write_zarr(tmp_path / "whole.zarr")
     (tmp_path / "whole.zarr").rename(tmp_path / "store")
     with pytest.raises(StateRagError, match="is a folder"):
-        open_h5ad(tmp_path / "store")
+        open_cells(tmp_path / "store")
+
+
+def test_what_reads_h5ad_files_only_refuses_a_store(tmp_path):
+    store = tmp_path / "one.zarr"
+    ad.AnnData(np.ones((2, 2)), obs=pd.DataFrame({"gene": ["a", "b"]}, index=["1", "2"])).write_zarr(store)
+    for reads in (open_h5ad, look_at, prepare, read_signatures):
+        with pytest.raises(StateRagError, match=r"one.zarr is a folder; expected an h5ad file \(.h5ad, .h5\)"):
+            reads(store)

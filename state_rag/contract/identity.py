@@ -16,7 +16,7 @@ from state_rag.contract.feature_names import FileMatrices
 from state_rag.contract.space import CELLS_READ, Fit, Space, fit, read_space, with_levels_of
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, damage_told, data_size
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 
 FILE = "data_contract.json"
 """Its name in a run folder."""
@@ -203,7 +203,7 @@ def read_identity(
     for path in files:
         if told is not None:
             told(path.name)
-        with open_h5ad(path) as file:
+        with open_cells(path) as file:
             categories, codes = read_column(file, pert_col, "data.kwargs.pert_col")
             controls = np.flatnonzero((categories == control)[codes] & (codes >= 0))
             lines = None
@@ -227,7 +227,7 @@ def read_identity(
 
 def fingerprint(path: Path, keys: Iterable[str]) -> str:
     """Return the fingerprint of a file (see `DataFile`) over these matrices; empty where it lacks one of them."""
-    with open_h5ad(path) as file:
+    with open_cells(path) as file:
         return _fingerprint(file, FileMatrices(file), tuple(keys))
 
 

@@ -12,7 +12,7 @@ from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.value_check import refuse_other_genes
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 from state_rag.names import suggest
 
 
@@ -112,7 +112,7 @@ def read_screen_table(
     counts: dict[str, dict[str, int]] = {}
     files = find_data_files(os.path.abspath(h5ad), f"{h5ad}")
     for path in files:
-        with open_h5ad(path) as file:
+        with open_cells(path) as file:
             refuse_effects_table(file, control)
             pert_col, cell_type_col, _, control = names_by_format(file, pert_col, cell_type_col, None, control)
             pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")

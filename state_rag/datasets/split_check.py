@@ -23,7 +23,7 @@ from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.readable import refuse_unreadable
 from state_rag.datasets.split_toml import Split, read_split
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 from state_rag.names import listing, suggest
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def check_split(
     for dataset, location in split.datasets.items():
         for path in find_data_files(location, f"{split.path}, data set {dataset!r}"):
             files.append(path)
-            with open_h5ad(path) as file:
+            with open_cells(path) as file:
                 refuse_effects_table(file, control_pert)
                 refuse_unreadable(file, path, pert_col, cell_type_key, batch_col, embed_key, upstream=upstream)
                 _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert, upstream)
@@ -174,7 +174,7 @@ def find_names(
     split = read_split(toml_path)
     dataset, location = next(iter(split.datasets.items()))
     path = find_data_files(location, f"{split.path}, data set {dataset!r}")[0]
-    with open_h5ad(path) as file:
+    with open_cells(path) as file:
         refuse_effects_table(file, control_pert)
         by_format = names_by_format(file, pert_col, cell_type_key, batch_col, control_pert)
         pert_col, cell_type_key, batch_col, control_pert = by_format

@@ -10,7 +10,7 @@ import numpy as np
 
 from state_rag.cell_files import CellFile
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 from state_rag.names import drug_of, listing
 from state_rag.names.treatments import Treatment, dose_of, hours_of, label_of, mode_of, treatment_of, unit_of
 
@@ -195,7 +195,7 @@ def count_labels(
     """
     found: Counter[tuple[str, str]] = Counter()
     for path in files:
-        with open_h5ad(path) as file:
+        with open_cells(path) as file:
             lines, line_of = read_column(file, cell_line, "--cell-type-key")
             told = read_labels(file, perturbation, control, columns)
         labelled = (line_of >= 0) & (told.code >= 0)

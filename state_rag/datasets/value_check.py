@@ -10,7 +10,7 @@ from state_rag.contract.findings import Finding, findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
 from state_rag.datasets.split_check import SplitSummary
 from state_rag.errors import StateRagError
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import open_cells
 from state_rag.names import listing
 
 
@@ -93,7 +93,7 @@ def refuse_other_genes(files: Sequence[Path]) -> None:
     """
     first: dict[str, tuple[str, ...] | None] = {}
     for path in files:
-        with open_h5ad(path) as file:
+        with open_cells(path) as file:
             matrices = FileMatrices(file)
             here = {key: column_names(matrices, key).names for key in ("X", HVG) if matrices.rows(key) is not None}
         first = first or here

@@ -18,7 +18,7 @@ from state_rag.effects.sums_file import read_sums
 from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
 from state_rag.files import damage_told
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import open_cells
 from state_rag.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def add_files(
         If a file is missing, damaged, or lacks a column, the matrix or a gene; it is named.
     """
     aligned = AlignedRows(names, first)
-    with open_h5ad(files[0].path) as file:
+    with open_cells(files[0].path) as file:
         width = aligned.open(file, matrix).shape[1]
     if check is not None:
         check(files[0].path, width)
@@ -90,7 +90,7 @@ def add_files(
     folder = sums_folder()
     tasks: dict[Shard, list[CellsOf]] = {}
     for source in files:
-        with open_h5ad(source.path) as file:
+        with open_cells(source.path) as file:
             stretches = shards_of(source.path, n_cells(file), wanted, folder)
             if len(stretches) > 1:  # the order of a file's conditions is that of its categories, in whichever stretch
                 totals.expect(_chosen(cell_groups(file, columns)[0], source.takes))

@@ -26,7 +26,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.effects.sums_file import FORMAT, read_about, write_sums
 from state_rag.errors import StateRagError
 from state_rag.files import files_of, reason
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def sum_shard(wanted: Wanted, shard: Shard, told: Callable[[int], object] | None
         Naming the file, if it cannot be read, or lacks a column, the matrix or a gene.
     """
     try:
-        with open_h5ad(shard.path) as file:
+        with open_cells(shard.path) as file:
             keys, group_of = cell_groups(file, wanted.columns, shard.start, shard.stop)
             rows = AlignedRows(wanted.names, wanted.first, wanted.width).open(file, wanted.matrix)
             if rows.shape[0] < shard.stop:

@@ -23,7 +23,7 @@ from state_rag.effects.shard_pass import CellsOf, add_files
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
-from state_rag.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_cells, read_column
 from state_rag.names import suggest
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def read(
     if len(files) == 1 and (stored := _stored(files[0])) is not None:
         return stored
     for file in files:
-        with open_h5ad(file) as opened:
+        with open_cells(file) as opened:
             if _kind(opened) == KIND:
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
     columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
@@ -186,7 +186,7 @@ def read(
 
 def _names_in(file: Path, perturbation: str | None, context: str | None, control: str | None) -> tuple[str, str, str]:
     """Return columns and control as `names_or_usual` finds them in a file of cells."""
-    with open_h5ad(file) as opened:
+    with open_cells(file) as opened:
         return names_or_usual(
             obs_columns(opened),
             lambda column: read_column(opened, column, "perturbation")[0].tolist(),
@@ -212,7 +212,7 @@ def _of_split(
     for place in split.datasets.values():
         file = _cell_files(place)[0]
         columns = Columns(*_names_in(file, *named), treatment)
-        with open_h5ad(file) as opened:
+        with open_cells(file) as opened:
             width = open_rows(opened, matrix).shape[1]
             names = names_in_file(opened, matrix)
         found = training_effects(
@@ -238,7 +238,7 @@ def _kind(file: CellFile) -> str | None:
 
 def _stored(path: Path) -> "anndata.AnnData | None":
     """Return the mean effects in a file, or None if it holds something else."""
-    with open_h5ad(path) as file:
+    with open_cells(path) as file:
         if _kind(file) != KIND or is_store(path):
             return None
     import anndata

@@ -13,7 +13,7 @@ from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.split_toml import Split
 from state_rag.datasets.treated_labels import read_labels
 from state_rag.effects.conditions import Columns
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import open_cells, read_column
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def held_out_cells(
     """
     for dataset, place in split.datasets.items():
         for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
-            with open_h5ad(path) as file:
+            with open_cells(path) as file:
                 lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
                 told = read_labels(
                     file, columns.perturbation, columns.control, columns.treatment, "data.kwargs.pert_col"
@@ -116,7 +116,7 @@ def conditions_of(split: Split, columns: Columns) -> dict[tuple[str, str, str], 
     found: Counter[tuple[str, str, str]] = Counter()
     for dataset, place in split.datasets.items():
         for path in find_data_files(place, f"{split.path}, data set {dataset!r}"):
-            with open_h5ad(path) as file:
+            with open_cells(path) as file:
                 lines, line_of = read_column(file, columns.cell_line, "data.kwargs.cell_type_key")
                 told = read_labels(
                     file, columns.perturbation, columns.control, columns.treatment, "data.kwargs.pert_col"

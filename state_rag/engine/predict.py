@@ -24,7 +24,7 @@ from state_rag.engine.retrieved import Moments, note_moments, write_retrieved
 from state_rag.engine.trust_table import columns_of_cells, trust_table, write_trust
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import open_cells
 from state_rag.progress import track
 from state_rag.run_folders import PREDICTED, REAL, TRUST
 
@@ -178,7 +178,7 @@ def _predicted(
         frequency = changed_frequency(run.engine, group.line)
         assert frequency is not None  # calls are learned from them
         written.frequencies[group.line] = frequency
-    with open_h5ad(group.path) as file:
+    with open_cells(group.path) as file:
         rows = AlignedRows(names).open(file, key)
         own = run.engine.responses.controls.get(group.line)
         base = rows.read(group.controls).mean(axis=0, dtype=np.float64) if own is None else own

@@ -16,7 +16,7 @@ from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
-from state_rag.h5ad import open_h5ad
+from state_rag.h5ad import open_cells, open_h5ad
 from state_rag.names import suggest
 from state_rag.run_folders import CONFIG, PREDICTED, find_run_folder, split_file
 
@@ -152,7 +152,7 @@ def feature_names(run: Run, width: int, toml: str | Path | None = None) -> list[
         return None
     for place in read_split(path).datasets.values():
         for file in find_data_files(place, str(path)):
-            with open_h5ad(file) as opened:
+            with open_cells(file) as opened:
                 names = names_in_file(opened, run.source_matrix)
             if names is not None and len(names) == width:
                 return names

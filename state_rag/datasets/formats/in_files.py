@@ -11,7 +11,7 @@ import numpy as np
 from state_rag.datasets.columns import same_groups
 from state_rag.datasets.formats.known import Recognised, matching
 from state_rag.errors import StateRagError
-from state_rag.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_cells, read_column
 from state_rag.names import listing
 from state_rag.names.combinations import CONTROLS, SEPARATOR, parts_of
 
@@ -163,7 +163,7 @@ def told_format(path: Path, pert_col: str | None = None) -> list[str]:
     StateRagError
         As `recognise`, where the user names none.
     """
-    with open_h5ad(path) as file:
+    with open_cells(path) as file:
         found = recognise(file) if pert_col is None else _with_column(file, pert_col)
         if found is None:
             return []
