@@ -311,13 +311,18 @@ def print_table(
     table.add_column("predictor", no_wrap=True)
     for heading in METRICS.values():
         table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
-    table.add_column(f"p, Pearson delta\nagainst {TITLES[args.methods[-1]]}", vertical="bottom")
     for predictor in dict.fromkeys(name for name, _ in values):
         cells = [values[predictor, metric] for metric in METRICS]
-        tests = [f"{float(p):.0e}" for p in chances[predictor] if p]
         row = [f"{sum(cell) / len(cell):.3f}" if cell else "-" for cell in cells]
-        table.add_row(predictor, *row, " ".join(tests))
+        table.add_row(predictor, *row)
     console.print(table)
+    tests = Table(title=f"p of each screen, {TITLES[args.methods[-1]]} against the row: Pearson delta, paired Wilcoxon")
+    tests.add_column("predictor", no_wrap=True)
+    tests.add_column("p", no_wrap=True)
+    for predictor, found in chances.items():
+        if any(found):
+            tests.add_row(predictor, " ".join(f"{float(p):.0e}" for p in found if p))
+    console.print(tests)
 
 
 def print_inclusion(console: Console, method: str, told_apart: list[Inclusion]) -> None:
