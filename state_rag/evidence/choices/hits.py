@@ -106,9 +106,9 @@ def hits(
     rows: list[tuple[tuple[str, str], float, float]] = []
     for context in dict.fromkeys(map(str, contexts)):
         number = engine.combining.measured.number_of_context(context)
-        asked = {roster.number_of(name): name for name in reversed(offered)}
+        asked = dict.fromkeys(map(roster.number_of, offered))
         unknown.update((name, None) for name in offered if roster.number_of(name) < 0)
-        left = [p for p in reversed(asked) if p >= 0 and p not in banned and not roster.measured(number, p)]
+        left = [p for p in asked if p >= 0 and p not in banned and not roster.measured(number, p)]
         single = [roster.names[p] for p in left if not roster.is_combination(p)]
         several = [roster.names[p] for p in left if roster.is_combination(p)]
         # many combinations would take the memory of all of their effects
