@@ -15,7 +15,7 @@ import numpy as np
 
 from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
-from state_rag.names.combinations import parts_of, with_members
+from state_rag.names.combinations import is_made, parts_of, with_members
 from state_rag.names.treatments import Treatment, treatment_of
 
 BELOW_LEAST = 10.0
@@ -153,11 +153,11 @@ def with_names(labels: Iterable[str]) -> list[str]:
 
 def treated(table: Embeddings, labels: Iterable[str]) -> list[str]:
     """Return the labels with a treatment that a table does not know as they are written, but by their names."""
-    known = table.with_combinations(labels := list(labels))
     return [
         label
         for label in dict.fromkeys(labels)
-        if label not in known
+        if label not in table
+        and not is_made(label, table)
         and any(treatment != Treatment() for _, treatment in members_in(label))
         and all(name in table for name, _ in members_in(label))
     ]

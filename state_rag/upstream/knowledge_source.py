@@ -41,12 +41,9 @@ def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, Sou
     for source, path in find_sources(settings.sources).items():
         if not settings.rag_sources:
             whole = read_embeddings(path, names=with_names(names), text_width=settings.genept_text_width)
-            table, by_name = (
-                _some_of(path, labelled(whole, names), names, settings.genept_text_width),
-                tuple(treated(whole, names)),
-            )
+            table = _some_of(path, labelled(whole, names), names, settings.genept_text_width)
             told = table.provenance.get("embedding", f"{table.width} wide")
-            read = SourceTable(EMBEDDINGS, table, len(names), told, by_name)
+            read = SourceTable(EMBEDDINGS, table, len(names), told, tuple(treated(whole, names)))
         else:
             read = read_source(path, with_members(names), settings.genept_text_width)
             read = replace(read, table=read.table.limited_to(names), asked=len(names))
