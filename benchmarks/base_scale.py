@@ -27,7 +27,7 @@ from rich.table import Table
 
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.retrieval.large_base import LargeBase
-from state_rag.retrieval.neighbours import top_neighbours
+from state_rag.retrieval.neighbours import top_neighbours, unit
 
 KINDS = ("texts", "clusters", "gaussian")
 BACKENDS = ("exact", "faiss", "hnsw")
@@ -143,11 +143,6 @@ def searcher(backend: str, base: torch.Tensor, options: argparse.Namespace):  # 
         large.nearest(base[:1], torch.tensor([0]))  # builds it
     looks_at = "all" if large.cells is None else f"{large.cells} cells"
     return lambda query, own: large.nearest(query, own)[0], looks_at, time.process_time() - start
-
-
-def unit(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows of length 1, float64."""
-    return torch.nn.functional.normalize(rows.double(), dim=1)
 
 
 def parse() -> argparse.Namespace:
