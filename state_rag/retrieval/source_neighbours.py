@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.large_base import LargeBase
@@ -77,7 +76,7 @@ class SourceNeighbours(NeighbourTable):
             none, wide = torch.zeros(0, self.k), torch.zeros(0, self.k, len(blocks))
             self._keep_all(none.long(), none, wide.bool(), wide)
             return
-        sides = [functional.normalize(values.double(), dim=1) for values in blocks]
+        sides = [unit(values) for values in blocks]
         nearest = [top_neighbours(values, values[:n_base], self.k, own) for values in sides]
         parts = [
             _taken(rows, self.k, n_base, own, sides, nearest)
@@ -103,12 +102,12 @@ class SourceNeighbours(NeighbourTable):
 
 
 def _taken(
-    rows: Tensor, k: int, n_base: int, own: Tensor, unit: list[Tensor], nearest: list[tuple[Tensor, Tensor]]
+    rows: Tensor, k: int, n_base: int, own: Tensor, sides: list[Tensor], nearest: list[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return index and similarity [B, K], and what each source says [B, K, M], of some rows."""
-    device, sources = unit[0].device, len(unit)
+    device, sources = sides[0].device, len(sides)
     rows = rows.to(device)
-    mean = sum(values[rows] @ values[:n_base].T for values in unit) / sources
+    mean = sum(values[rows] @ values[:n_base].T for values in sides) / sources
     last = k * sources
     # a key for each (rank, row): what sources propose comes first, the rest by mean cosine
     key = last + ((1 - mean) * STEPS).round().long()
@@ -120,7 +119,7 @@ def _taken(
     key[itself >= 0, itself[itself >= 0]] = 2**30
     chosen = ((key << 32) + torch.arange(n_base, device=device)).topk(k, dim=1, largest=False).values & 0xFFFFFFFF
     by, cosines = [], []
-    for values, (index, cosine) in zip(unit, nearest, strict=True):
+    for values, (index, cosine) in zip(sides, nearest, strict=True):
         proposed = (index[rows][:, :, None] == chosen[:, None]) & (cosine[rows] > 0)[:, :, None]
         by.append(proposed.any(1))
         cosines.append(torch.einsum("bd,bkd->bk", values[rows], values[chosen]))
