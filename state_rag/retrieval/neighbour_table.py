@@ -91,8 +91,9 @@ class NeighbourTable:
             return rows
         new = torch.unique(rows[self._place[rows] < 0])
         if len(new):
-            self._place[new] = len(self.index) + torch.arange(len(new))
+            first = len(self.index)
             self._add(new)
+            self._place[new] = first + torch.arange(len(new))
         return self._place[rows]
 
     def _add(self, rows: Tensor) -> None:
