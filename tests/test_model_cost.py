@@ -1,13 +1,12 @@
 """What retrieval costs beside STATE, and that it runs on several devices."""
 
-import os
-
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from benchmarks import forward_cost
 from tests import tiny_model as tiny
+from tests.two_processes import Step, found_by_two, run_two
 
 
 def test_a_forward_pass_at_the_published_size_costs_at_most_a_fiftieth_more_than_states():
@@ -30,22 +29,8 @@ def test_queries_are_encoded_once_a_set_and_candidates_once_a_batch(cells):
     assert rows == [len(perturbations), len(candidates)]
 
 
-class Step(nn.Module):
-    """A training step as a forward pass, which is what distributed training wraps."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch):
-        return self.model.training_step(batch, 0)
-
-
-def train_in_process(rank, folder):
+def train_in_process(rank):
     """Three steps of one of two processes: one sees only controls, then the other one, and so on."""
-    torch.set_num_threads(1)
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = tiny.build()
     tiny.logged(model)
     step = nn.parallel.DistributedDataParallel(Step(model), find_unused_parameters=False)
@@ -55,17 +40,13 @@ def train_in_process(rank, folder):
         perturbed = ["GENE0", "GENE3"] if rank == number % 2 else [tiny.CONTROL, tiny.CONTROL]
         step(tiny.batch(perturbed, seed=2 * number + rank)).backward()
         optimizer.step()
-    torch.save({name: value.detach() for name, value in model.named_parameters()}, f"{folder}/{rank}.pt")
-    store.set(f"done {rank}", "")
-    store.wait([f"done {1 - rank}"])
-    os._exit(0)  # gloo's own end may wait for ever in a process that was forked
+    return {name: value.detach() for name, value in model.named_parameters()}
 
 
 @pytest.mark.timeout(120)
 def test_processes_of_which_one_sees_only_controls_train_together(tmp_path):
-    # forked, since importing everything twice would take longer than all other tests of the model
-    multiprocessing.start_processes(train_in_process, (str(tmp_path),), nprocs=2, daemon=True, start_method="fork")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    run_two(train_in_process, tmp_path)
+    first, second = found_by_two(tmp_path)
     start = dict(tiny.build().named_parameters())
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     moved = [name for name, value in first.items() if not torch.equal(value, start[name])]

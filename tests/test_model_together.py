@@ -1,14 +1,15 @@
 """Two processes train one model as one process does with both their batches."""
 
-import os
+from functools import partial
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.selector import CandidateSelector
 from tests import tiny_model as tiny
+from tests.two_processes import Step, found_by_two, run_two
 
 CASES = {
     **{mode: (mode, {}) for mode in tiny.MODES},
@@ -35,17 +36,6 @@ def build(case):
         base = Knowledge(first.names, {"text": first.block(), "other": second.block()})
         flags = {**flags, "pert_dim": 2 * tiny.WIDTH}
     return tiny.build(mode, base, **flags)
-
-
-class Step(nn.Module):
-    """A training step as a forward pass, which is what distributed training wraps."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch):
-        return self.model.training_step(batch, 0)
 
 
 def whole(number):
@@ -79,31 +69,19 @@ def without_chance(self, scores, noise):
     return GATE(self, scores, torch.zeros_like(scores))
 
 
-def train_in_process(rank, folder):
-    torch.set_num_threads(1)
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def train_in_process(rank):
     CandidateSelector._gate = without_chance
     found = {}
     for case in CASES:
         mine = [2 * rank, 2 * rank + 1]
         found[case] = trained(build(case), [tiny.part(whole(number), mine) for number in range(len(SHARES))])
-    torch.save(found, f"{folder}/{rank}.pt")
-    store.set(f"done {rank}", "")
-    store.wait([f"done {1 - rank}"])
-    os._exit(0)  # gloo's own end may wait for ever in a process that was forked
+    return found
 
 
 @pytest.fixture(scope="module")
 def two(build_once):
     """What both processes found, by case."""
-
-    def make(folder):
-        # forked, since importing everything twice would take longer than all other tests of the model
-        multiprocessing.start_processes(train_in_process, (str(folder),), nprocs=2, daemon=True, start_method="fork")
-
-    folder = build_once("two-processes", make)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return found_by_two(build_once("two-processes", partial(run_two, train_in_process)))
 
 
 @pytest.fixture

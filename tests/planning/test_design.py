@@ -9,21 +9,10 @@ import pytest
 
 import state_rag as sr
 from state_rag.cli import main
-from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
 from state_rag.names.matching import OtherName
 from state_rag.planning.design import design_run, design_table, hits_run
 from state_rag.planning.design_files import plate_table, read_numbers
-
-
-@pytest.fixture(scope="module")
-def folder(evidence_run):
-    return evidence_run[1]
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return read_run(folder)
 
 
 def measured(run, context):

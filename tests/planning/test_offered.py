@@ -6,7 +6,7 @@ import pytest
 
 import state_rag as sr
 from state_rag.cli import main
-from state_rag.engine.folder import EvidenceRun, read_run
+from state_rag.engine.folder import EvidenceRun
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
 from state_rag.names.matching import OtherName
@@ -17,16 +17,6 @@ from state_rag.planning.offered import offered, own_names
 from state_rag.planning.search import search_run
 from tests.evidence.pretend_screen import QUICK
 from tests.evidence.pretend_treatments import curves, opposites, responses
-
-
-@pytest.fixture(scope="module")
-def folder(evidence_run):
-    return evidence_run[1]
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return read_run(folder)
 
 
 @pytest.fixture(scope="module")

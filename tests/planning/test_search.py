@@ -5,19 +5,8 @@ import pytest
 
 import state_rag as sr
 from state_rag.cli import main
-from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
 from state_rag.planning.search import search_run, search_table, verdict
-
-
-@pytest.fixture(scope="module")
-def folder(evidence_run):
-    return evidence_run[1]
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return read_run(folder)
 
 
 def response(run, row=0):
