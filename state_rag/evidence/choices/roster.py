@@ -35,6 +35,7 @@ class Roster:
     def __init__(self, engine: Evidence, names: Iterable[str]) -> None:
         self.engine, self.bank = engine, engine.bank
         self.members: list[tuple[int, ...]] = []
+        self._table = torch.zeros(0, 1, dtype=torch.long)  # `members`, as `parts` gives them
         self._number: dict[tuple[int, ...], int] = {}
         self._seen: dict[str, int] = {}
         found = engine.combining.measured
@@ -122,14 +123,14 @@ class Roster:
     def parts(self, numbers: Tensor) -> Tensor:
         """Return the members of perturbations [N], long [N, W], -1 after the last; W is 1 without combinations."""
         first = len(self.bank.perturbations)
-        width = max((len(members) for members in self.members), default=1)
-        table = torch.full((len(self.members), width), -1, dtype=torch.long)
-        for place, members in enumerate(self.members):
-            table[place, : len(members)] = torch.tensor(members)
-        found = torch.full((len(numbers), width), -1, dtype=torch.long)
+        if len(self._table) < len(self.members):
+            width = max(map(len, self.members))
+            filled = [[*members, *[-1] * (width - len(members))] for members in self.members]
+            self._table = torch.tensor(filled, dtype=torch.long)
+        found = torch.full((len(numbers), self._table.shape[1]), -1, dtype=torch.long)
         found[:, 0] = numbers
         several = numbers >= first
-        found[several] = table[numbers[several] - first]
+        found[several] = self._table[numbers[several] - first]
         return found
 
     def _add(self, members: Sequence[str]) -> int:
