@@ -94,7 +94,8 @@ def text_at(file: CellFile, place: str) -> np.ndarray | None:
 def n_cells(file: CellFile) -> int:
     """Return how many cells there are."""
     obs = file["obs"]
-    return int(obs[obs.attrs.get("_index", "_index")].shape[0])
+    index = obs[obs.attrs.get("_index", "_index")]
+    return int((index["values"] if is_group(index) else index).shape[0])  # a group: nullable text
 
 
 def as_text(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from state_rag.cell_files import n_cells, text_at
+from state_rag.cell_files import is_group, n_cells, text_at
 from state_rag.contract.feature_names import FileMatrices, column_names
 from state_rag.contract.identity import fingerprint
 from state_rag.contract.matrices import open_rows
@@ -58,6 +58,16 @@ def test_columns_of_all_kinds_read_alike_whole_and_in_part(stored):
                 names, codes = read_column(file, column, "--pert-col", start, stop)
                 found = [None if code < 0 else str(names[code]) for code in codes.tolist()]
                 assert found == expected[start:stop], column
+
+
+@pytest.mark.skipif(not hasattr(ad.settings, "allow_write_nullable_strings"), reason="this anndata writes none")
+def test_cells_with_names_of_nullable_text_are_counted(tmp_path):
+    names = pd.Index(["one", "two", "three"], dtype="string")
+    with ad.settings.override(allow_write_nullable_strings=True):
+        ad.AnnData(np.ones((3, 2)), obs=pd.DataFrame(index=names)).write_h5ad(tmp_path / "one.h5ad")
+    with open_cells(tmp_path / "one.h5ad") as file:
+        assert is_group(file["obs/_index"])
+        assert n_cells(file) == 3
 
 
 def test_labels_are_read_in_stretches_alike(stored, monkeypatch):
