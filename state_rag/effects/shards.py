@@ -19,7 +19,7 @@ import numpy as np
 
 from state_rag.cache import ENVIRONMENT, cache_folder
 from state_rag.cell_files import CellFile, is_store
-from state_rag.datasets.treated_labels import read_labels
+from state_rag.datasets.treated_labels import Labels, read_labels
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.cell_sums import CellSums, sum_cells
 from state_rag.effects.conditions import Columns
@@ -220,6 +220,11 @@ def cell_groups(
     """
     lines, line_of = read_column(file, columns.cell_line, "--cell-type-key", start, stop)
     told = read_labels(file, columns.perturbation, columns.control, columns.treatment, start=start, stop=stop)
+    return grouped(lines, line_of, told)
+
+
+def grouped(lines: np.ndarray, line_of: np.ndarray, told: Labels) -> tuple[list[tuple[str, str, str]], np.ndarray]:
+    """Return groups as `cell_groups` does, of cells with the number of their line, int `[cells]`, and their label."""
     count = max(1, len(told.labels))
     labelled = (line_of >= 0) & (told.code >= 0)
     number = line_of[labelled] * count + told.code[labelled]

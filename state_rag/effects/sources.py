@@ -20,6 +20,7 @@ from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
 from state_rag.effects.shard_pass import CellsOf, add_files
+from state_rag.effects.shards import grouped
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
@@ -262,11 +263,5 @@ def _groups(obs: pd.DataFrame, columns: Columns) -> tuple[list[tuple[str, str]],
     """Return the (context, perturbation) pairs, and each cell's number among them; -1 without a label."""
     lines = obs[columns.cell_line].astype("category").cat
     told = labels_in(obs, columns.perturbation, columns.control, columns.treatment)
-    line_of, perturbation_of = np.asarray(lines.codes, dtype=np.int64), told.code
-    labelled = (line_of >= 0) & (perturbation_of >= 0)
-    width = max(1, len(told.labels))
-    codes, number = np.unique(line_of[labelled] * width + perturbation_of[labelled], return_inverse=True)
-    group_of = np.full(len(obs), -1)
-    group_of[labelled] = number
-    pairs = [(str(lines.categories[code // width]), str(told.labels[code % width])) for code in codes]
-    return pairs, group_of
+    keys, group_of = grouped(lines.categories.to_numpy(), np.asarray(lines.codes, dtype=np.int64), told)
+    return [(line, label) for line, label, _ in keys], group_of
