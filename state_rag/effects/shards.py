@@ -10,7 +10,6 @@ whoever needs those of some takes these.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from state_rag.effects.cell_sums import CellSums, sum_cells
 from state_rag.effects.conditions import Columns
 from state_rag.effects.sums_file import FORMAT, read_about, write_sums
 from state_rag.errors import StateRagError
-from state_rag.files import files_of, reason
+from state_rag.files import data_size, files_of, writable_folder
 from state_rag.h5ad import open_cells, read_column
 
 logger = logging.getLogger(__name__)
@@ -107,13 +106,12 @@ def shards_of(path: Path, cells: int, wanted: Wanted, folder: Path | None) -> li
     folder
         Where sums are kept; None for nowhere.
     """
-    ends = [(start, min(start + CELLS_AT_ONCE, cells)) for start in range(0, max(cells, 1), CELLS_AT_ONCE)]
     identity = None
-    if folder is not None and sum(size for _, size, _ in files_of(path)) >= KEPT_FROM:
+    if folder is not None and data_size(path) >= KEPT_FROM:
         identity = f"{content_identity(path)} {wanted.digest}"
-    kept: Path | None = None
     found = []
-    for start, stop in ends:
+    for start in range(0, max(cells, 1), CELLS_AT_ONCE):
+        stop, kept = min(start + CELLS_AT_ONCE, cells), None
         if folder is not None and identity is not None:
             kept = folder / f"{hashlib.sha256(f'{identity} {start} {stop}'.encode()).hexdigest()}.parquet"
         found.append(Shard(path, start, stop, kept))
@@ -137,15 +135,11 @@ def content_identity(path: Path) -> str:
 
 def sums_folder() -> Path | None:
     """Return the folder where sums are kept, made if need be; None where nothing can be kept, which is said."""
-    folder = cache_folder() / "sums"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "Permission denied", str(folder))
-    except OSError as error:
-        logger.warning("Sums of cells are not kept (%s): %s", ENVIRONMENT, reason(error))
+        return writable_folder(cache_folder() / "sums", ENVIRONMENT)
+    except StateRagError as error:
+        logger.warning("Sums of cells are not kept. %s", error)
         return None
-    return folder
 
 
 def kept_sums(shard: Shard) -> ShardSums | None:
