@@ -27,7 +27,7 @@ def find_data_files(location: str, where: str) -> list[Path]:
         If nothing is found; `where` says whose location it is.
     """
     found: dict[str, Path] = {}
-    if any(character in location for character in "*?[]{}"):
+    if is_pattern(location):
         for pattern in _expand_braces(location):
             if pattern.endswith(SUFFIXES):
                 found.update((Path(match).stem, Path(match)) for match in sorted(glob.glob(pattern)))
@@ -52,6 +52,11 @@ def find_data_files(location: str, where: str) -> list[Path]:
             f"{listing(sorted(os.listdir(path))) or 'nothing'}). Correct the path."
         )
     return list(found.values())
+
+
+def is_pattern(location: str | os.PathLike[str]) -> bool:
+    """Tell whether a location has what stands for other characters in a pattern, as `find_data_files` takes them."""
+    return any(character in str(location) for character in "*?[]{}")
 
 
 def _in_folder(pattern: str) -> dict[str, Path]:

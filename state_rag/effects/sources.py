@@ -12,7 +12,7 @@ from scipy import sparse
 from state_rag.cell_files import CellFile, is_store, text_at
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
-from state_rag.datasets.data_files import find_data_files
+from state_rag.datasets.data_files import find_data_files, is_pattern
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
@@ -226,10 +226,8 @@ def _of_split(
 
 def _cell_files(place: str | os.PathLike[str]) -> list[Path]:
     """Return the files of cells that a name stands for: itself, those of a folder, or matches of a pattern."""
-    if Path(place).exists():
-        return find_data_files(str(place), str(place))
-    is_pattern = any(character in str(place) for character in "*?[]{}")
-    return find_data_files(str(place), str(place)) if is_pattern else [Path(place)]
+    found = Path(place).exists() or is_pattern(place)
+    return find_data_files(str(place), str(place)) if found else [Path(place)]
 
 
 def _kind(file: CellFile) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import toml
 
 from state_rag.cell_files import SUFFIXES, is_store
-from state_rag.datasets.data_files import find_data_files
+from state_rag.datasets.data_files import find_data_files, is_pattern
 from state_rag.datasets.effects_tables import LABELS
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file
@@ -39,9 +39,7 @@ def kind_of(sources: Sequence[Given]) -> str:
 
 def _kind_of(source: Given) -> str:
     path = Path(source)
-    if any(character in str(source) for character in "*?[]{}") and not path.exists():
-        return "cells"
-    if path.is_dir():
+    if path.is_dir() or (is_pattern(source) and not path.exists()):
         return "cells"
     existing_file(path, "a split, a table of effects or cells", (".toml", *SUFFIXES))
     if path.suffix == ".toml":
