@@ -170,6 +170,8 @@ def read(
     if len(given) == 1 and Path(given[0]).suffix == ".toml":
         return _of_split(Path(given[0]), (perturbation, context, control), treatment, matrix, readers, progress)
     files = list(dict.fromkeys(file for place in given for file in _cell_files(place)))
+    if not files:
+        raise StateRagError("no files are given; name h5ad files or zarr stores of cells, or a split")
     if len(files) == 1 and (stored := _stored(files[0])) is not None:
         return stored
     for file in files:
@@ -238,11 +240,11 @@ def _kind(file: CellFile) -> str | None:
 def _stored(path: Path) -> "anndata.AnnData | None":
     """Return the mean effects in a file, or None if it holds something else."""
     with open_cells(path) as file:
-        if _kind(file) != KIND or is_store(path):
+        if _kind(file) != KIND:
             return None
     import anndata
 
-    adata = anndata.read_h5ad(path)
+    adata = anndata.read_zarr(path) if is_store(path) else anndata.read_h5ad(path)
     return adata if is_mean_effects(adata) else None
 
 

@@ -85,6 +85,20 @@ def test_written_effects_are_read_back_as_they_were(cells, tmp_path):
         sr.effects.write(cells, tmp_path / "cells.h5ad")
 
 
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_effects_in_a_zarr_store_are_read_back_too_and_no_files_at_all_are_refused(cells, tmp_path):
+    effects = sr.effects.from_anndata(cells)
+    effects.write_zarr(tmp_path / "effects.zarr")
+    again = sr.effects.read(tmp_path / "effects.zarr", progress=False)
+    np.testing.assert_array_equal(again.X, effects.X)
+    assert again.obs["perturbation"].tolist() == effects.obs["perturbation"].tolist()
+    cells.write_zarr(tmp_path / "cells.zarr")
+    with pytest.raises(StateRagError, match="holds mean effects, not cells; read it alone"):
+        sr.effects.read(tmp_path, progress=False)
+    with pytest.raises(StateRagError, match="no files are given"):
+        sr.effects.read([])
+
+
 def test_of_a_split_only_training_cells_count(screen):
     found = sr.effects.read(screen.toml, progress=False)
     expected = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
