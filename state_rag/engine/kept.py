@@ -22,9 +22,10 @@ from state_rag import __version__
 from state_rag.cache import ENVIRONMENT, cache_folder
 from state_rag.engine.fitting import FitBar
 from state_rag.errors import StateRagError
-from state_rag.evidence.estimator import Embeddings, Evidence
+from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.state import trained_in
+from state_rag.evidence.tables import Embeddings
 from state_rag.evidence.training import Settings
 from state_rag.evidence.treatments import axes_of
 from state_rag.files import atomic_path, reason

@@ -51,7 +51,7 @@ def write_retrieved(
     groups
         What was predicted.
     neighbours
-        What each prediction draws on (`evidence.estimator.Prediction.neighbours`), by cell line and perturbation.
+        What each prediction draws on (`evidence.prediction.Prediction.neighbours`), by cell line and perturbation.
     path
         The file.
     moments

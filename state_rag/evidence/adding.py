@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.combinations import Combinations
-from state_rag.evidence.combining import Combining
+from state_rag.evidence.combinations.answers import Combining
+from state_rag.evidence.combinations.measured import Combinations
 from state_rag.evidence.episodes import USES
-from state_rag.evidence.estimator import Embeddings, Evidence
+from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Source
+from state_rag.evidence.tables import Embeddings
 from state_rag.evidence.treatments import refuse_unmeasured
 from state_rag.names.treatments import Treatment, label_of, name_in, single_labels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,6 +77,11 @@ def answer_scene(
     if variance.ndim:  # a dose of 0 does nothing, whatever the correction says
         values = values * (variance > 0).to(values.dtype)[:, None]
     return Answered(scene, answer, values.double(), seen, spread)
+
+
+def expected_error(bank: Bank, variance: Tensor, learned: Trained) -> np.ndarray:
+    """Return variances [Q] in units of the bank as expected squared errors, in the unit of the responses squared."""
+    return (variance * learned.calibration * bank.scale**2).numpy()
 
 
 def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from state_rag.errors import StateRagError
+from state_rag.evidence.answering import answer_scene, expected_error
 from state_rag.evidence.bands import Spread, contributions, overall_weights
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene
+from state_rag.evidence.questions import ask
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.trust.expected import Trust
+from state_rag.evidence.trust.expected import Trust, Trusting
 from state_rag.evidence.trust.gene_calls import GeneCalls
+
+if TYPE_CHECKING:
+    from state_rag.evidence.estimator import Evidence
 
 SAME = "same perturbation elsewhere"
 """Why a condition contributes that is of the perturbation asked about."""
@@ -94,6 +101,52 @@ class Explanation:
         """Return the genes that a condition moves most."""
         order = np.argsort(-np.abs(self.contributions[place]), kind="stable")[:count]
         return [self.genes[gene] for gene in order]
+
+
+def explain(engine: Evidence, context: str, perturbation: str) -> Explanation:
+    """Return where the prediction of a single perturbation comes from.
+
+    Parameters
+    ----------
+    engine
+        A fitted one that has the label.
+    context, perturbation
+        Names.
+
+    Raises
+    ------
+    StateRagError
+        If nothing is known of the perturbation.
+    """
+    bank, similarity = engine.bank, engine.similarity
+    (question,) = ask(bank, similarity, bank.number_of_context(context), [perturbation])
+    learned = engine.learned_for(question.use)
+    if not question.known:
+        raise StateRagError(
+            f"explain: {perturbation} has no response in another context than {context} and no embedding, so that "
+            "its prediction is the context's mean effect; give embeddings that know it."
+        )
+    shape = 1, len(engine.responses.genes)
+    trusting, calling = Trusting(engine.calibrated, bank.scale, shape), engine.calling(shape)
+    limit, with_genes = engine.settings.final_supports, bool(engine.calibrated)
+    answered = answer_scene(bank, similarity, question.scene, learned, limit, with_genes=with_genes)
+    if engine.calibrated:
+        variance = expected_error(bank, answered.answer.variance, learned)
+        expected = trusting.known([0], question.use, bank, answered, learned, variance)
+        if calling is not None:
+            calling.known([0], question.use, bank, answered, learned.weights, expected)
+        trusting.nothing([0] if engine.does_nothing(perturbation) else [])
+    return explain_answer(
+        answered.answer,
+        answered.spread,
+        similarity,
+        names=(context, perturbation),
+        genes=engine.responses.genes,
+        cells=engine.responses.cells,
+        predicted=(answered.values * bank.scale).numpy()[0],
+        trust=trusting.trust() if engine.calibrated else None,
+        calls=None if calling is None else calling.calls(),
+    )
 
 
 def explain_answer(

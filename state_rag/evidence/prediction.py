@@ -1,16 +1,26 @@
-"""What a fitted engine says of perturbations in a context, and the perturbations that it draws on."""
+"""What a fitted engine predicts of perturbations in a context, put together question by question."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from state_rag.evidence.trust.expected import Trust
+from state_rag.evidence.answering import answer_scene, expected_error
+from state_rag.evidence.bands import overall_weights
+from state_rag.evidence.combinations.answers import USE as COMBINATION
+from state_rag.evidence.combinations.asked import answer_combinations, combined_error, trust_combinations
+from state_rag.evidence.prior import prior_of
+from state_rag.evidence.questions import Question, ask, sources_of
+from state_rag.evidence.trust.expected import Trust, Trusting
 from state_rag.evidence.trust.gene_calls import GeneCalls
+
+if TYPE_CHECKING:
+    from state_rag.evidence.estimator import Evidence
 
 NEIGHBOURS = 32
 """Perturbations that a prediction names at most."""
@@ -85,3 +95,121 @@ def heaviest(names: tuple[str, ...], weight: Tensor) -> list[Neighbours]:
         tuple((known[number], value) for number, value in zip(numbers, values, strict=True))
         for numbers, values in zip(rows.T.tolist(), relative.T.tolist(), strict=True)
     ]
+
+
+def predict(engine: Evidence, context: str, names: tuple[str, ...], *, trust: bool) -> Prediction:
+    """Return what an engine predicts.
+
+    Parameters
+    ----------
+    engine
+        A fitted one that has all labels.
+    context, names, trust
+        As for `Evidence.predict`.
+    """
+    draft = _Draft(engine, context, names, trust=trust)
+    combinations = {place: engine.combining.members(name) for place, name in enumerate(names)}
+    combinations = {place: members for place, members in combinations.items() if members}
+    if combinations:
+        draft.fill_combinations(combinations)
+    single = [place for place in range(len(names)) if place not in combinations]
+    for question in ask(engine.bank, engine.similarity, draft.number, [names[place] for place in single]):
+        draft.fill(question, [single[place] for place in question.places])
+    return draft.finished(combinations)
+
+
+class _Draft:
+    """A prediction while it is filled in, place by place.
+
+    Parameters
+    ----------
+    engine, context, names, trust
+        As for `predict`.
+    """
+
+    def __init__(self, engine: Evidence, context: str, names: tuple[str, ...], *, trust: bool) -> None:
+        self.engine, self.context, self.names = engine, context, names
+        self.mean = np.zeros((len(names), len(engine.responses.genes)))
+        self.variance = np.zeros(len(names))
+        self.uses = [""] * len(names)
+        self.neighbours: list[Neighbours] = [()] * len(names)
+        self.number = engine.bank.number_of_context(context)
+        shape = self.mean.shape
+        self.trusting = Trusting(engine.calibrated, engine.bank.scale, shape) if trust and engine.calibrated else None
+        self.calling = engine.calling(shape) if self.trusting is not None else None
+
+    def fill_combinations(self, asked: Mapping[int, tuple[str, ...]]) -> None:
+        """Fill in what is predicted for combinations: place -> members."""
+        places, members = list(asked), list(asked.values())
+        found = answer_combinations(self.engine, self.context, members)
+        self.mean[places] = (found.mean * self.engine.bank.scale).numpy()
+        self.variance[places] = combined_error(self.engine, found)
+        drawn = heaviest(tuple(name for _, name in found.conditions), found.weight)
+        for place, one in zip(places, drawn, strict=True):
+            self.uses[place], self.neighbours[place] = COMBINATION, one
+        if self.trusting is not None:
+            trust_combinations(self.engine, self.trusting, places, self.context, members, found)
+
+    def fill(self, question: Question, places: list[int]) -> None:
+        """Fill in the answer to a question about single perturbations, whose queries have these places."""
+        if question.known:
+            self._fill_known(question, places)
+        else:
+            self._fill_unknown(question, places)
+        for place in places:
+            self.uses[place] = question.use
+
+    def _fill_known(self, question: Question, places: list[int]) -> None:
+        engine, bank, trusting = self.engine, self.engine.bank, self.trusting
+        learned, limit = engine.learned_for(question.use), engine.settings.final_supports
+        with_genes = trusting is not None
+        answered = answer_scene(bank, engine.similarity, question.scene, learned, limit, with_genes=with_genes)
+        self.mean[places] = (answered.values * bank.scale).numpy()
+        self.variance[places] = expected_error(bank, answered.answer.variance, learned)
+        supports = bank.perturbation[answered.scene.supports].tolist()
+        drawn = heaviest(
+            tuple(bank.perturbations[one] for one in supports), overall_weights(answered.answer, answered.spread)
+        )
+        for place, found in zip(places, drawn, strict=True):
+            self.neighbours[place] = found
+        if trusting is not None:
+            expected = trusting.known(places, question.use, bank, answered, learned, self.variance[places])
+            if self.calling is not None:
+                self.calling.known(places, question.use, bank, answered, learned.weights, expected)
+
+    def _fill_unknown(self, question: Question, places: list[int]) -> None:
+        """Fill in the prior, where nothing is known of the perturbations."""
+        bank, scene, learned = self.engine.bank, question.scene, self.engine.learned_for(question.use)
+        numbers = torch.tensor([bank.number_of(self.names[place]) for place in places])
+        prior = prior_of(bank, scene, learned.weights, bank.effects[scene.supports])
+        self.mean[places] = (prior.at(scene.context, numbers) * bank.scale).numpy()
+        self.variance[places] = expected_error(bank, learned.weights.prior_variances(bank, numbers), learned)
+        if self.trusting is None:
+            return
+        # the mean of a context is one for all names, but not for all modes and doses
+        for some in [places] if bank.treatments is None else [[place] for place in places]:
+            variance = float(self.variance[some[0]])
+            self.trusting.unknown(some, question.use, self.mean[some[0]], self.number, variance)
+
+    def finished(self, combinations: Mapping[int, tuple[str, ...]]) -> Prediction:
+        """Return the prediction, once all places are filled in; `combinations` are those among them."""
+        engine, names, trusting = self.engine, self.names, self.trusting
+        if trusting is not None:
+            trusting.nothing([place for place, name in enumerate(names) if engine.does_nothing(name)])
+        return Prediction(
+            self.context,
+            names,
+            engine.responses.genes,
+            self.mean,
+            self.variance,
+            tuple(self.uses),
+            tuple(self._sources(combinations.get(place, (name,))) for place, name in enumerate(names)),
+            tuple(self.neighbours),
+            None if trusting is None else trusting.trust(),
+            None if self.calling is None else self.calling.calls(),
+        )
+
+    def _sources(self, members: Sequence[str]) -> tuple[str, ...]:
+        engine = self.engine
+        found = [sources_of(engine.similarity, engine.bank.number_of(member), self.number) for member in members]
+        return tuple(dict.fromkeys(name for one in found for name in one))

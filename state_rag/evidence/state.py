@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.combinations import Learned, Rule
+from state_rag.evidence.combinations.covariances import Rule
+from state_rag.evidence.combinations.measured import Learned
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.responses import Responses

@@ -30,18 +30,6 @@ def test_it_predicts_better_than_the_mean_of_the_context():
     assert error < 0.5 * np.square(drawn.effects[0, :6].mean(0) - truth).mean()
 
 
-def test_a_single_table_is_the_source_text_and_a_table_of_effects_is_refused_with_the_way_to_make_it(engine):
-    from types import SimpleNamespace
-
-    drawn = screen()
-    names, vectors = drawn.embeddings["text"]
-    table = SimpleNamespace(names=names, vectors=vectors)
-    found = Evidence(QUICK).fit(drawn.responses(TEST), table)
-    assert np.array_equal(found.predict("line0", ["P6"]).mean, engine.predict("line0", ["P6"]).mean)
-    with pytest.raises(StateRagError, match=r"not ndarray; `sr.evidence.from_effects\(effects\)` makes them"):
-        Evidence(QUICK).fit(drawn.effects)
-
-
 def test_each_kind_of_question_is_answered_as_such(engine):
     assert engine.predict("line0", ["P6", "P11"]).uses == ("few-shot", "few-shot")
     assert engine.predict("a new line", ["P6"]).uses == ("zero-shot",)
@@ -121,17 +109,6 @@ def test_however_little_there_is_an_answer_is_given(contexts, perturbations, wit
         assert (found.variance >= 0).all()
         assert found.nothing_known[-1]
         assert found.nothing_known[perturbations] == (not with_text)
-
-
-def test_sources_may_lack_perturbations_and_a_context_may_lack_controls():
-    drawn = screen()
-    names, vectors = drawn.embeddings["text"]
-    tables = {"text": (names[3:], vectors[3:]), "sets": (names[:5], np.eye(5))}
-    controls = {"line1": np.arange(15.0)}
-    engine = Evidence(QUICK).fit(drawn.responses(TEST, controls=controls), tables)
-    found = engine.predict("line0", ["P0", "P4", "P9"])
-    assert np.isfinite(found.mean).all()
-    assert found.sources == (("sets", "responses"), ("text", "sets", "responses"), ("text", "responses"))
 
 
 def test_effects_that_are_all_zero_are_predicted_as_zero():

@@ -12,8 +12,9 @@ from state_rag.evidence.choices.design import design
 from state_rag.evidence.choices.hits import hits
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.choices.search import search
-from state_rag.evidence.combinations import Combinations, Rule
-from state_rag.evidence.combining import Combining
+from state_rag.evidence.combinations.answers import Combining
+from state_rag.evidence.combinations.covariances import Rule
+from state_rag.evidence.combinations.measured import Combinations
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from tests.evidence.pretend_screen import QUICK, screen

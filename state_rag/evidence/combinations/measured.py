@@ -1,14 +1,8 @@
-"""Combinations of perturbations, `A+B`: predicted from their members and from other combinations, in one covariance.
-
-The effect of a combination is taken for a multiple of the sum of its members' plus what is its own, so that it is a
-linear function of the effects that co-kriging (`kriging`) is about, and all conditions, single ones and combinations,
-support one another: a member that was never measured alone is known by the combinations that it is part of. Prediction
-is the regression of Rasmussen and Williams (2006), section 2.2, on linear functions of the process (section 9.8).
-"""
+"""Measured combinations: predictions of others from them, and the rule by which they follow from their members."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +10,12 @@ import torch
 from torch import Tensor
 
 from state_rag.evidence.bank import Bank
+from state_rag.evidence.combinations.covariances import Look, Rule
 from state_rag.evidence.fusion import correlations
 from state_rag.evidence.kriging import KernelWeights, Scene, covariance, factorise, nearest
 from state_rag.evidence.prior import prior_of
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity
-from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
 
 SUPPORTS = 1500
 """Single conditions that a prediction looks at, at most; those with the highest covariance with a member."""
@@ -34,29 +28,6 @@ SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)
 
 OWN = (0.0, 0.3, 1.0)
 """Variances of what is a combination's own that are tried, in prior variances of a single perturbation."""
-
-
-def members_of(name: str, known: Container[str], separator: str = SEPARATOR) -> tuple[str, ...]:
-    """Return the members of a combination in alphabetical order; nothing for a name that is none.
-
-    A name is a combination where it has two or more different members and at least one of them is known.
-
-    Parameters
-    ----------
-    name
-        Of the perturbation.
-    known
-        Single perturbations.
-    separator
-        Between members.
-
-    Examples
-    --------
-    >>> members_of("B+A", ["A"]), members_of("A", ["A"]), members_of("X+Y", ["A"]), members_of("A+", ["A"])
-    (('A', 'B'), (), (), ())
-    """
-    parts = parts_of(name, separator)
-    return parts if len(parts) > 1 and any(part in known for part in parts) else ()
 
 
 @dataclass(frozen=True)
@@ -88,22 +59,6 @@ class Combined:
     prior: Tensor
     deviations: Tensor
     effects: Tensor
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the effect of a combination follows from those of its members.
-
-    Attributes
-    ----------
-    share
-        What the sum of the members' effects is multiplied by.
-    own
-        Variance of what is the combination's own, in prior variances of a single perturbation.
-    """
-
-    share: float = 1.0
-    own: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -249,7 +204,7 @@ class Combinations:
         context: str,
         asked: Sequence[tuple[str, ...]],
         without: frozenset[tuple[str, ...]] = frozenset(),
-    ) -> _Look:
+    ) -> Look:
         """Return what is looked at to answer; parameters as of `answer`."""
         bank, number = self.bank, self.number_of_context(context)
         kept = [
@@ -276,7 +231,7 @@ class Combinations:
         queried = [members_at(number, members) for members in asked]
         conditions = torch.tensor(list(atoms)).T.unbind()
         prior = prior_of(bank, scene, weights, bank.effects[rows])
-        return _Look(
+        return Look(
             made,
             queried,
             covariance(similarity, weights, number, conditions, conditions).double(),
@@ -286,83 +241,3 @@ class Combinations:
             torch.cat([bank.effects[rows], self.effects[kept]]),
             (*((bank.contexts[c], bank.perturbations[p]) for c, p in single), *(self.conditions[row] for row in kept)),
         )
-
-
-@dataclass(frozen=True)
-class _Look:
-    """S conditions, single ones and then combinations, and Q queries, over the A single conditions they are made of.
-
-    Covariance [A, A] and prior mean [A, G] of the latter, the noise [S] of measured effects [S, G], and the prior
-    variance of a single perturbation.
-    """
-
-    made: list[list[int]]
-    queried: list[list[int]]
-    among: Tensor
-    prior: Tensor
-    noise: Tensor
-    prior_variance: float
-    values: Tensor
-    conditions: tuple[tuple[str, str], ...]
-
-    def under(self, rule: Rule) -> _Joint:
-        """Return the covariances that a rule makes of it."""
-        n_atoms, own = len(self.among), rule.own * self.prior_variance
-        design, query = (_design(rows, n_atoms, rule.share) for rows in (self.made, self.queried))
-        matrix = (design @ self.among) @ design.T
-        several = torch.tensor([len(atoms) > 1 for atoms in self.made])
-        matrix.diagonal().add_(self.noise + own * several)
-        return _Joint(
-            matrix,
-            design @ self.among @ query.T,
-            ((query @ self.among) * query).sum(1) + own,
-            design @ self.prior,
-            query @ self.prior,
-            self.values,
-            self.conditions,
-        )
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """Covariances among S conditions and with Q combinations, variances of these, prior means, and measured effects."""
-
-    among: Tensor
-    cross: Tensor
-    variance: Tensor
-    prior: Tensor
-    prior_asked: Tensor
-    values: Tensor
-    conditions: tuple[tuple[str, str], ...]
-
-
-def _design(made: Sequence[Sequence[int]], n_atoms: int, share: float) -> Tensor:
-    """Return float64 [conditions, atoms]: 1 for the atom of a single one, `share` for each of a combination's."""
-    found = torch.zeros(len(made), n_atoms, dtype=torch.float64)
-    for row, atoms in enumerate(made):
-        found[row, list(atoms)] = share if len(atoms) > 1 else 1.0
-    return found
-
-
-def parted(
-    responses: Responses, embedded: Collection[str]
-) -> tuple[Responses, Responses | None, dict[str, tuple[str, ...]]]:
-    """Return single perturbations, combinations (None for none), and the members of each of these.
-
-    Where nothing but combinations was measured they are taken for single ones: there is nothing to add up.
-
-    Parameters
-    ----------
-    responses
-        Of both.
-    embedded
-        Perturbations that something else than a response is known of.
-    """
-    known = {*map(plain_of, responses.perturbation_names), *embedded}
-    members = {name: members_of(name, known) for name in responses.perturbation_names}
-    members = {name: parts for name, parts in members.items() if parts}
-    rows = [row for row, name in enumerate(responses.perturbations) if name not in members]
-    if not members or not rows:
-        return responses, None, {}
-    others = [row for row, name in enumerate(responses.perturbations) if name in members]
-    return responses.take(rows), responses.take(others), members

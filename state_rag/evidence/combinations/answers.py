@@ -1,19 +1,18 @@
-"""What an engine says of combinations: predictions, how far to trust them, and where they come from."""
+"""Answers for combinations with what measured ones taught: predictions, expected accuracy, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.combinations import Combinations, Combined, Learned, members_of
-from state_rag.evidence.explanation import SAME, Explanation
+from state_rag.evidence.combinations.measured import Combinations, Combined, Learned
+from state_rag.evidence.combinations.members import members_of
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.similarity import Similarity
-from state_rag.evidence.trust.expected import Trust
 from state_rag.evidence.trust.model import rising_curve, tolerance_ends
 from state_rag.names.combinations import plain_of
 
@@ -152,57 +151,3 @@ def _joined(parts: list[tuple[list[int], Combined]], count: int) -> Combined:
         weight[rows[:, None], torch.tensor(places)[None]] = part.weight
         effects[rows], deviations[rows] = part.effects, part.deviations
     return Combined(mean, variance, conditions, weight, prior, deviations, effects)
-
-
-def explain_combination(
-    combining: Combining,
-    sources: Sequence[str],
-    found: Combined,
-    cells: Mapping[tuple[str, str], float],
-    *,
-    names: tuple[str, str],
-    members: tuple[str, ...],
-    genes: tuple[str, ...],
-    trust: Trust | None,
-) -> Explanation:
-    """Take the answer to one combination apart.
-
-    Parameters
-    ----------
-    combining, found
-        How it was answered.
-    sources
-        Names of what likeness goes by.
-    cells
-        (context, perturbation) -> cells behind it, where known.
-    names
-        Context and combination.
-    members
-        Of the combination.
-    genes
-        G names.
-    trust
-        Of the prediction, where it is known.
-    """
-    scale = combining.measured.bank.scale
-    order = torch.argsort(-found.weight[:, 0].abs(), stable=True)
-    conditions = tuple(found.conditions[place] for place in order.tolist())
-    why = [combining.why(condition, members) or "like a member" for condition in conditions]
-    reasons = {name: np.zeros(len(conditions)) for name in sources}
-    prior = (found.prior[0] * scale).numpy()
-    return Explanation(
-        *names,
-        genes,
-        prior,
-        conditions,
-        found.weight[order, 0].numpy(),
-        (found.weight[order, :1] * found.deviations[order] * scale).numpy(),
-        (found.effects[order] * scale).numpy(),
-        tuple(why),
-        {**reasons, SAME: np.array([float(one == MEMBER) for one in why])},
-        np.array([cells.get(condition, np.nan) for condition in conditions]),
-        np.zeros(len(genes)),
-        {},
-        trust,
-        of_combination=True,
-    )

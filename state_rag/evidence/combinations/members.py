@@ -1,0 +1,55 @@
+"""Which names are combinations, `A+B`, and what their members are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+
+from state_rag.evidence.responses import Responses
+from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
+
+
+def members_of(name: str, known: Container[str], separator: str = SEPARATOR) -> tuple[str, ...]:
+    """Return the members of a combination in alphabetical order; nothing for a name that is none.
+
+    A name is a combination where it has two or more different members and at least one of them is known.
+
+    Parameters
+    ----------
+    name
+        Of the perturbation.
+    known
+        Single perturbations.
+    separator
+        Between members.
+
+    Examples
+    --------
+    >>> members_of("B+A", ["A"]), members_of("A", ["A"]), members_of("X+Y", ["A"]), members_of("A+", ["A"])
+    (('A', 'B'), (), (), ())
+    """
+    parts = parts_of(name, separator)
+    return parts if len(parts) > 1 and any(part in known for part in parts) else ()
+
+
+def parted(
+    responses: Responses, embedded: Collection[str]
+) -> tuple[Responses, Responses | None, dict[str, tuple[str, ...]]]:
+    """Return single perturbations, combinations (None for none), and the members of each of these.
+
+    Where nothing but combinations was measured they are taken for single ones: there is nothing to add up.
+
+    Parameters
+    ----------
+    responses
+        Of both.
+    embedded
+        Perturbations that something else than a response is known of.
+    """
+    known = {*map(plain_of, responses.perturbation_names), *embedded}
+    members = {name: members_of(name, known) for name in responses.perturbation_names}
+    members = {name: parts for name, parts in members.items() if parts}
+    rows = [row for row, name in enumerate(responses.perturbations) if name not in members]
+    if not members or not rows:
+        return responses, None, {}
+    others = [row for row, name in enumerate(responses.perturbations) if name in members]
+    return responses.take(rows), responses.take(others), members
