@@ -29,8 +29,8 @@ FEWEST = 30
 FEWEST_CONTEXTS = 6
 """Contexts below which what is learned is not said to hold for a new one: few do not tell how the next one differs."""
 
-SUPPORTS = 4000
-"""Supports of a calibration question, at most."""
+SUPPORTS = 2000
+"""Supports of a calibration question, at most: the nearest, of which kriging_scale.py says that more tell no more."""
 
 HIGH, FAIR = 0.6, 0.35
 """Expected correlation from which a grade is `high`, and `fair`."""
