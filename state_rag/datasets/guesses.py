@@ -26,9 +26,14 @@ _CONTROL = re.compile(
     "non-?target(ing)?(control)?|ntc?|control|ctrl|ctl|dmso(tf)?|vehicle(control)?|untreated|unperturbed|"
     "neg(ative)?(control|ctrl)|safetargeting|scrambled?"
 )
-_PERHAPS_CONTROL = re.compile("mock|wt|wildtype|pbs|none|neg|intergenic|aavs|luc(iferase)?|e?gfp|water|blank|safe")
+_PERHAPS_CONTROL = re.compile(
+    "mock|wt|wildtype|pbs|none|neg|intergenic|aavs|rosa|safe(harbou?r)?|luc(iferase)?|e?gfp|water|blank"
+)
+_LOCI = ("aavs", "rosa")  # AAVS1, ROSA26
 _CONTROL_STARTS = ("nontarget", "dmso", "negctrl", "negcontrol", "negativecontrol", "control", "ctrl", "vehicle")
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}|[A-Z][a-z0-9-]{1,11}[0-9]*|C\d+orf\d+")
+SURELY = 3
+"""What `control_likeness` says of the usual names of a control."""
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
 
 
@@ -72,7 +77,7 @@ def control_likeness(label: str) -> int:
 
     Examples
     --------
-    >>> [control_likeness(label) for label in ("Non-Targeting", "NT-17", "DMSO_TF 0.1 uM", "WT", "WTAP", "ctrl+AARS")]
+    >>> [control_likeness(label) for label in ("Non-Targeting", "NT-17", "DMSO_TF 1 uM", "AAVS1", "WTAP", "ctrl+AARS")]
     [3, 2, 2, 1, 0, 0]
     """
     parts = label.split("+")
@@ -83,7 +88,8 @@ def control_likeness(label: str) -> int:
         return 2 if re.search(r"\d", label) else 3
     if letters.startswith(_CONTROL_STARTS):
         return 2
-    return int(bool(_PERHAPS_CONTROL.fullmatch(letters)) and (not re.search(r"\d", label) or letters == "aavs"))
+    numbered = bool(re.search(r"\d", label)) and letters not in _LOCI
+    return int(bool(_PERHAPS_CONTROL.fullmatch(letters)) and not numbered)
 
 
 def guess_perturbation(look: FirstLook, given: str | None = None) -> Guess:

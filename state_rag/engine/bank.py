@@ -1,5 +1,6 @@
 """Measured responses of what a split trains on, or of a file of mean effects."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS
+from state_rag.datasets.guesses import SURELY, control_likeness
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects
@@ -17,6 +19,8 @@ from state_rag.names import listing
 
 if TYPE_CHECKING:
     import anndata
+
+logger = logging.getLogger(__name__)
 
 
 def responses_of(effects: MeanEffects, names: Sequence[str], control: str, *, treated: bool = False) -> Responses:
@@ -69,8 +73,8 @@ def responses_in(
     effects
         A row a condition, `obs` with `perturbation` and `context`. `obs["n_cells"]` and `varm["control_mean"]` are used
         where they are there, as `sr.effects.read` writes them; where deviations of cells are there too, so is which
-        genes changed. `X` [conditions, genes] may be any score (mean differences, log fold changes, signed
-        significance).
+        genes changed. `X` [conditions, genes] may be any signed score (mean differences, log fold changes, signed
+        significance). Rows that are named like controls are left out, and told.
     mode, dose, time
         Columns of `obs` that tell mode (CRISPRi, CRISPRa, KO, drug), dose and time of a row; without any, perturbations
         are names, unless the table says that they are labels of all this, as `sr.effects.read` says.
@@ -78,7 +82,8 @@ def responses_in(
     Raises
     ------
     StateRagError
-        If a column is missing, or holds what is no dose or time.
+        If a column is missing or has no value in some row, holds what is no dose or time, or no value of `X` is below
+        zero, as it is of means.
 
     Examples
     --------
@@ -93,7 +98,9 @@ def responses_in(
                 "a table of effects has a row a condition, with obs columns `perturbation` and `context`; this one has "
                 f"{', '.join(map(str, effects.obs.columns)) or 'none'}."
             )
+    effects = _without_controls(effects)
     values = effects.X.toarray() if hasattr(effects.X, "toarray") else np.asarray(effects.X)
+    _refuse_means(values)
     means = effects.varm.get("control_mean")
     columns = TreatmentColumns(mode, dose, time)
     about = effects.uns.get("state_rag")
@@ -117,6 +124,40 @@ def responses_in(
         changes=changes_in(effects),
         treated=treated or bool(columns),
     )
+
+
+def _without_controls(effects: "anndata.AnnData") -> "anndata.AnnData":
+    """Return the rows of a table that are not named like a control; refuse rows without a name or a context."""
+    for column in LABELS:
+        missing = effects.obs[column].isna() | (effects.obs[column].astype(str).str.strip() == "")
+        if missing.any():
+            raise StateRagError(
+                f"{int(missing.sum()):,} rows have no value in the obs column `{column}`, the first of them "
+                f"{listing(effects.obs_names[missing], 3)}; name them, or leave them out."
+            )
+    about = effects.uns.get("state_rag")
+    control = about.get("control") if isinstance(about, Mapping) else None
+    names = effects.obs["perturbation"].astype(str)
+    found = {name for name in set(names) if name == control or control_likeness(name) == SURELY}
+    if not found:
+        return effects
+    kept = ~names.isin(found).to_numpy()
+    logger.warning(
+        "Left out %d rows that are named like controls (%s): effects are differences from controls.",
+        int((~kept).sum()),
+        listing(sorted(found)),
+    )
+    return effects[kept]
+
+
+def _refuse_means(values: np.ndarray) -> None:
+    """Refuse a table whose values are those of expression rather than differences."""
+    if values.size and not (values < 0).any() and (values > 0).any():
+        raise StateRagError(
+            "no value is below zero, so these are means of expression (pseudobulk), or scores without a sign, and "
+            "effects have both signs. Give each condition's difference from the controls of its context (or log fold "
+            "changes, or other signed scores); of cells, `sr.effects.from_anndata` makes them."
+        )
 
 
 def read_table(path: Path, treatment: TreatmentColumns | None = None) -> Responses:
