@@ -1,7 +1,7 @@
-"""The cell sets of a batch, as retrieval needs them: one perturbation each, looked up in the knowledge."""
+"""The cell sets of a batch, one perturbation each, looked up in the knowledge; and one forward pass over them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from state_rag.errors import StateRagError
 from state_rag.names import suggest
 from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.trace import RetrievalTrace
 
 
 @dataclass
@@ -36,6 +37,35 @@ class CellSets:
     def asking(self) -> list[str]:
         """The perturbations that are retrieved for, R names."""
         return [self.names[place] for place in self.places]
+
+
+@dataclass
+class Pass:
+    """One forward pass: what it is about while it runs, and what training and prediction need of it afterwards.
+
+    Attributes
+    ----------
+    sets
+        The cell sets; None once the pass is over.
+    cells
+        Encoded control cells [B, S, H], from when they are encoded until the pass is over.
+    loss
+        What the retrieval adds to a training step's loss; None for nothing.
+    logged
+        What a training step logs of the retrieval, by name.
+    trace
+        What was retrieved, where somebody wants to know.
+    """
+
+    sets: CellSets | None
+    cells: Tensor | None = None
+    loss: Tensor | None = None
+    logged: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: RetrievalTrace | None = None
+
+    def end(self) -> None:
+        """Let go of the cells."""
+        self.sets = self.cells = None
 
 
 def read_sets(

@@ -9,15 +9,16 @@ under ``checkpoint["state_rag"]``.
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from state.tx.models.state_transition import StateTransitionPerturbationModel
 from torch import Tensor
 
 from state_rag.anchor import Anchor
-from state_rag.cell_sets import CellSets, read_sets
+from state_rag.bound import Bound
+from state_rag.cell_sets import CellSets, Pass, read_sets
 from state_rag.checkpoint import CHECKPOINT_KEY, FORMAT, extends, pack, read_knowledge, without_numpy
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
@@ -31,36 +32,7 @@ from state_rag.tracking.gradients import GradientCheck
 from state_rag.tracking.observation import Observation
 
 
-@dataclass
-class Pass:
-    """One forward pass: what it is about while it runs, and what training and prediction need of it afterwards.
-
-    Attributes
-    ----------
-    sets
-        The cell sets; None once the pass is over.
-    cells
-        Encoded control cells [B, S, H], from when they are encoded until the pass is over.
-    loss
-        What the retrieval adds to a training step's loss; None for nothing.
-    logged
-        What a training step logs of the retrieval, by name.
-    trace
-        What was retrieved, where somebody wants to know.
-    """
-
-    sets: CellSets | None
-    cells: Tensor | None = None
-    loss: Tensor | None = None
-    logged: Mapping[str, Tensor] = field(default_factory=dict)
-    trace: RetrievalTrace | None = None
-
-    def end(self) -> None:
-        """Let go of the cells."""
-        self.sets = self.cells = None
-
-
-class RagStateTransition(TrainedTogether, StateTransitionPerturbationModel):
+class RagStateTransition(Bound, TrainedTogether, StateTransitionPerturbationModel):
     """STATE with perturbation embeddings and, unless ``rag=false``, retrieval.
 
     Takes STATE's own arguments and the flags of `state_rag.settings.RagSettings`. Its perturbation encoder
@@ -75,65 +47,6 @@ class RagStateTransition(TrainedTogether, StateTransitionPerturbationModel):
     --------
     RagStateTransition.bound_to : give a class its knowledge before STATE constructs it.
     """
-
-    bound_knowledge: ClassVar[Knowledge | None] = None
-    bound_data: ClassVar[Mapping[str, Any] | None] = None
-    bound_evidence: ClassVar[Mapping[str, Any] | None] = None
-    bound_sources: ClassVar[Mapping[str, Any] | None] = None
-    bound_controls: ClassVar[frozenset[str]] = frozenset()
-    context_of: ClassVar[Callable[[], str] | None] = None
-    trace_sink: ClassVar[Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None] = None
-    anchor_sink: ClassVar[Callable[[Anchor], None] | None] = None
-
-    @classmethod
-    def bound_to(
-        cls,
-        knowledge: Knowledge,
-        *,
-        data: Mapping[str, Any] | None = None,
-        evidence: Mapping[str, Any] | None = None,
-        sources: Mapping[str, Any] | None = None,
-        context_of: Callable[[], str] | None = None,
-        controls: Sequence[str] = (),
-        trace_sink: Callable[[Mapping[str, Any], dict[str, Any], RetrievalTrace], None] | None = None,
-        anchor_sink: Callable[[Anchor], None] | None = None,
-    ) -> type["RagStateTransition"]:
-        """Return a subclass whose instances start with `knowledge`.
-
-        STATE constructs models from plain keyword arguments, all of which it saves; tensors must not be
-        among them, hence the detour.
-
-        Parameters
-        ----------
-        knowledge
-            Names and embeddings.
-        data
-            What the run is trained on (`contract.identity.Identity.to_dict`), to be kept in its checkpoints.
-        evidence
-            What predicted cells are anchored with (`anchor.Anchor.to_state`), to be kept in its checkpoints.
-        sources
-            What the files of its sources are, where it names several, to be kept in its checkpoints.
-        context_of
-            Returns the context (cell line) of the set that is being predicted, where batches do not say it.
-        controls
-            Further names of controls, beside the run's own.
-        trace_sink
-            Called after each `predict_step` with the batch, its output and what was retrieved.
-        anchor_sink
-            Called with what cells are anchored by, once it is there.
-        """
-        sink = None if trace_sink is None else staticmethod(trace_sink)
-        bound = {
-            "bound_knowledge": knowledge,
-            "bound_data": data,
-            "bound_evidence": evidence,
-            "bound_sources": sources,
-            "context_of": None if context_of is None else staticmethod(context_of),
-            "bound_controls": frozenset(controls),
-            "trace_sink": sink,
-            "anchor_sink": None if anchor_sink is None else staticmethod(anchor_sink),
-        }
-        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, **bound})
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, pert_dim: int, **kwargs: Any) -> None:
         settings = RagSettings.from_mapping(kwargs)

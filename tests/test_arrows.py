@@ -37,9 +37,10 @@ MAY_USE = {
     "cells": {"contract"},
     "cell_sets": {"retrieval"},
     "anchor": {"cells", "evidence"},
+    "bound": {"anchor", "retrieval"},
     "checkpoint": {"retrieval"},
     "together": {"retrieval"},
-    "model": {"anchor", "cell_sets", "checkpoint", "embeddings", "retrieval", "together", "tracking"},
+    "model": {"anchor", "bound", "cell_sets", "checkpoint", "embeddings", "retrieval", "together", "tracking"},
     "engine": {"cells", "contract", "datasets", "effects", "embeddings", "evidence", "metrics", "plot", "tracking"},
     "evaluation": {
         "cells",
