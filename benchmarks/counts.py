@@ -158,7 +158,7 @@ def models() -> dict[str, float]:
 
 def effects(folder: Path, screen: Path) -> dict[str, float]:
     """Count the bytes that a pass over training cells reads of an h5ad file, for each byte of its matrix."""
-    from state_rag.datasets.split_toml import read_split
+    from state_rag.datasets.splitting.split_toml import read_split
     from state_rag.effects.conditions import Columns
     from state_rag.effects.training_effects import training_effects
 

@@ -23,9 +23,9 @@ NAMES: dict[str, dict[str, str]] = {
     "state_rag.datasets": {
         "screen": "state_rag.datasets.simulation.simulate:screen",
         "simulate_screen": "state_rag.datasets.simulation.simulate:simulate_screen",
-        "write_perturbation_splits": "state_rag.datasets.perturbation_splits:write_perturbation_splits",
-        "write_split": "state_rag.datasets.splits:write_split",
-        "check_split": "state_rag.datasets.splits:check_split",
+        "write_perturbation_splits": "state_rag.datasets.splitting.perturbation_splits:write_perturbation_splits",
+        "write_split": "state_rag.datasets.splitting.splits:write_split",
+        "check_split": "state_rag.datasets.splitting.splits:check_split",
     },
     "state_rag.effects": {
         "from_anndata": "state_rag.effects.sources:from_anndata",

@@ -65,7 +65,7 @@ def build_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pa
 def make_project(folder: Path, **sizes: object) -> None:
     """Simulate a screen and split it; hepg2 is held out."""
     from state_rag.datasets.simulation.simulate import simulate_screen
-    from state_rag.datasets.splits import write_split
+    from state_rag.datasets.splitting.splits import write_split
 
     screen = simulate_screen(folder / "screen", seed=1, **{**commands.SCREEN, **sizes})
     write_split(screen.h5ad, "hepg2", output=folder / "split.toml", few_shot=0.3)

@@ -9,8 +9,8 @@ from state_rag.cell_files import is_group, n_cells, text_at
 from state_rag.contract.feature_names import FileMatrices, column_names
 from state_rag.contract.identity import fingerprint
 from state_rag.contract.matrices import open_rows
-from state_rag.datasets.first_look import look_at
-from state_rag.datasets.prepare import prepare
+from state_rag.datasets.preparing.prepare import prepare
+from state_rag.datasets.quickstart.first_look import look_at
 from state_rag.embeddings.signatures import read_signatures
 from state_rag.errors import StateRagError
 from state_rag.files import data_size, sample_digest

@@ -10,7 +10,7 @@ import numpy as np
 
 from state_rag.analysis.overlap import EffectOf, RetrievalAnalysis, analyse
 from state_rag.analysis.records import Retrieved, read_retrieval
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects

@@ -13,6 +13,8 @@ PERTURBATION_COLUMNS = ("gene", "perturbation", "condition", "target_gene", "per
 CELL_TYPE_COLUMNS = ("cell_line", "cell_type", "celltype", "cell_name")
 BATCH_COLUMNS = ("gem_group", "batch", "batch_var", "gemgroup", "plate", "sample")
 CONTROLS = ("non-targeting", "control", "ctrl", "non_targeting", "nontargeting", "NT", "DMSO", "DMSO_TF")
+ONE_LINE = "one_line"
+"""The cell line of all cells where no column names one and the user does not either."""
 
 
 def find_column(file: h5py.File, given: str | None, usual: Sequence[str], what: str, flag: str) -> str:

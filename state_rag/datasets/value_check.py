@@ -8,7 +8,7 @@ from state_rag.contract.align import align
 from state_rag.contract.feature_names import HVG, FileMatrices, column_names
 from state_rag.contract.findings import Finding, findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
-from state_rag.datasets.split_check import SplitSummary
+from state_rag.datasets.splitting.split_check import SplitSummary
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_cells
 from state_rag.names import listing

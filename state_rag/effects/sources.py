@@ -14,7 +14,7 @@ from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
 from state_rag.datasets.data_files import find_data_files, is_pattern
 from state_rag.datasets.formats.known import names_or_usual
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals

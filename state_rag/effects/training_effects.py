@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import Split
+from state_rag.datasets.splitting.split_toml import Split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import MeanEffects

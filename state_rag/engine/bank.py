@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS
-from state_rag.datasets.guesses import SURELY, control_likeness
+from state_rag.datasets.quickstart.guesses import SURELY, control_likeness
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import MeanEffects

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from state_rag.datasets.commands import add_data_options
+from state_rag.datasets.command_words import add_data_options
 from state_rag.effects.workers import add_worker_options
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.engine.fit_facts import fit_numbers, fit_tables
 from state_rag.engine.folder import EvidenceRun
 from state_rag.files import read_text, sample_digest

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from state_rag.contract.findings import findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
-from state_rag.datasets.split_check import SplitSummary, check_split, find_names
-from state_rag.datasets.split_copy import split_tables
-from state_rag.datasets.split_questions import QUESTIONS, questions
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_check import SplitSummary, check_split, find_names
+from state_rag.datasets.splitting.split_copy import split_tables
+from state_rag.datasets.splitting.split_questions import QUESTIONS, questions
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects

@@ -13,7 +13,7 @@ import yaml
 
 from state_rag import __version__
 from state_rag.contract.identity import Identity, spaces_used
-from state_rag.datasets.split_copy import write_split_tables
+from state_rag.datasets.splitting.split_copy import write_split_tables
 from state_rag.engine.knowledge import write_sources
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence

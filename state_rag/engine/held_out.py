@@ -10,7 +10,7 @@ import numpy as np
 
 from state_rag.cells.anchored import drawn_from
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import Split
+from state_rag.datasets.splitting.split_toml import Split
 from state_rag.datasets.treated_labels import read_labels
 from state_rag.effects.conditions import Columns
 from state_rag.h5ad import open_cells, read_column

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from state_rag.datasets.split_questions import MEANING, QUESTIONS
+from state_rag.datasets.splitting.split_questions import MEANING, QUESTIONS
 from state_rag.embeddings.find import find_embeddings
 from state_rag.embeddings.none_known import none_known
 from state_rag.embeddings.readers import read_embeddings

@@ -13,7 +13,7 @@ from anndata.io import write_elem
 
 from state_rag.cells.anchored import LARGEST, brought_to_mean
 from state_rag.contract.feature_names import is_expression
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.aligned_rows import AlignedRows
 from state_rag.effects.conditions import Columns
 from state_rag.engine.called import FREQUENCY, LAYER, calls_table, changed_frequency, remove_calls, write_calls

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from state_rag.datasets.split_questions import questions
+from state_rag.datasets.splitting.split_questions import questions
 from state_rag.effects.conditions import Columns, Condition
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.evaluation.baselines import OTHER_LINES

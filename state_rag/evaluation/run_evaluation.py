@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from state_rag.contract.feature_names import is_expression
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.effects.training_effects import training_effects

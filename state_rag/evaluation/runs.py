@@ -11,7 +11,7 @@ import yaml
 from state_rag.contract.feature_names import names_in_file
 from state_rag.contract.identity import spaces_used
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
 from state_rag.errors import StateRagError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.evaluation import baselines, evidence_row
 from state_rag.evaluation.results import SUMMARY

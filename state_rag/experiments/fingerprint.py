@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import Split
+from state_rag.datasets.splitting.split_toml import Split
 from state_rag.embeddings.mapped import names_beside
 from state_rag.files import PIECE as PIECE
 from state_rag.files import sample_digest as digest_of_samples

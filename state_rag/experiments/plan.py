@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.perturbation_splits import write_perturbation_splits
-from state_rag.datasets.split_toml import read_split
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.perturbation_splits import write_perturbation_splits
+from state_rag.datasets.splitting.split_toml import read_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.embeddings.find import find_embeddings, find_sources
 from state_rag.errors import StateRagError
 from state_rag.experiments.fingerprint import fingerprint, sample_digest

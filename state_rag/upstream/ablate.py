@@ -14,7 +14,7 @@ from torch import Tensor
 
 from state_rag.analysis.ablation import Ablated
 from state_rag.analysis.ablation_files import CHECKPOINT, SPLIT
-from state_rag.datasets.split_check import SplitSummary
+from state_rag.datasets.splitting.split_check import SplitSummary
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.evaluation.devices import choose_device

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.datasets.splitting.splits import SplitSummary, check_split
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge

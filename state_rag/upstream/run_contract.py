@@ -12,8 +12,8 @@ from state_rag.contract.findings import findings
 from state_rag.contract.identity import FileFit, Identity, fingerprint, read_identity, spaces_used
 from state_rag.contract.scale import ScaleTally
 from state_rag.contract.space import Space, fit
-from state_rag.datasets.split_check import check_split
-from state_rag.datasets.split_copy import split_tables, write_split_tables
+from state_rag.datasets.splitting.split_check import check_split
+from state_rag.datasets.splitting.split_copy import split_tables, write_split_tables
 from state_rag.errors import StateRagError
 from state_rag.run_folders import SPLIT
 from state_rag.upstream.run_folder import Run, read_checkpoint

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from state_rag.contract.feature_names import is_expression
 from state_rag.contract.identity import Identity, spaces_used
-from state_rag.datasets.splits import SplitSummary, check_split
+from state_rag.datasets.splitting.splits import SplitSummary, check_split
 from state_rag.embeddings.find import find_sources
 from state_rag.errors import StateRagError
 from state_rag.files import close_to_missing

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.embeddings.find import find_sources
 from state_rag.errors import StateRagError
 from state_rag.files import sample_digest

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_check import check_split
+from state_rag.datasets.splitting.split_check import check_split
 from state_rag.errors import StateRagError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2")

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from state_rag.datasets.split_check import check_split
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.split_check import check_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.datasets.value_check import check_values, few_cells, refuse_other_genes
 from state_rag.errors import StateRagError
 from tests.contract.helpers import reordered, screen

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 import state_rag as sr
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError

@@ -14,9 +14,9 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
-from state_rag.datasets.perturbation_splits import write_perturbation_splits
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.splits import read_split, write_split
+from state_rag.datasets.splitting.perturbation_splits import write_perturbation_splits
+from state_rag.datasets.splitting.splits import read_split, write_split
 from tests.datasets.helpers import SMALL
 from tests.end_to_end.commands import REPLOGLE_COLUMNS, SHORT, TINY_MODEL
 
@@ -245,7 +245,7 @@ def test_the_check_sees_a_perturbation_that_is_in_both_lists(screen, loaded, tmp
 
 
 def test_one_file_under_two_names_would_leak_and_is_refused(screen, refused, loaded, tmp_path, genes, monkeypatch):
-    from state_rag.datasets import split_check
+    from state_rag.datasets.splitting import split_check
 
     body = f'[fewshot."one.hepg2"]\nval = {genes[:2]}\ntest = {genes[2:8]}\n'
     split = toml(screen, tmp_path, body, "one two")

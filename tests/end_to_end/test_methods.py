@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from state_rag.datasets.prepare import prepare
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.preparing.prepare import prepare
+from state_rag.datasets.splitting.splits import write_split
 from tests.end_to_end.commands import OURS, Project, run
 
 pytestmark = pytest.mark.slow

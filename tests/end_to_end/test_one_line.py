@@ -9,7 +9,7 @@ import anndata
 import pandas as pd
 import pytest
 
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from tests.end_to_end import commands
 from tests.end_to_end.commands import Project, run
 

@@ -1,7 +1,7 @@
 """A small screen and an evidence run on it, for the tests of this room."""
 
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.engine.fitting import fit
 from state_rag.evidence.training import Settings
 

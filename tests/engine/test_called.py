@@ -11,7 +11,7 @@ import state_rag as sr
 from state_rag.cells.question import Names, Wanted
 from state_rag.cli import main
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.effects.changes import changes_in
 from state_rag.engine import called
 from state_rag.engine.ask import ask

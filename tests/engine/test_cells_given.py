@@ -4,7 +4,7 @@ import pytest
 
 import state_rag as sr
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.engine.cells_given import kind_of, write_split_of
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run

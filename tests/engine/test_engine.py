@@ -9,8 +9,8 @@ import pytest
 import state_rag as sr
 from state_rag.cells.question import Names, Wanted
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.split_toml import read_split
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.split_toml import read_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.effects.conditions import Columns
 from state_rag.engine.ask import ask
 from state_rag.engine.fitting import fit

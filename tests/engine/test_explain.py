@@ -5,7 +5,7 @@ import pytest
 
 import state_rag as sr
 from state_rag.cli import main
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.engine.explain import contexts_of, explain, measured_effect
 from state_rag.engine.explained_files import file_name, write_explanation
 from state_rag.engine.explained_parts import genes_table, parts_table

@@ -11,7 +11,7 @@ import yaml
 from state_rag.cells.question import Names, Wanted
 from state_rag.cli import main
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.embeddings.find import DEFAULT_PATHS
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.engine import fitting

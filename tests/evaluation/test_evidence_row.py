@@ -9,7 +9,7 @@ import torch
 
 from state_rag.checkpoint import CHECKPOINT_KEY, pack
 from state_rag.cli import main
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns, Condition
 from state_rag.effects.training_effects import training_effects
 from state_rag.engine.bank import responses_of

@@ -60,7 +60,7 @@ def test_evaluate_shows_a_run_that_is_called_like_a_baseline_beside_that_baselin
 
 
 def test_every_name_of_a_baseline_is_reserved(screen):
-    from state_rag.datasets.split_toml import read_split
+    from state_rag.datasets.splitting.split_toml import read_split
 
     training = training_effects(read_split(screen.toml), Columns(), "X", len(screen.genes), progress=False)
     made = {*naive_baselines(training, len(screen.genes), screen.embeddings), ADDITIVE, STRONGER, EVIDENCE}

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.experiments import fingerprint as module
 from state_rag.experiments.fingerprint import PIECE, UNUSED, fingerprint, sample_digest
 from state_rag.settings import RagSettings

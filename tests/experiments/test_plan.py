@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.experiments.launch import list_jobs
 from state_rag.experiments.plan import plan_job

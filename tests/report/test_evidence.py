@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from state_rag.cli import main
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.engine.explain import explain
 from state_rag.engine.folder import read_run
 from state_rag.engine.predict import predict

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from state_rag.analysis.ablation import ALL, ablation_table
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.errors import StateRagError
 from state_rag.model import RagStateTransition
 from state_rag.upstream import ablate

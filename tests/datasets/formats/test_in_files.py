@@ -9,7 +9,7 @@ import pytest
 
 import state_rag as sr
 from state_rag.datasets.formats.in_files import names_by_format, told_format
-from state_rag.datasets.prepare import prepare
+from state_rag.datasets.preparing.prepare import prepare
 from state_rag.datasets.screen_table import read_screen_table
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
@@ -204,7 +204,7 @@ def test_cell_lines_and_cell_types_that_differ_are_reported_as_ever(tmp_path):
 
 @pytest.mark.parametrize("name", ["Tahoe-100M", "sci-Plex", "scPerturb"])
 def test_quickstart_takes_the_same(tmp_path, name):
-    from state_rag.datasets.quickstart import plan
+    from state_rag.datasets.quickstart.plan import plan
 
     found = plan(write(tmp_path / "cells.h5ad", obs_of(name)))
     assert (found.perturbation.value, found.line.value, found.control.value) == TAKEN[name]

@@ -8,7 +8,7 @@ import pytest
 
 from state_rag.datasets.simulation.screen_sizes import PRESETS, ScreenSizes
 from state_rag.datasets.simulation.simulate import simulate_screen
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import sha256

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, CONTROLS, PERTURBATION_COLUMNS
 from state_rag.datasets.effects_tables import LABELS
-from state_rag.datasets.perturbation_splits import SHARE
-from state_rag.datasets.quickstart import Plan
+from state_rag.datasets.quickstart.plan import Plan
+from state_rag.datasets.splitting.perturbation_splits import SHARE
 from state_rag.embeddings.find import PUBLISHED_FILE, find_embeddings
 from state_rag.embeddings.readers import read_embeddings
 from state_rag.errors import StateRagError

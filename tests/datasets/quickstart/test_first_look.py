@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from state_rag.datasets.first_look import look_at
+from state_rag.datasets.quickstart.first_look import look_at
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import make_adata
 

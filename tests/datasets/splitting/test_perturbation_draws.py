@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from state_rag.datasets.perturbation_draws import (
+from state_rag.datasets.splitting.perturbation_draws import (
     PAIR_CLASSES,
     draw_folds,
     draw_pairs,

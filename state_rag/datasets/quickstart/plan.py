@@ -1,6 +1,6 @@
 """From one h5ad file to what the commands that split, train, predict and evaluate on it need to know.
 
-`plan` decides; `quickstart_script` prints.
+`plan` decides; `script` prints.
 """
 
 import os
@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from state_rag.datasets.columns import ONE_LINE
 from state_rag.datasets.effects_tables import LABELS, is_effects_table
-from state_rag.datasets.first_look import Column, FirstLook, look_at
 from state_rag.datasets.formats.known import Recognised, matching
-from state_rag.datasets.guesses import (
+from state_rag.datasets.quickstart.first_look import Column, FirstLook, look_at
+from state_rag.datasets.quickstart.guesses import (
     Guess,
     guess_batch,
     guess_control,
@@ -20,9 +21,8 @@ from state_rag.datasets.guesses import (
     kind_of_names,
     same_groups,
 )
-from state_rag.datasets.perturbation_draws import PAIR_CLASSES, members_of
-from state_rag.datasets.prepare import ONE_LINE
 from state_rag.datasets.readable import refuse_unreadable
+from state_rag.datasets.splitting.perturbation_draws import PAIR_CLASSES, members_of
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest

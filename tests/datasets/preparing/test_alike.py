@@ -2,7 +2,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from state_rag.datasets.prepare import prepare
+from state_rag.datasets.preparing.prepare import prepare
 from state_rag.errors import StateRagError
 from tests.contract.helpers import reordered, screen
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS
-from state_rag.datasets.first_look import Column, FirstLook
+from state_rag.datasets.quickstart.first_look import Column, FirstLook
 from state_rag.names import listing
 
 _PERTURBATION_WORDS = (

@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse
 
 from state_rag.cli import main
-from state_rag.datasets.quickstart import plan
-from state_rag.datasets.quickstart_script import hydra_value, script
+from state_rag.datasets.quickstart.plan import plan
+from state_rag.datasets.quickstart.script import hydra_value, script
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import make_adata
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from state_rag.datasets.first_look import Column, FirstLook
-from state_rag.datasets.guesses import (
+from state_rag.datasets.quickstart.first_look import Column, FirstLook
+from state_rag.datasets.quickstart.guesses import (
     control_likeness,
     gene_share,
     guess_batch,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from state_rag.datasets.perturbation_splits import write_perturbation_splits
-from state_rag.datasets.split_check import check_split
-from state_rag.datasets.split_questions import FEW_SHOT, UNSEEN, UNSEEN_BOTH, ZERO_SHOT, questions, told
-from state_rag.datasets.split_toml import read_split
-from state_rag.datasets.splits import write_split
+from state_rag.datasets.splitting.perturbation_splits import write_perturbation_splits
+from state_rag.datasets.splitting.split_check import check_split
+from state_rag.datasets.splitting.split_questions import FEW_SHOT, UNSEEN, UNSEEN_BOTH, ZERO_SHOT, questions, told
+from state_rag.datasets.splitting.split_toml import read_split
+from state_rag.datasets.splitting.splits import write_split
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import load_batches, make_adata
 

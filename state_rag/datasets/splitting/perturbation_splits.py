@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from state_rag.datasets.perturbation_draws import (
+from state_rag.datasets.screen_table import ScreenTable, read_screen_table
+from state_rag.datasets.splitting.perturbation_draws import (
     ANY,
     BOTH,
     PAIR_CLASSES,
@@ -22,9 +23,8 @@ from state_rag.datasets.perturbation_draws import (
     of_lists,
     pairs_for,
 )
-from state_rag.datasets.screen_table import ScreenTable, read_screen_table
-from state_rag.datasets.split_toml import write_split_toml
-from state_rag.datasets.splits import WrittenSplit, check_listed, check_share, dataset_name, read_test_list
+from state_rag.datasets.splitting.split_toml import write_split_toml
+from state_rag.datasets.splitting.splits import WrittenSplit, check_listed, check_share, dataset_name, read_test_list
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 

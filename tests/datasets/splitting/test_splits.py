@@ -7,7 +7,7 @@ import toml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from state_rag.datasets.splits import check_split, read_split, read_test_list, write_split
+from state_rag.datasets.splitting.splits import check_split, read_split, read_test_list, write_split
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import load_batches, make_adata
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from state_rag.datasets.data_files import find_data_files
-from state_rag.datasets.split_check import check_split, find_names
+from state_rag.datasets.splitting.split_check import check_split, find_names
 from state_rag.errors import StateRagError
 from tests.datasets.helpers import make_adata
 

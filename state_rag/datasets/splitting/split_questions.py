@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from state_rag.datasets.perturbation_draws import members_of, pair_class, singles_of
+from state_rag.datasets.splitting.perturbation_draws import members_of, pair_class, singles_of
 from state_rag.names import listing
 
 FEW_SHOT, ZERO_SHOT, UNSEEN, UNSEEN_BOTH = QUESTIONS = (

@@ -33,8 +33,8 @@ def add_quickstart(subparsers: Any) -> None:
 
 def run_quickstart(args: argparse.Namespace) -> None:
     """Print findings and commands."""
-    from state_rag.datasets.quickstart import plan
-    from state_rag.datasets.quickstart_script import script
+    from state_rag.datasets.quickstart.plan import plan
+    from state_rag.datasets.quickstart.script import script
 
     found = plan(
         args.file,

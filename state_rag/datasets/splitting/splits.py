@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.datasets.screen_table import read_screen_table
-from state_rag.datasets.split_check import SplitSummary, check_split
-from state_rag.datasets.split_toml import Split, read_split, write_split_toml
+from state_rag.datasets.splitting.split_check import SplitSummary, check_split
+from state_rag.datasets.splitting.split_toml import Split, read_split, write_split_toml
 from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.names import listing, suggest

@@ -7,7 +7,7 @@ from typing import Any
 
 import toml
 
-from state_rag.datasets.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.files import atomic_path, read_text
 
 TABLES = ("datasets", "training", "zeroshot", "fewshot")

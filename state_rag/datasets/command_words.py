@@ -1,0 +1,58 @@
+"""What commands about data share: options that name columns, and the command to run next."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name columns and control."""
+    parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
+    parser.add_argument("--cell-type-col", metavar="COLUMN", help="obs column of the cell line (default: found)")
+    parser.add_argument("--control", metavar="NAME", help="name of the control (default: found)")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that stand for `data.kwargs` of a training: columns, control, and which matrix is predicted."""
+    parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
+    parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
+    parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
+    parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
+    parser.add_argument(
+        "--mode-col", metavar="COLUMN", help="obs column of the mode (CRISPRi, CRISPRa, KO, drug): evidence runs only"
+    )
+    parser.add_argument(
+        "--dose-col",
+        metavar="COLUMN",
+        help="obs column of the dose, with or without a unit: evidence runs only",
+    )
+    parser.add_argument(
+        "--time-col", metavar="COLUMN", help="obs column of the time, hours or with a unit: evidence runs only"
+    )
+    parser.add_argument("--embed-key", default="X_hvg", metavar="KEY", help="default: X_hvg; `null` for all of X")
+    parser.add_argument(
+        "--output-space", default="gene", choices=("gene", "all", "embedding"), help="what is predicted (default: gene)"
+    )
+
+
+def given_options(**values: str) -> str:
+    """Return the options of `data check` that differ from its defaults."""
+    defaults = {
+        "pert_col": "gene",
+        "cell_type_key": "cell_line",
+        "batch_col": "gem_group",
+        "control_pert": "non-targeting",
+    }
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items() if value != defaults[name]
+    )
+
+
+def quote(path: Path) -> str:
+    """Return a path as a shell word."""
+    return shlex.quote(str(path))
+
+
+def print_next(command: str) -> None:
+    """Print the command to run next."""
+    print(f"next: {command}")

@@ -1,0 +1,55 @@
+"""Columns of labels and indices as upstream needs them: categorical, without missing values, unique, without a name."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import anndata
+
+
+def fix_obs(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> "anndata.AnnData":
+    """Make the three columns categorical, without missing and unused values; add the batch column."""
+    import pandas as pd
+
+    if names["batch_col"] not in adata.obs:
+        adata.obs[names["batch_col"]] = pd.Categorical(["1"] * adata.n_obs)
+        changes.append(
+            f"added obs column {names['batch_col']!r}: no batch column was found, so all cells are one batch"
+        )
+    columns = [names[key] for key in ("pert_col", "cell_type_col", "batch_col")]
+    missing = adata.obs[columns].isna().any(axis=1).to_numpy()
+    if missing.any():
+        adata = adata[~missing].copy()
+        changes.append(f"left out {int(missing.sum()):,} cells without a value in {', '.join(columns)}")
+    for column in columns:
+        values = adata.obs[column]
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            adata.obs[column] = pd.Categorical(_as_labels(values))
+            changes.append(f"stored obs column {column!r} as categorical (was {values.dtype})")
+            continue
+        if not all(isinstance(category, str) for category in values.cat.categories):
+            adata.obs[column] = pd.Categorical(_as_labels(values))
+            changes.append(f"turned the values of obs column {column!r} into text")
+        unused = len(values.cat.categories) - values.nunique()
+        if unused:
+            adata.obs[column] = adata.obs[column].cat.remove_unused_categories()
+            changes.append(f"removed {unused} unused categories from obs column {column!r}")
+    return adata
+
+
+def _as_labels(values: Any) -> list[str]:
+    """Return values as text; whole numbers stored as floats lose their `.0`."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.tolist()]
+
+
+def fix_indices(adata: "anndata.AnnData", changes: list[str]) -> None:
+    """Take the index names away and make obs and var names unique."""
+    for axis, frame in (("var", adata.var), ("obs", adata.obs)):
+        if frame.index.name is not None:
+            changes.append(f"removed the name {frame.index.name!r} of the {axis} index")
+            frame.index.name = None
+    if not adata.obs_names.is_unique:
+        adata.obs_names_make_unique()
+        changes.append("made the obs names unique")
+    if not adata.var_names.is_unique:
+        adata.var_names_make_unique()
+        changes.append("made the var names unique")
