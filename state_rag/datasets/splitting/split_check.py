@@ -20,6 +20,7 @@ from state_rag.datasets.columns import (
 from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
+from state_rag.datasets.label_spelling import alike_labels, further_controls, shown
 from state_rag.datasets.readable import refuse_unreadable
 from state_rag.datasets.splitting.split_toml import Split, read_split
 from state_rag.errors import StateRagError
@@ -356,5 +357,32 @@ def _find_warnings(split: Split, tally: _Tally, control_pert: str) -> list[str]:
         warnings.append(
             f"{split.path}: {len(names)} test perturbations of {line!r} in data set {one!r} are trained or "
             f"validated on in data set {other!r} ({listing(names)}), so the line is not fully held out."
+        )
+    return warnings + _about_labels(split, tally, control_pert)
+
+
+def _about_labels(split: Split, tally: _Tally, control_pert: str) -> list[str]:
+    """Return labels that look as if they meant the same as others, or a control."""
+    warnings = []
+    lines = set().union(*tally.cell_types.values()) if tally.cell_types else set()
+    perturbations = alike_labels({*tally.perturbations, control_pert})
+    perturbations.sort(key=lambda group: control_pert not in group)  # that costs most
+    for what, groups in (("cell lines", alike_labels(lines)), ("perturbations", perturbations)):
+        if groups:
+            warnings.append(
+                f"{split.path}: labels of {what} are spelled alike and count as different "
+                f"({listing(map(shown, groups))}). If they mean the same, give them one name in the data."
+            )
+    test, other = tally.parts["test"], tally.parts["train"] | tally.parts["val"]
+    leaks = sorted(name for group in perturbations for name in group if name in test and other & ({*group} - {name}))
+    if leaks:
+        warnings.append(
+            f"{split.path}: {len(leaks)} tested perturbations are trained or validated on under such another spelling "
+            f"({listing(leaks)}), so results would be too good."
+        )
+    if controls := further_controls(tally.perturbations, control_pert):
+        warnings.append(
+            f"{split.path}: named like controls, and perturbations here, since the control is {control_pert!r}: "
+            f"{listing(shown([name]) for name in controls)}. If they are controls too, give them that name in the data."
         )
     return warnings

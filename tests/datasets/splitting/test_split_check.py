@@ -244,3 +244,35 @@ def test_held_out_perturbations_without_cells_in_their_line_or_with_few_are_told
     assert "val names 1 perturbations, out of 2, that have no cells in k562 (AARS)" in nowhere
     assert "1 test perturbations have fewer than 5 cells in k562 (WARS: 4)" in few
     assert "(KARS: 4)" in also_few
+
+
+def test_labels_that_are_spelled_alike_are_told_and_a_test_that_they_give_away_too(tmp_path):
+    adata = make_adata()
+    names = adata.obs["perturbation"].astype(str).to_numpy()
+    names[np.flatnonzero(names == "AARS")[::2]] = "aars"
+    names[np.flatnonzero(names == "ctrl")[:1]] = "Ctrl "
+    adata.obs["perturbation"] = pd.Categorical(names)
+    tables = '[training]\nd = "train"\n[fewshot."d.k562"]\nval = ["RPL3"]\ntest = ["AARS"]\n'
+    found = "\n".join(check_split(write(tmp_path, adata, tables=tables), **NAMES).warnings)
+    assert "labels of perturbations are spelled alike and count as different ('Ctrl ' / ctrl, AARS / aars)" in found
+    assert "1 tested perturbations are trained or validated on under such another spelling (AARS)" in found
+
+
+def test_cell_lines_that_are_spelled_alike_are_told(tmp_path):
+    adata = make_adata()
+    lines = adata.obs["cell_type"].astype(str).to_numpy()
+    lines[np.flatnonzero(lines == "a549")[::2]] = "A549"
+    adata.obs["cell_type"] = pd.Categorical(lines)
+    found = "\n".join(check_split(write(tmp_path, adata), **NAMES).warnings)
+    assert "labels of cell lines are spelled alike and count as different (A549 / a549)" in found
+
+
+def test_further_controls_are_told(tmp_path):
+    adata = make_adata()
+    adata.obs["perturbation"] = adata.obs["perturbation"].cat.rename_categories({"AARS": "AAVS1"})
+    found = check_split(write(tmp_path, adata), **NAMES).warnings
+    assert any("named like controls, and perturbations here, since the control is 'ctrl': AAVS1." in x for x in found)
+
+
+def test_other_labels_raise_no_such_warning(tmp_path):
+    assert not [x for x in check_split(write(tmp_path), **NAMES).warnings if "spelled" in x or "named like" in x]
