@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from state_rag.datasets.guesses import control_likeness
+from state_rag.datasets.quickstart.guesses import control_likeness
 from state_rag.names.combinations import parts_of
 
 _BETWEEN = re.compile(r"[\s_-]+")
