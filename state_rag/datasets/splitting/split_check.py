@@ -20,8 +20,8 @@ from state_rag.datasets.columns import (
 from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
-from state_rag.datasets.label_spelling import alike_labels, further_controls, shown
 from state_rag.datasets.readable import refuse_unreadable
+from state_rag.datasets.splitting.label_spelling import alike_labels, further_controls, shown
 from state_rag.datasets.splitting.split_toml import Split, read_split
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_cells, read_column
