@@ -21,7 +21,7 @@ from state_rag.engine.ask import ask
 from state_rag.engine.folder import is_evidence_run
 from state_rag.engine.trust_table import OF_CELLS
 from state_rag.errors import StateRagError
-from state_rag.inference.evidence_answers import EvidenceAnswers
+from state_rag.inference.planning_answers import PlanningAnswers
 from state_rag.names import listing, suggest
 from state_rag.run_folders import usual_checkpoint
 from state_rag.upstream import infer
@@ -83,7 +83,7 @@ def load(
 
 
 @dataclass
-class Predictor(EvidenceAnswers):
+class Predictor(PlanningAnswers):
     """A trained run.
 
     Attributes
