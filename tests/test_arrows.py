@@ -128,4 +128,4 @@ def test_the_arrows_make_no_circle():
 
 
 def test_an_import_within_a_function_counts():
-    assert imported_rooms("def f():\n    from state_rag.upstream.ablate import ablate_run\n") == {"upstream"}
+    assert imported_rooms("def f():\n    from state_rag.upstream.ablation.ablate import ablate_run\n") == {"upstream"}

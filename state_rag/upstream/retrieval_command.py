@@ -57,7 +57,7 @@ def _retrieval(args: argparse.Namespace) -> None:
         existing_records(run.predictions / INFO)
     read_truth(args.truth)
     if args.ablate:
-        from state_rag.upstream.ablate import refuse_evidence_run, refuse_none
+        from state_rag.upstream.ablation.ablate import refuse_evidence_run, refuse_none
 
         refuse_none(args.gene, args.ablate_at_most)
         for run in runs:
@@ -112,7 +112,7 @@ def _ablate(args: argparse.Namespace, runs, neighbours, output: Path, console) -
     from state_rag.analysis.ablation_files import save_ablation
     from state_rag.analysis.tables import ablation_table
     from state_rag.plot import figures, style
-    from state_rag.upstream.ablate import ablate_run, made_with
+    from state_rag.upstream.ablation.ablate import ablate_run, made_with
 
     done, settings = [], []
     for run in runs:

@@ -39,8 +39,10 @@ def asked(monkeypatch):
         calls.append((folder.name, perturbations, options["checkpoint"], options["at_most"]))
         return [ablated(name, HELD_OUT) for name in perturbations or ["P00", "P01", "P02"]]
 
-    monkeypatch.setattr("state_rag.upstream.ablate.ablate_run", ablate_run)
-    monkeypatch.setattr("state_rag.upstream.ablate.made_with", lambda *_, **told: {"checkpoint": told["checkpoint"]})
+    monkeypatch.setattr("state_rag.upstream.ablation.ablate.ablate_run", ablate_run)
+    monkeypatch.setattr(
+        "state_rag.upstream.ablation.ablate.made_with", lambda *_, **told: {"checkpoint": told["checkpoint"]}
+    )
     return calls
 
 

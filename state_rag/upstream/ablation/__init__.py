@@ -1,0 +1,1 @@
+"""Predictions without single neighbours: of one cell set (`switching_off`), of a run's test conditions (`ablate`)."""
