@@ -226,6 +226,7 @@ def naive(case: Case) -> dict[str, np.ndarray]:
     if not len(here):
         return found
     found["mean effect of the context"] = np.tile(values[here.numpy()].mean(0), (len(asked), 1))
+    found |= with_own_genes(bank, here, case.test, found["mean effect of the context"])
     sources = [Source.of(name, *told, bank.perturbations) for name, told in case.embeddings.items()]
     similarity = Similarity(bank, sources)
     known = bank.perturbation[here]
@@ -242,6 +243,19 @@ def naive(case: Case) -> dict[str, np.ndarray]:
                 mean = values[here.numpy()].mean(0)
                 found[f"ridge, {label}, lambda {strength:g}"] = mean + weight.T @ (values[here.numpy()] - mean)
     return found
+
+
+def with_own_genes(bank: Bank, here: torch.Tensor, test: Sequence[str], mean: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the mean effect with what the context's perturbations do to their own genes, where these are measured."""
+    own = bank.own_gene[bank.perturbation[here]]
+    there = own >= 0
+    if not there.any():
+        return {}
+    found, effect = mean.copy(), float(bank.effects[here[there], own[there]].mean()) * bank.scale
+    for row, name in enumerate(test):
+        if (gene := bank.gene_of(name)) >= 0:
+            found[row, gene] = effect
+    return {"mean effect of the context, own gene apart": found}
 
 
 def scores(case: Case, found: dict[str, np.ndarray], name: str) -> dict[str, float]:

@@ -78,7 +78,7 @@ def rows(found: Explanation, top: int = 15) -> list[Row]:
         total = f"{found.weights[shown:].sum():+.3f}"
         what = f"{left} other condition{'s' * (left > 1)}"
         lines.append(_row(what, total, "together", _cells(found.cells[shown:]), shares[shown:].sum(), found, added))
-    lines.append(_row("correction", "", "fusion, gene by gene", "", correction, found, found.correction))
+    lines.append(_row("correction", "", "fusion, own gene", "", correction, found, found.correction))
     whole = prior + shares.sum() + correction
     lines.append(_row("predicted effect", "", "", "", whole, found, found.prediction, kind="sum"))
     return lines

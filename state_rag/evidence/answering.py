@@ -73,10 +73,15 @@ def answer_scene(
         values = learned.fusion(seen)
     else:
         values = seen.estimates[ESTIMATES.index(learned.estimate)]
+    return Answered(scene, answer, own_corrected(bank, scene, values.double(), learned), seen, spread)
+
+
+def own_corrected(bank: Bank, scene: Scene, values: Tensor, learned: Trained) -> Tensor:
+    """Return predictions [Q, G] with what was learned of effects on the perturbed genes themselves."""
+    found = values if learned.own_gene is None else learned.own_gene.corrected(bank, scene, values)
     variance = learned.weights.prior_variances(bank, scene.queries)
-    if variance.ndim:  # a dose of 0 does nothing, whatever the correction says
-        values = values * (variance > 0).to(values.dtype)[:, None]
-    return Answered(scene, answer, values.double(), seen, spread)
+    # a dose of 0 does nothing, whatever a correction says
+    return found * (variance > 0).to(found.dtype)[:, None] if variance.ndim else found
 
 
 def expected_error(bank: Bank, variance: Tensor, learned: Trained) -> np.ndarray:
@@ -84,7 +89,7 @@ def expected_error(bank: Bank, variance: Tensor, learned: Trained) -> np.ndarray
     return (variance * learned.calibration * bank.scale**2).numpy()
 
 
-def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
+def blind_answer(bank: Bank, answered: Answered, use: str, learned: Trained) -> Answered:
     """Return the answers of fusions that have not learned from the queries, where there are such (`Trained.blind`)."""
     if not learned.blind or answered.seen is None:
         return answered
@@ -92,7 +97,7 @@ def blind_answer(answered: Answered, use: str, learned: Trained) -> Answered:
     for half, fusion in enumerate(learned.blind):
         mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
         values[mask] = fusion(answered.seen).double()[mask]
-    return replace(answered, values=values)
+    return replace(answered, values=own_corrected(bank, answered.scene, values, learned))
 
 
 def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, changes: Tensor) -> Tensor:

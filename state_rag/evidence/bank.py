@@ -48,6 +48,8 @@ class Bank:
         Long [P]: the same for labels of the same name; the perturbation's own number where labels are names.
     count
         Long [C, P]: measured conditions of each name in a context.
+    own_gene
+        Long [P]: number of the gene that a perturbation is named after; -1 where that was not measured.
     treatments
         Of each label; None where labels are names.
     other_names
@@ -81,6 +83,8 @@ class Bank:
         self.treatments: Treatments | None = None
         if axes is not None:
             self._tell_apart(axes)
+        self._gene = {name: number for number, name in enumerate(responses.genes)}
+        self.own_gene = torch.tensor([self.gene_of(name) for name in self.names], dtype=torch.long)[self.named]
 
     def __len__(self) -> int:
         return len(self.effects)
@@ -101,6 +105,11 @@ class Bank:
             if name is not None and name in self._perturbation:
                 return self._perturbation[name]
         return -1
+
+    def gene_of(self, name: str) -> int:
+        """Return the number of the gene of a name, -1 where that was not measured."""
+        own = self.other_names.get(name, name)
+        return self._gene.get(plain_of(name), self._gene.get(plain_of(own), -1))
 
     def own_label(self, label: str) -> str:
         """Return a label as the bank would spell it, other names too; where labels are names it stays.

@@ -53,7 +53,7 @@ class Explanation:
     cells
         [S]: cells behind each; NaN where unknown.
     correction
-        [G]: what fusion adds, gene by gene.
+        [G]: what fusion adds, gene by gene, and what is learned of the perturbed gene itself.
     priors
         Context -> [G]: its prior, for each context of `conditions`.
     trust

@@ -184,12 +184,19 @@ class _Draft:
         prior = prior_of(bank, scene, learned.weights, bank.effects[scene.supports])
         self.mean[places] = (prior.at(scene.context, numbers) * bank.scale).numpy()
         self.variance[places] = expected_error(bank, learned.weights.prior_variances(bank, numbers), learned)
-        if self.trusting is None:
-            return
         # the mean of a context is one for all names, but not for all modes and doses
-        for some in [places] if bank.treatments is None else [[place] for place in places]:
+        alike = [places] if bank.treatments is None else [[place] for place in places]
+        for some in alike if self.trusting is not None else ():
+            assert self.trusting is not None
             variance = float(self.variance[some[0]])
             self.trusting.unknown(some, question.use, self.mean[some[0]], self.number, variance)
+        if learned.own_gene is not None and bank.treatments is None:
+            genes = torch.tensor([bank.gene_of(self.names[place]) for place in places])
+            there = np.array(places)[(genes >= 0).numpy()]
+            genes = genes[genes >= 0]
+            predicted = torch.from_numpy(self.mean[there, genes.numpy()] / bank.scale)
+            found = learned.own_gene.of_unknown(bank, scene.context, genes, predicted)
+            self.mean[there, genes.numpy()] = (found * bank.scale).numpy()
 
     def finished(self, combinations: Mapping[int, tuple[str, ...]]) -> Prediction:
         """Return the prediction, once all places are filled in; `combinations` are those among them."""

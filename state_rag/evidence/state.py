@@ -16,6 +16,7 @@ from state_rag.evidence.combinations.covariances import Rule
 from state_rag.evidence.combinations.measured import Learned
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.own_gene import OwnGene
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Source
 from state_rag.evidence.training import Settings, Trained
@@ -71,6 +72,8 @@ def pack(
         parts = {"weights": found.weights.state_dict()}
         if found.fusion is not None:
             parts["fusion"] = found.fusion.state_dict()
+        if found.own_gene is not None:
+            parts["own_gene"] = {"slopes": found.own_gene.slopes}
         for part, values in parts.items():
             tensors.update({f"trained.{use}.{part}.{name}": value for name, value in values.items()})
         learned[use] = {
@@ -78,6 +81,7 @@ def pack(
             "estimate": found.estimate,
             "calibration": found.calibration,
             "scores": found.scores,
+            "own_gene_contexts": None if found.own_gene is None else found.own_gene.n_contexts,
         }
     about = {
         "version": VERSION,
@@ -225,8 +229,14 @@ def _trained(
         fusion = Fusion()
         fusion.load_state_dict(_widened(part("fusion"), fusion))
         fusion.requires_grad_(False)
+    contexts = about.get("own_gene_contexts")  # runs from before have none
     return Trained(
-        weights.requires_grad_(False), fusion, about["estimate"], about["calibration"], dict(about["scores"])
+        weights.requires_grad_(False),
+        fusion,
+        about["estimate"],
+        about["calibration"],
+        dict(about["scores"]),
+        None if contexts is None else OwnGene(part("own_gene")["slopes"], contexts),
     )
 
 

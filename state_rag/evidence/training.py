@@ -13,7 +13,8 @@ from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT, USES, Episodes
 from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES, GeneFeatures, gene_features
-from state_rag.evidence.kriging import Answer, KernelWeights, apply, krige
+from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige
+from state_rag.evidence.own_gene import OwnGene, OwnRows, learn_own_gene, own_rows
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.source_choice import useless_sources
 from state_rag.evidence.source_weights import without_sources
@@ -92,6 +93,8 @@ class Trained:
         Mean squared error of a gene for one unit of kriging variance, as episodes that judge say.
     scores
         Mean correlation over genes in episodes that judge, by method.
+    own_gene
+        Correction of the effect on the perturbed gene itself; None where it does not help or was not made.
     blind
         Two fusions for those conditions that each has not learned from (`is_blind`), by which trust is calibrated;
         not kept.
@@ -102,6 +105,7 @@ class Trained:
     estimate: str = KRIGING
     calibration: float = 1.0
     scores: dict[str, float] = field(default_factory=dict)
+    own_gene: OwnGene | None = None
     blind: tuple[Fusion, ...] = ()
 
 
@@ -139,10 +143,12 @@ def train(
     if not settings.episodes:
         return Trained(weights)
     episodes = Episodes(bank, use, settings.max_supports, settings.episode_queries)
-    examples = _examples(bank, similarity, episodes, weights, settings, np.random.default_rng(streams[1]), use, say)
+    rng = np.random.default_rng(streams[1])
+    examples, own = _examples(bank, similarity, episodes, weights, settings, rng, use, say)
     judges, others = _judges(examples, use, settings.judging)
     fusion = train_fusion(others or judges, settings.seed, settings.fusion_steps)
     found = _choose(weights, fusion, judges, MARGIN if use in NEW_CONTEXT else 0.0)
+    found.own_gene = _own_gene(bank, use, found, own)
     if found.fusion is not None and settings.calibrating:
         found.blind = _blind(examples, use, settings)
     return found
@@ -259,8 +265,9 @@ def _examples(
     rng: np.random.Generator,
     use: str,
     say: Progress,
-) -> list[Example]:
-    examples = []
+) -> tuple[list[Example], list[tuple[Scene, GeneFeatures, torch.Tensor, torch.Tensor]]]:
+    """Return the examples of fusion, and scene, features, places and truth of the queries' own genes."""
+    examples, own = [], []
     for number in range(settings.episodes):
         scene, truth = episodes.draw(rng)
         spread = Spread(bank, scene, weights, bank.effects[scene.supports])
@@ -269,8 +276,31 @@ def _examples(
         examples.append(
             Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context, scene.queries)
         )
+        rows, theirs, effects = own_rows(bank, scene, truth)
+        own.append(
+            (
+                scene,
+                GeneFeatures(*(part[:, rows, theirs][:, None] for part in (seen.estimates, seen.features))),
+                rows,
+                effects,
+            )
+        )
         say(f"{use}: fusion", number + 1, settings.episodes)
-    return examples
+    return examples, own
+
+
+def _own_gene(
+    bank: Bank, use: str, learned: Trained, own: list[tuple[Scene, GeneFeatures, torch.Tensor, torch.Tensor]]
+) -> OwnGene | None:
+    found = []
+    for scene, seen, rows, effects in own:
+        predicted = (
+            learned.fusion(seen)[0]
+            if learned.fusion is not None
+            else seen.estimates[ESTIMATES.index(learned.estimate)][0]
+        )
+        found.append(OwnRows(scene, rows, predicted.double(), effects))
+    return learn_own_gene(bank, use, found)
 
 
 def _judges(examples: list[Example], use: str, count: int) -> tuple[list[Example], list[Example]]:

@@ -151,7 +151,7 @@ def calibration(
     scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed))
     for number, (scene, rows) in enumerate(scenes):
         answered = answer_scene(bank, similarity, scene, learned, limit, with_genes=True)
-        answered = blind_answer(answered, use, learned)
+        answered = blind_answer(bank, answered, use, learned)
         truth = bank.effects[rows]
         prior = prior_of(bank, answered.scene, learned.weights, bank.effects[answered.scene.supports])
         mean = prior.at(scene.context, scene.queries)

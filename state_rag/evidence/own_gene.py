@@ -1,0 +1,197 @@
+"""The gene that a perturbation is named after, and what the perturbation does to it.
+
+A knock-down lowers its own gene, whatever else it does, and activation raises it. No similar perturbation tells that,
+since it moves another gene. So the predicted effect on the perturbed gene itself, where that gene was measured, is
+corrected by a ridge regression of its own: on the prediction, on the gene's level in controls, on what the same
+perturbation did to it elsewhere, and on the context and the mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.episodes import NEW_CONTEXT
+from state_rag.evidence.kriging import Scene
+
+INPUTS = ("constant", "prediction", "control", "control squared", "measured elsewhere", "effect elsewhere")
+"""Inputs of the regression, before those that tell contexts and modes apart."""
+
+RIDGE = 5.0
+"""Conditions that a slope of 0 counts for, of inputs of unit deviation."""
+
+FEWEST = 6
+"""Conditions with a measured gene of their own, below which nothing is learned."""
+
+
+@dataclass(frozen=True)
+class OwnGene:
+    """What was learned for one use.
+
+    Attributes
+    ----------
+    slopes
+        float64 [len(INPUTS) + contexts + modes]: of the inputs, for what is added to the prediction in units of the
+        bank. No contexts where the use is about new ones.
+    n_contexts
+        How many contexts are told apart.
+    """
+
+    slopes: Tensor
+    n_contexts: int
+
+    def corrected(self, bank: Bank, scene: Scene, values: Tensor) -> Tensor:
+        """Return predictions [Q, G] with the effects on own genes corrected.
+
+        Parameters
+        ----------
+        bank, scene
+            The question, with the supports that were looked at.
+        values
+            float64 [Q, G]: predictions, in units of the bank.
+        """
+        rows = torch.nonzero(bank.own_gene[scene.queries] >= 0).flatten()
+        if not len(rows):
+            return values
+        own = bank.own_gene[scene.queries[rows]]
+        inputs = _inputs(bank, scene, rows, values[rows, own], self.n_contexts)
+        found = values.clone()
+        found[rows, own] += inputs @ self.slopes
+        return found
+
+    def of_unknown(self, bank: Bank, context: int, genes: Tensor, predicted: Tensor) -> Tensor:
+        """Return the corrected effects [n] on own genes of perturbations that are not in the bank.
+
+        Parameters
+        ----------
+        bank
+            Measured responses.
+        context
+            Number, -1 for a new one.
+        genes
+            Long [n]: the genes that they are named after.
+        predicted
+            float64 [n]: for each, in units of the bank.
+        """
+        nothing = torch.zeros_like(predicted)
+        inputs = _columns(bank, context, genes, predicted, nothing, nothing, self.n_contexts)
+        return predicted + inputs @ self.slopes[: inputs.shape[1]]
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """Predictions of own genes in an episode, and what became of them.
+
+    Attributes
+    ----------
+    scene
+        Of the episode.
+    rows
+        Long [n]: places of the queries whose own gene was measured.
+    predicted, truth
+        float64 [n]: of that gene, in units of the bank.
+    """
+
+    scene: Scene
+    rows: Tensor
+    predicted: Tensor
+    truth: Tensor
+
+
+def learn_own_gene(bank: Bank, use: str, found: Sequence[OwnRows]) -> OwnGene | None:
+    """Return what episodes teach; None where they are too few, or do not say that a correction helps.
+
+    It must lower the squared error in either half of the perturbations, learned from the other half.
+
+    Parameters
+    ----------
+    bank
+        Measured responses.
+    use
+        One of `USES`.
+    found
+        Of the episodes.
+    """
+    n_contexts = 0 if use in NEW_CONTEXT else len(bank.contexts)
+    some = [one for one in found if len(one.rows)]
+    if not some:
+        return None
+    inputs = torch.cat([_inputs(bank, one.scene, one.rows, one.predicted, n_contexts) for one in some])
+    error = torch.cat([one.truth - one.predicted for one in some])
+    named = torch.cat([bank.named[one.scene.queries[one.rows]] for one in some])
+    names, place, count = torch.unique(named, return_inverse=True, return_counts=True)
+    if len(names) < FEWEST:
+        return None
+    # a condition that many episodes ask about tells no more than one that few do
+    weight = 1 / count[place].double()
+    for half in (0, 1):
+        judged = place % 2 == half
+        slopes = _ridge(inputs[~judged], error[~judged], weight[~judged])
+        left = error[judged] - inputs[judged] @ slopes
+        if float((weight[judged] * left.square()).sum()) >= float((weight[judged] * error[judged].square()).sum()):
+            return None
+    return OwnGene(_ridge(inputs, error, weight), n_contexts)
+
+
+def own_rows(bank: Bank, scene: Scene, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which queries have a measured gene of their own [n], these genes [n], and their true effects [n].
+
+    Parameters
+    ----------
+    bank, scene
+        The question.
+    truth
+        Rows of the bank that answer it, long [Q].
+    """
+    own = bank.own_gene[scene.queries]
+    rows = torch.nonzero(own >= 0).flatten()
+    return rows, own[rows], bank.effects[truth[rows], own[rows]]
+
+
+def _inputs(bank: Bank, scene: Scene, rows: Tensor, predicted: Tensor, n_contexts: int) -> Tensor:
+    """Return the inputs [n, F] of queries, given the predicted effects on their own genes [n]."""
+    queries = scene.queries[rows]
+    own, supports = bank.own_gene[queries], bank.perturbation[scene.supports]
+    same = bank.named[supports][:, None] == bank.named[queries][None]
+    n_modes = 0
+    if bank.treatments is not None:
+        same &= bank.treatments.mode[supports][:, None] == bank.treatments.mode[queries][None]
+        n_modes = len(bank.treatments.axes.modes)
+    there = same.double()
+    count = there.sum(0)
+    elsewhere = (there * bank.effects[scene.supports[:, None], own[None]]).sum(0) / count.clamp_min(1)
+    told = _columns(bank, scene.context, own, predicted.double(), (count > 0).double(), elsewhere, n_contexts)
+    modes = torch.zeros(len(rows), n_modes, dtype=torch.float64)
+    if bank.treatments is not None:
+        mode = bank.treatments.mode[queries]
+        known = torch.nonzero(mode >= 0).flatten()
+        modes[known, mode[known]] = 1
+    return torch.cat([told, modes], 1)
+
+
+def _columns(
+    bank: Bank, context: int, own: Tensor, predicted: Tensor, there: Tensor, elsewhere: Tensor, n_contexts: int
+) -> Tensor:
+    """Return the inputs [n, len(INPUTS) + contexts] of own genes [n] but for modes."""
+    control = torch.zeros_like(predicted)
+    if bank.control is not None:
+        control = (bank.control[context] if context >= 0 else bank.control.mean(0))[own]
+    columns = [torch.ones_like(control), predicted, control, control.square(), there, elsewhere]
+    contexts = torch.zeros(len(own), n_contexts, dtype=torch.float64)
+    if 0 <= context < n_contexts:
+        contexts[:, context] = 1
+    return torch.cat([torch.stack(columns, 1), contexts], 1)
+
+
+def _ridge(inputs: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Return slopes [F]; the first, of the constant, is not drawn to 0."""
+    spread = torch.from_numpy(np.maximum(inputs.std(0, correction=0).numpy(), 1e-3))
+    penalty = RIDGE * spread.square()
+    penalty[0] = 1e-6
+    within = inputs.T @ (weight[:, None] * inputs)
+    return torch.linalg.solve(within + torch.diag(penalty), inputs.T @ (weight * wanted))

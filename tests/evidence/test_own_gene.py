@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from state_rag.evidence.bank import Bank
+from state_rag.evidence.estimator import Evidence
+from state_rag.evidence.kriging import Scene
+from state_rag.evidence.own_gene import FEWEST, OwnRows, learn_own_gene
+from state_rag.names.treatments import Treatment, label_of
+from tests.evidence.pretend_screen import QUICK, screen
+from tests.evidence.pretend_treatments import opposites, responses
+
+LEARNING = replace(QUICK, episodes=30, judging=6, fusion_steps=30)
+DROP = -6.0
+GENES = 20
+
+
+def lowering(drop=DROP, **more):
+    """A screen in which gene g is named after perturbation g, which moves it by `drop`; its last ones are no genes."""
+    drawn = screen(perturbations=24, genes=GENES, **more)
+    for number in range(GENES):
+        drawn.effects[:, number, number] = drop
+    return drawn, drawn.perturbations[:GENES]
+
+
+def hide(*numbers, contexts=3):
+    return {(context, number) for context in range(contexts) for number in numbers}
+
+
+def test_what_a_perturbation_does_to_its_own_gene_is_learned_from_what_others_do_to_theirs():
+    drawn, genes = lowering()
+    engine = Evidence(LEARNING).fit(drawn.responses(hide(0, 1), genes=genes), drawn.embeddings, uses=["unseen"])
+    mean = engine.predict("line0", ["P0", "P1"], trust=False).mean
+    np.testing.assert_allclose(mean[[0, 1], [0, 1]], DROP, atol=0.25 * abs(DROP))
+    assert abs(mean[[0, 1], [1, 0]]).max() < 0.5 * abs(DROP)
+
+
+def test_a_perturbation_that_nothing_is_known_of_gets_the_effect_on_its_own_gene_beside_the_context_mean():
+    drawn, genes = lowering()
+    data = drawn.responses(hide(0), genes=genes)
+    known = {"text": ([*drawn.perturbations[1:]], drawn.embeddings["text"][1][1:])}
+    engine = Evidence(LEARNING).fit(data, known, uses=["unseen"])
+    own, stranger = engine.predict("line0", ["P0", "no such gene"]).mean
+    assert own[0] == pytest.approx(DROP, abs=0.25 * abs(DROP))
+    np.testing.assert_array_equal(own[1:], stranger[1:])
+
+
+def test_genes_of_other_names_leave_every_prediction_as_it_is():
+    drawn, genes = lowering()
+    other = [f"g{number}" for number in range(GENES)]
+    fit, plain = (
+        Evidence(LEARNING).fit(drawn.responses(hide(0), genes=names), drawn.embeddings, uses=["unseen"])
+        for names in (genes, other)
+    )
+    assert plain.trained["unseen"].own_gene is None
+    first, second = (engine.predict("line0", ["P0", "P22"], trust=False).mean for engine in (fit, plain))
+    np.testing.assert_array_equal(first[1], second[1])  # P22 has no gene
+    np.testing.assert_array_equal(first[0, 1:], second[0, 1:])
+    assert first[0, 0] != second[0, 0]
+
+
+def test_a_state_keeps_it():
+    drawn, genes = lowering()
+    engine = Evidence(LEARNING).fit(drawn.responses(hide(0), genes=genes), drawn.embeddings, uses=["unseen"])
+    again = Evidence.from_state(engine.to_state())
+    for names in (["P0", "P1"], ["unheard of"]):
+        first, second = (one.predict("line0", names, trust=False).mean for one in (engine, again))
+        np.testing.assert_array_equal(first, second)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.floats(-50, 50))
+def test_the_hidden_effect_on_the_own_gene_changes_no_prediction(effect):
+    drawn, genes = lowering()
+    found = []
+    for value in (DROP, effect):
+        drawn.effects[0, 3, 3] = value  # measured there, and predicted without itself
+        data = drawn.responses(hide(0), genes=genes)
+        engine = Evidence(replace(LEARNING, seed=1)).fit(data, drawn.embeddings, uses=["unseen"])
+        engine.trained = found[0][1] if found else engine.trained
+        engine.bank.scale = found[0][2] if found else engine.bank.scale
+        scaled = data.effects.astype(float) / engine.bank.scale
+        engine.bank.effects = torch.from_numpy(scaled)
+        mean = engine.predict("line0", ["P3"], trust=False).mean
+        found.append((mean, engine.trained, engine.bank.scale))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-12)
+
+
+def episodes_of(bank, effect, noise, rng, count=30):
+    found = []
+    for _ in range(count):
+        queries = torch.from_numpy(rng.permutation(GENES)[:6])
+        scene = Scene(0, queries, torch.nonzero(~torch.isin(bank.perturbation, queries)).flatten())
+        truth = torch.from_numpy(effect[queries] + noise * rng.normal(size=6))
+        found.append(OwnRows(scene, torch.arange(6), torch.zeros(6, dtype=torch.float64), truth))
+    return found
+
+
+def test_nothing_is_learned_where_own_genes_do_as_predicted_or_too_few_tell():
+    drawn, genes = lowering()
+    bank, rng = Bank(drawn.responses(genes=genes)), np.random.default_rng(0)
+    random = rng.normal(size=GENES)
+    lowered = np.full(GENES, DROP)
+    assert learn_own_gene(bank, "unseen", episodes_of(bank, lowered, 0.1, rng)) is not None
+    assert learn_own_gene(bank, "unseen", []) is None
+    few = [
+        replace(one, rows=one.rows[keep], predicted=one.predicted[keep], truth=one.truth[keep])
+        for one in episodes_of(bank, lowered, 0.1, rng)
+        for keep in [one.scene.queries < FEWEST - 1]
+    ]
+    assert learn_own_gene(bank, "unseen", few) is None
+    kept = [learn_own_gene(bank, "unseen", episodes_of(bank, rng.permutation(random), 0.1, rng)) for _ in range(10)]
+    assert sum(one is not None for one in kept) <= 3
+
+
+def test_an_effect_that_grows_with_the_level_in_controls_is_followed():
+    drawn, genes = lowering()
+    level = np.linspace(0, 3, GENES)
+    bank = Bank(drawn.responses(genes=genes, controls={f"line{c}": level for c in range(3)}))
+    rng = np.random.default_rng(0)
+    learned = learn_own_gene(bank, "unseen", episodes_of(bank, -2 * level, 0.1, rng, count=60))
+    scene = Scene(0, torch.arange(GENES), torch.arange(0))
+    found = learned.corrected(bank, scene, torch.zeros(GENES, GENES, dtype=torch.float64))
+    np.testing.assert_allclose(found.diagonal(), -2 * level, atol=1.0)
+    assert float((found - torch.diag(found.diagonal())).abs().max()) == 0
+
+
+def test_activation_raises_the_own_gene_and_knock_down_lowers_it():
+    effects, embeddings = opposites()
+    names = [f"P{number}" for number in range(24)]
+    for (_, label), effect in effects.items():
+        effect[int(label[1 : label.index(":")])] = 8.0 if "CRISPRa" in label else -8.0
+    genes = [*names, *(f"g{number}" for number in range(16))]
+    told = {key: effect for key, effect in effects.items() if not key[1].startswith(("P0:", "P1:"))}
+    engine = Evidence(LEARNING).fit(responses(told, genes=genes), embeddings, uses=["unseen"])
+    up = engine.predict("a", [label_of("P0", Treatment("CRISPRa"))], trust=False).mean[0, 0]
+    down = engine.predict("c", [label_of("P0", Treatment("CRISPRi"))], trust=False).mean[0, 0]
+    assert up > 4
+    assert down < -4
