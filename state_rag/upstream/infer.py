@@ -27,7 +27,7 @@ from state_rag.upstream.run_contract import of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.sets.inferred_cells import Request, completed
 from state_rag.upstream.swap import any_head_count, replaced, whole_h5ad_files, whole_npy_files
-from state_rag.upstream.train import is_disk_full
+from state_rag.upstream.training.train import is_disk_full
 
 if TYPE_CHECKING:
     import anndata

@@ -18,7 +18,7 @@ from state_rag.upstream.search_path import register_search_path
 MARK = "__state_rag__"
 
 RUNNERS = {
-    "run_tx_train": "state_rag.upstream.train",
+    "run_tx_train": "state_rag.upstream.training.train",
     "run_tx_predict": "state_rag.upstream.predict",
     "run_tx_infer": "state_rag.upstream.infer",
 }

@@ -27,7 +27,7 @@ from state_rag.upstream.retrieval_info import RetrievalInfo
 from state_rag.upstream.run_contract import check_files, of_run
 from state_rag.upstream.run_folder import Run, find_run, read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced, unclipped_copies, whole_h5ad_files
-from state_rag.upstream.train import is_disk_full
+from state_rag.upstream.training.train import is_disk_full
 
 if TYPE_CHECKING:
     from state_rag.anchor import Anchor

@@ -67,6 +67,6 @@ def test_our_messages_are_shown_while_a_command_runs_and_logging_is_left_as_foun
     logger = logging.getLogger("state_rag")
     found = (list(logger.handlers), logger.propagate)
     with plain_errors():
-        logging.getLogger("state_rag.upstream.train").info("Method: x.")
+        logging.getLogger("state_rag.upstream.training.train").info("Method: x.")
     assert capsys.readouterr().err == "[state-rag] Method: x.\n"
     assert (list(logger.handlers), logger.propagate) == found

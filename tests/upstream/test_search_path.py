@@ -8,7 +8,7 @@ import pytest
 
 from state_rag.settings import RagSettings
 from state_rag.upstream.search_path import StateRagSearchPath, config_dir
-from state_rag.upstream.train import without_flags
+from state_rag.upstream.training.train import without_flags
 from tests import published
 
 OTHERS = (

@@ -22,7 +22,6 @@ from state_rag.flag import said
 from state_rag.names import listing, suggest
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import TEXT, RagSettings
-from state_rag.upstream import processes
 from state_rag.upstream.knowledge_source import (
     about_sources,
     coordinates_of,
@@ -35,7 +34,8 @@ from state_rag.upstream.run_contract import look_at_data, record, recorded, refu
 from state_rag.upstream.run_contract import write as write_contract
 from state_rag.upstream.run_folder import read_checkpoint
 from state_rag.upstream.swap import any_head_count, replaced
-from state_rag.upstream.wandb_run import described_run
+from state_rag.upstream.training import processes
+from state_rag.upstream.training.wandb_run import described_run
 
 if TYPE_CHECKING:
     from state_rag.anchor import Anchor

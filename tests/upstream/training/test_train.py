@@ -6,7 +6,13 @@ from omegaconf import OmegaConf
 
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
-from state_rag.upstream.train import is_disk_full, keep_metrics, nothing_half_written, with_attention, without_flags
+from state_rag.upstream.training.train import (
+    is_disk_full,
+    keep_metrics,
+    nothing_half_written,
+    with_attention,
+    without_flags,
+)
 from tests.end_to_end.commands import SCREEN, files_below
 
 

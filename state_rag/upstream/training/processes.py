@@ -139,8 +139,8 @@ def one_training(values: Mapping[str, Any], folder: Path, wait_minutes: float) -
     from cell_load.data_modules import perturbation_dataloader
     from lightning.pytorch.strategies.launchers import subprocess_script
 
-    from state_rag.upstream.one_trainer import OneTrainer
-    from state_rag.upstream.sharded_sets import ShardedSets
+    from state_rag.upstream.training.one_trainer import OneTrainer
+    from state_rag.upstream.training.sharded_sets import ShardedSets
 
     strategy = values["training"].get("strategy", "auto")
     if strategy in DEFAULT_STRATEGIES:

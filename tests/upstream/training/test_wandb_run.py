@@ -4,7 +4,7 @@ import pytest
 from state.tx import utils
 
 from state_rag.settings import RagSettings
-from state_rag.upstream import wandb_run
+from state_rag.upstream.training import wandb_run
 from tests import tiny_model as tiny
 
 

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 from torch import nn
 
-from state_rag.upstream import processes
-from state_rag.upstream.one_trainer import unreached
+from state_rag.upstream.training import processes
+from state_rag.upstream.training.one_trainer import unreached
 
 
 @pytest.fixture(autouse=True)

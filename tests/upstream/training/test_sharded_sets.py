@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state_rag.upstream.sharded_sets import ShardedSets, share
+from state_rag.upstream.training.sharded_sets import ShardedSets, share
 
 sizes = st.integers(1, 5)
 
