@@ -20,7 +20,7 @@ ROOMS = (
     "state_rag.embeddings.commands",
     "state_rag.datasets.commands",
     "state_rag.engine.commands",
-    "state_rag.engine.explain_command",
+    "state_rag.engine.explaining.command",
     "state_rag.planning.design_command",
     "state_rag.planning.search_command",
     "state_rag.upstream.commands",

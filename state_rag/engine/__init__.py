@@ -3,6 +3,5 @@
 `bank` turns mean effects into measured responses, `fitting` makes the run folder, `folder` reads and writes it, `kept`
 shares a fit among evaluations, `fit_facts` says what it found, and `fit_tracking` tells W&B; `held_out` finds the
 cells that a split tests and controls for them, `predict` writes predicted and real cells, `ask` predicts for cells in
-memory. `explain` asks where a prediction comes from; `explained_parts` makes tables of the
-answer, `explained_words` lines for readers, `explained_files` files.
+memory. The room `explaining` asks where a prediction comes from, and shows the answer as tables, lines and files.
 """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from state_rag.engine.called import calls_table
-from state_rag.engine.explain import check_contexts
+from state_rag.engine.explaining.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.errors import StateRagError
 from state_rag.evidence.trust.expected import FEWEST

@@ -73,7 +73,7 @@ def run_fit(args: Namespace) -> None:
     """Fit the engine and write its run folder."""
     from state_rag.embeddings.sources import named_sources
     from state_rag.engine.called import caller_words
-    from state_rag.engine.explained_words import calibration_words
+    from state_rag.engine.explaining.words import calibration_words
     from state_rag.engine.fitting import fit
     from state_rag.engine.knowledge import weights_words
     from state_rag.evidence.training import Settings

@@ -8,7 +8,7 @@ import pandas as pd
 
 from state_rag import __version__
 from state_rag.engine.called import LAYER
-from state_rag.engine.explain import check_contexts, measured_contexts
+from state_rag.engine.explaining.explain import check_contexts, measured_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from state_rag.engine.explain import check_contexts
-from state_rag.engine.explained_files import file_name
+from state_rag.engine.explaining.explain import check_contexts
+from state_rag.engine.explaining.files import file_name
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError

@@ -82,7 +82,7 @@ class EvidenceAnswers:
             If the run predicts without evidence, it does not know the context or a gene, or nothing is known of the
             perturbation.
         """
-        from state_rag.engine.explained_parts import parts_table
+        from state_rag.engine.explaining.parts import parts_table
 
         found = self.explanation(perturbation, context, new_context=new_context)
         return parts_table(found, found.genes if isinstance(genes, str) and genes == "all" else _listed(genes))
@@ -100,7 +100,7 @@ class EvidenceAnswers:
         StateRagError
             As `explain` does.
         """
-        from state_rag.engine.explain import explain
+        from state_rag.engine.explaining.explain import explain
 
         return explain(self._evidence, perturbation, context, new_context=new_context)
 

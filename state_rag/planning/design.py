@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from state_rag.engine.explain import check_contexts
+from state_rag.engine.explaining.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.evidence.choices.design import Design, default_targets, design

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from state_rag.engine.explain import check_contexts
+from state_rag.engine.explaining.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table

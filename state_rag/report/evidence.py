@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from state_rag.engine.evidence_of import evidence_of, has_evidence
-from state_rag.engine.explain import explain
-from state_rag.engine.explained_words import HEAD, LEGEND, facts, rows
+from state_rag.engine.explaining.explain import explain
+from state_rag.engine.explaining.words import HEAD, LEGEND, facts, rows
 from state_rag.engine.knowledge import similarity_words
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import load_profiles

@@ -8,7 +8,7 @@ import state_rag as sr
 from state_rag.datasets.simulation.simulate import simulate_screen
 from state_rag.engine.adding import add
 from state_rag.engine.effects import predicted_effects
-from state_rag.engine.explain import explain
+from state_rag.engine.explaining.explain import explain
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import EvidenceRun, read_run
 from state_rag.engine.further import knowing, tell_unknown, with_files

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from state_rag.engine.explained_words import calibration_words, facts, trust_words
+from state_rag.engine.explaining.words import calibration_words, facts, trust_words
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.trust.expected import Calibrated, Trust
 from tests.evidence.pretend_screen import QUICK

@@ -5,7 +5,7 @@ import pytest
 
 from state_rag.cli import main
 from state_rag.datasets.splitting.split_toml import read_split
-from state_rag.engine.explain import explain
+from state_rag.engine.explaining.explain import explain
 from state_rag.engine.folder import read_run
 from state_rag.engine.predict import predict
 from state_rag.evaluation.results import load_tables

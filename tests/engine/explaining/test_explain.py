@@ -6,10 +6,10 @@ import pytest
 import state_rag as sr
 from state_rag.cli import main
 from state_rag.datasets.splitting.split_toml import read_split
-from state_rag.engine.explain import contexts_of, explain, measured_effect
-from state_rag.engine.explained_files import file_name, write_explanation
-from state_rag.engine.explained_parts import genes_table, parts_table
-from state_rag.engine.explained_words import rows
+from state_rag.engine.explaining.explain import contexts_of, explain, measured_effect
+from state_rag.engine.explaining.files import file_name, write_explanation
+from state_rag.engine.explaining.parts import genes_table, parts_table
+from state_rag.engine.explaining.words import rows
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.engine.predict import predict

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from state_rag.engine.called import LAYER
-from state_rag.engine.explained_parts import genes_table, parts_table
+from state_rag.engine.explaining.parts import genes_table, parts_table
 from state_rag.evidence.explanation import Explanation
 from state_rag.files import atomic_path
 from state_rag.plot.evidence_map import evidence_figure

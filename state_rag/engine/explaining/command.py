@@ -50,10 +50,10 @@ def run_explain(args: Namespace) -> None:
     from state_rag.console import make_console
     from state_rag.engine.called import called_words
     from state_rag.engine.evidence_of import evidence_of
-    from state_rag.engine.explain import explain, measured_effect
-    from state_rag.engine.explained_files import write_explanation
-    from state_rag.engine.explained_parts import gene_places
-    from state_rag.engine.explained_words import LEGEND, facts, terminal_table, trust_words
+    from state_rag.engine.explaining.explain import explain, measured_effect
+    from state_rag.engine.explaining.files import write_explanation
+    from state_rag.engine.explaining.parts import gene_places
+    from state_rag.engine.explaining.words import LEGEND, facts, terminal_table, trust_words
     from state_rag.engine.knowledge import similarity_words_of
     from state_rag.files import writable_folder
     from state_rag.run_folders import find_run_folder

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from state_rag.engine.explained_parts import driven, label, largest, reasons
+from state_rag.engine.explaining.parts import driven, label, largest, reasons
 from state_rag.evidence.explanation import SAME, Explanation
 from state_rag.evidence.trust.expected import FEWEST, NO_EFFECT, Calibrated, Trust
 from state_rag.names.treatments import name_in
