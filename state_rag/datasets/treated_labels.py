@@ -181,6 +181,43 @@ def _told(
     return found
 
 
+def dose_unit(files: Iterable[Path], perturbation: str, control: str, columns: TreatmentColumns) -> str | None:
+    """Return the unit that the doses of treated cells name in some files, as `names.treatments.unit_of` writes it.
+
+    Parameters
+    ----------
+    files
+        h5ad files, or other files of cells.
+    perturbation, control, columns
+        Names in `obs`, and the control's label.
+
+    Returns
+    -------
+    str or None
+        Empty where they are numbers alone; None without a column of doses, or without a dose in it.
+
+    Raises
+    ------
+    StateRagError
+        If files name different units.
+    """
+    if columns.dose is None:
+        return None
+    found: dict[str, Path] = {}
+    for path in files:
+        with open_cells(path) as file:
+            names, name = read_column(file, perturbation, "--pert-col")
+            doses, dose = read_column(file, columns.dose, "--dose-col")
+        treated = np.array([str(one) != control for one in names.tolist()], dtype=bool)[name] & (name >= 0)
+        used = np.unique(dose[treated & (dose >= 0)])
+        for unit in {unit_of(str(doses[one])) for one in used.tolist()} - {None}:
+            found.setdefault(str(unit), path)
+    if len(found) > 1:
+        named = listing([f"{unit or 'none'} in {path}" for unit, path in sorted(found.items())])
+        raise StateRagError(f"obs column {columns.dose!r} (--dose-col) mixes units ({named}); bring all doses to one.")
+    return next(iter(found), None)
+
+
 def count_labels(
     files: Iterable[Path], perturbation: str, cell_line: str, control: str, columns: TreatmentColumns
 ) -> dict[tuple[str, str], int]:

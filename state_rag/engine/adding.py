@@ -13,7 +13,7 @@ import numpy as np
 from state_rag.contract.feature_names import HVG, FileMatrices
 from state_rag.contract.space import fit, read_space
 from state_rag.datasets.effects_tables import LABELS
-from state_rag.datasets.treated_labels import KEYS, TreatmentColumns
+from state_rag.datasets.treated_labels import KEYS, TreatmentColumns, dose_unit
 from state_rag.effects.sources import read as read_effects
 from state_rag.engine.bank import read_table, responses_in
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
@@ -23,7 +23,7 @@ from state_rag.evidence.adding import Merged, with_responses
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.files import existing_file
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_h5ad, read_column
 from state_rag.names import listing
 from state_rag.names.treatments import name_in
 
@@ -76,6 +76,7 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
     """
     path = existing_file(Path(source), "new measurements", (".h5ad",))
     new = _measured(run, path, progress)
+    _refuse_other_unit(run, path)
     _refuse_held_out(run, new, path)
     run = knowing(run, new.perturbation_names)
     engine, merged = with_responses(run.engine, new)
@@ -131,6 +132,22 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
     if run.identity.spaces[run.key].names is None:  # columns are known by place alone, and are as many
         found.var_names = list(run.engine.responses.genes)
     return responses_in(found)
+
+
+def _refuse_other_unit(run: EvidenceRun, path: Path) -> None:
+    """Refuse doses in another unit than those that the run was fitted on."""
+    known, columns = run.config.get("dose_unit"), TreatmentColumns.of(run.data)
+    with open_h5ad(path) as file:
+        there = set(obs_columns(file))
+    names = run.data.get("pert_col", LABELS[0])
+    if known is None or columns.dose not in there or names not in there:
+        return
+    unit = dose_unit([path], names, str(run.data.get("control_pert", "")), columns)
+    if unit not in (None, known):
+        raise StateRagError(
+            f"{path}: the doses in {columns.dose!r} are in {unit or 'no unit'}, and those of the run's data in "
+            f"{known or 'no unit'}. Bring them to the same."
+        )
 
 
 def _matrix_of_cells(run: EvidenceRun, path: Path) -> str | None:

@@ -19,6 +19,7 @@ from state_rag.engine.further import knowing, tell_unknown
 from state_rag.engine.trust_table import OF_CELLS, columns_of_cells, trust_table
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
+from state_rag.names.treatments import refuse_unit
 from state_rag.progress import track
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def ask(
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     labels = asked.obs[names.perturbation].astype(str).to_numpy()
     if run.engine.bank.treatments is not None and wanted.perturbations is None:
-        told = labels_in(asked.obs, names.perturbation, names.control, TreatmentColumns.of(run.data))
+        columns = TreatmentColumns.of(run.data)
+        told = labels_in(asked.obs, names.perturbation, names.control, columns)
+        for dose in [] if columns.dose is None else asked.obs[columns.dose][labels != names.control].unique():
+            refuse_unit(str(dose), run.engine.bank.dose_unit)
         labels = told.labels[told.code].astype(str)
         asked.obs[names.perturbation] = pd.Categorical(labels)
     lines = names.contexts(asked.obs)

@@ -16,7 +16,7 @@ from state_rag.datasets.splitting.split_check import SplitSummary, check_split, 
 from state_rag.datasets.splitting.split_copy import split_tables
 from state_rag.datasets.splitting.split_questions import QUESTIONS, questions
 from state_rag.datasets.splitting.split_toml import read_split
-from state_rag.datasets.treated_labels import TreatmentColumns
+from state_rag.datasets.treated_labels import TreatmentColumns, dose_unit
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
@@ -122,6 +122,7 @@ def fit(
             try:
                 data: dict[str, Any] = {"toml_config_path": str(split.resolve()), **find_names(split, **named), **read}
                 summary, identity = _checked(split, data)
+                unit = dose_unit(summary.files, data["pert_col"], data["control_pert"], treatment)
                 responses = _responses(identity, data, progress, readers)
             except StateRagError as error:
                 if kind == "split":
@@ -133,6 +134,7 @@ def fit(
     else:
         data, identity, uses = treatment.to_data(), None, None
         responses = read_table(Path(given[0]), treatment)
+        unit = dose_unit([Path(given[0])], "perturbation", "", treatment)
         asked = responses.perturbation_names
         if responses.treated:
             asked = tuple(dict.fromkeys(map(name_in, asked)))
@@ -152,6 +154,8 @@ def fit(
         "sources": knowledge.about,
         "names": where(names),
     }
+    if unit is not None:
+        config["dose_unit"] = unit
     run = EvidenceRun(engine, config, identity, knowledge.names)
     write_run(output, run, overwrite=overwrite)
     logger.info(

@@ -56,6 +56,7 @@ class EvidenceRun:
     def __post_init__(self) -> None:
         bank = self.engine.bank
         bank.other_names = other_name_of(self.names, bank.names)
+        bank.dose_unit = self.config.get("dose_unit")
 
     def own_name(self, perturbation: str) -> str:
         """Return what the run calls a perturbation, which is said where it is another name; an unknown one stays.

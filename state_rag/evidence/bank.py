@@ -11,7 +11,7 @@ from torch import Tensor
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.treatments import Axes, Treatments
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
-from state_rag.names.treatments import label_of, treatment_of
+from state_rag.names.treatments import doses_in, label_of, refuse_unit, treatment_of
 
 
 class Bank:
@@ -54,6 +54,8 @@ class Bank:
         Of each label; None where labels are names.
     other_names
         Other name -> perturbation's name, for questions; empty at first.
+    dose_unit
+        Unit of the doses in labels (`names.treatments.unit_of`), for questions; None where it is not known.
     """
 
     def __init__(self, responses: Responses, more: Iterable[str] = (), axes: Axes | None = None) -> None:
@@ -76,6 +78,7 @@ class Bank:
         self.row[self.context, self.perturbation] = torch.arange(len(responses))
         self.control = self._controls(responses)
         self.other_names: dict[str, str] = {}
+        self.dose_unit: str | None = None
         self.names = self.perturbations
         self.named = torch.arange(len(self.perturbations))
         self.count = (self.row >= 0).long()
@@ -117,10 +120,12 @@ class Bank:
         Raises
         ------
         StateRagError
-            If it is no label.
+            If it is no label, or names a dose in another unit than the data.
         """
         if self.treatments is None:
             return label
+        for dose in doses_in(label):
+            refuse_unit(dose, self.dose_unit)
         found = []
         for part in parts_of(label):
             name, treatment = treatment_of(part)

@@ -107,6 +107,18 @@ def treatment_of(label: str) -> tuple[str, Treatment]:
     return _plain(name), Treatment(mode, numbers.get(DOSE), numbers.get(TIME))
 
 
+def doses_in(label: str) -> list[str]:
+    """Return the doses in a label as they are written, of a combination those of its members.
+
+    Examples
+    --------
+    >>> doses_in("Afatinib:dose=500 nM:time=1 d"), doses_in("TP53:CRISPRi")
+    (['500 nM'], [])
+    """
+    fields = (field for part in parts_of(label) for field in part.split(COLON)[1:])
+    return [field.removeprefix(DOSE) for field in fields if field.startswith(DOSE)]
+
+
 def name_in(label: str) -> str:
     """Return the name in a label, of a combination those of its members.
 
@@ -171,6 +183,35 @@ def unit_of(text: str) -> str | None:
     """
     value, unit = _dose(text)
     return None if value is None else "µM" if unit in MOLAR else unit
+
+
+def refuse_unit(text: str, known: str | None) -> None:
+    """Refuse a dose in another unit than that of the data; a number without a unit is in that of the data.
+
+    Parameters
+    ----------
+    text
+        A dose as it was asked for.
+    known
+        The unit of the data, as `unit_of` writes it; None where it was not kept.
+
+    Raises
+    ------
+    StateRagError
+        Saying what the data have.
+
+    Examples
+    --------
+    >>> refuse_unit("10 nM", "µM"), refuse_unit("10", ""), refuse_unit("10 nM", None)
+    (None, None, None)
+    """
+    asked = unit_of(text)
+    if known is None or not asked or asked == known:
+        return
+    have = f"doses in {known}" if known else "doses without a unit, in that of their column"
+    raise StateRagError(
+        f"{text!r} names a unit, and the run's data have {have}. Give the number as it stands there, without a unit."
+    )
 
 
 def hours_of(text: str) -> float | None:

@@ -197,3 +197,35 @@ def test_the_command_hands_the_columns_on(folder, tmp_path, monkeypatch):
     main(["evidence", "fit", str(folder / "split.toml"), "-o", str(tmp_path / "run"), *OPTIONS, "--mode-col", "m"])
     assert {key: given[key] for key in COLUMNS} == COLUMNS
     assert given["mode_col"] == "m"
+
+
+def test_a_unit_that_the_data_do_not_name_is_refused_wherever_doses_are_asked(folder, tmp_path, capsys):
+    cells = ad.read_h5ad(folder / "cells.h5ad")
+    amounts = [0.0 if text == "vehicle" else float(text.split()[0]) for text in cells.obs["dose"]]
+    cells.obs["dose"] = pd.Categorical(amounts)  # nM, as sci-Plex has them: the numbers alone
+    cells.write_h5ad(tmp_path / "plain.h5ad")
+    toml = (folder / "split.toml").read_text().replace(str(folder / "cells.h5ad"), str(tmp_path / "plain.h5ad"))
+    (tmp_path / "split.toml").write_text(toml)
+    fit(tmp_path / "split.toml", tmp_path / "run", settings=QUICK, progress=False, **COLUMNS)
+    plain, molar = read_run(tmp_path / "run"), read_run(folder / "run")
+    assert (plain.config["dose_unit"], molar.config["dose_unit"]) == ("", "µM")
+    assert plain.own_name("D2:time=24:dose=100") == "D2:dose=100:time=24"
+    assert molar.own_name("D2:time=24:dose=100 nM") == "D2:dose=0.1:time=24"
+    with pytest.raises(StateRagError, match="'100nM' names a unit, and the run's data have doses without a unit"):
+        plain.own_name("D2:dose=100nM:time=24")
+    told = ["explain", str(tmp_path / "run"), "--perturbation", "D2:time=24", "--context", "L2"]
+    assert main([*told, "--doses", "10nM,100nM"]) == 1
+    assert "without a unit" in capsys.readouterr().err
+    new = cells[cells.obs["line"] == "L1"].copy()
+    new.obs["dose"] = pd.Categorical([f"{amount:g} nM" for amount in new.obs["dose"].astype(float)])
+    new.write_h5ad(tmp_path / "new.h5ad")
+    with pytest.raises(StateRagError, match="are in µM, and those of the run's data in no unit"):
+        add(plain, tmp_path / "new.h5ad", progress=False)
+
+
+def test_files_whose_doses_are_in_different_units_are_refused(folder, tmp_path):
+    cells = ad.read_h5ad(folder / "cells.h5ad")
+    cells.obs["dose"] = pd.Categorical([text.split()[0] for text in cells.obs["dose"].astype(str)])
+    cells.write_h5ad(tmp_path / "plain.h5ad")
+    with pytest.raises(StateRagError, match="mixes units.*bring all doses to one"):
+        fit([folder / "cells.h5ad", tmp_path / "plain.h5ad"], tmp_path / "run", progress=False, **COLUMNS)

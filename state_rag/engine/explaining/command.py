@@ -90,7 +90,10 @@ def _run_curve(args: Namespace, folder: Path, run: "EvidenceRun", axis: str, tex
     from state_rag.console import make_console
     from state_rag.engine.size_curve import read_values, size_curve, write_size_curve
     from state_rag.files import writable_folder
+    from state_rag.names.treatments import refuse_unit
 
+    for value in text.split(",") if axis == "dose" else ():
+        refuse_unit(value, run.engine.bank.dose_unit)
     values = read_values(text, axis)
     found = size_curve(run, args.perturbation, args.context, values, axis, new_context=args.new_context)
     output = writable_folder(args.output or folder / "explain", "-o")
