@@ -17,6 +17,7 @@ from state_rag.datasets.splitting.split_copy import split_tables
 from state_rag.datasets.splitting.split_questions import QUESTIONS, questions
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, dose_unit
+from state_rag.datasets.untold_treatments import untold_columns
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
@@ -122,6 +123,9 @@ def fit(
             try:
                 data: dict[str, Any] = {"toml_config_path": str(split.resolve()), **find_names(split, **named), **read}
                 summary, identity = _checked(split, data)
+                columns = data["pert_col"], data["cell_type_key"], data["control_pert"]
+                for one in untold_columns(summary.files[0], *columns, treatment):
+                    logger.warning("%s: %s", summary.files[0], one)
                 unit = dose_unit(summary.files, data["pert_col"], data["control_pert"], treatment)
                 responses = _responses(identity, data, progress, readers)
             except StateRagError as error:

@@ -23,6 +23,8 @@ from state_rag.datasets.quickstart.guesses import (
 )
 from state_rag.datasets.readable import refuse_unreadable
 from state_rag.datasets.splitting.perturbation_draws import PAIR_CLASSES, members_of
+from state_rag.datasets.treated_labels import TreatmentColumns
+from state_rag.datasets.untold_treatments import untold_columns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
@@ -139,6 +141,9 @@ def plan(
         found.n_perturbations = len(labels.labels) - 1
         _choose_held_out(found, labels, contexts)
         _tell_pairs(found, labels)
+        if line.value is not None and perturbation.value is not None:
+            named = perturbation.value, line.value, chosen.value
+            found.remarks += [str(one) for one in untold_columns(look.path, *named, TreatmentColumns())]
     _choose_space(found)
     return found
 

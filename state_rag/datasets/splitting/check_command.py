@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def run_check(args: argparse.Namespace) -> None:
     from state_rag.datasets.splitting.split_check import check_split, find_names
     from state_rag.datasets.splitting.split_questions import questions, told
     from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
+    from state_rag.datasets.untold_treatments import untold_columns
 
     names = find_names(
         args.toml,
@@ -63,7 +65,9 @@ def run_check(args: argparse.Namespace) -> None:
         )
         for line in treatment_words(counts):
             print(line)
-    wrong = print_values(summary, names, args)
+    columns = names["pert_col"], names["cell_type_key"], names["control_pert"]
+    untold = [f"{path}: {one}" for path in summary.files[:1] for one in untold_columns(path, *columns, treatment)]
+    wrong = print_values(summary, names, args, untold)
     if wrong:
         raise SystemExit(1)
     overrides = {**names, "embed_key": args.embed_key}
@@ -89,8 +93,10 @@ def run_check(args: argparse.Namespace) -> None:
     )
 
 
-def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace) -> bool:
-    """Print what the values are and what was noticed; return whether results would be wrong."""
+def print_values(
+    summary: "SplitSummary", names: dict[str, str], args: argparse.Namespace, further: Sequence[str] = ()
+) -> bool:
+    """Print what the values are and what was noticed, `further` too; return whether results would be wrong."""
     from state_rag.datasets.value_check import check_values
 
     values = check_values(
@@ -108,6 +114,8 @@ def print_values(summary: "SplitSummary", names: dict[str, str], args: argparse.
     print("what I noticed" + (f" ({read})" if read else ""))
     for finding in values.findings:
         print(f"- {'WRONG: ' if finding.is_wrong else ''}{finding}")
-    if not values.findings:
+    for text in further:
+        print(f"- {text}")
+    if not values.findings and not further:
         print("- nothing: genes, scale and values are as they should be")
     return any(finding.is_wrong for finding in values.findings)
