@@ -25,7 +25,7 @@ from scipy.stats import wilcoxon
 import state_rag as sr
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.engine.bank import responses_in
-from state_rag.evaluation.baselines import MeanEffect, Members
+from state_rag.evaluation.baselines.naive import MeanEffect, Members
 from state_rag.evidence.combinations.answers import USE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses

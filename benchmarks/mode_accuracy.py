@@ -25,7 +25,7 @@ import state_rag as sr
 from state_rag.effects.mean_effects import MeanEffects
 from state_rag.engine.bank import responses_in
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import MeanEffect, OtherLines
+from state_rag.evaluation.baselines.naive import MeanEffect, OtherLines
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings

@@ -122,7 +122,7 @@ def evidence_run(build_once, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session", autouse=True)
 def quick_evidence_row() -> Iterator[None]:
     """Fit the evidence engine's row in this process in a second instead of half a minute."""
-    from state_rag.evaluation import evidence_row
+    from state_rag.evaluation.baselines import evidence_row
     from state_rag.evidence.training import Settings
 
     quick = Settings(steps=8, episodes=6, judging=2, fusion_steps=10, calibrating=0)

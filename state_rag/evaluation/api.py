@@ -10,7 +10,7 @@ import pandas as pd
 from state_rag.contract.feature_names import is_expression
 from state_rag.effects.conditions import Columns, Condition, open_pair
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import EVIDENCE, NAMES, Baseline, naive_baselines
+from state_rag.evaluation.baselines.naive import EVIDENCE, NAMES, Baseline, naive_baselines
 from state_rag.evaluation.compare import KEY
 from state_rag.evaluation.compare import compare as compare_tables
 from state_rag.evaluation.evaluate import evaluate_pair
@@ -148,7 +148,7 @@ def _evidence(
 ) -> tuple[dict[str, Baseline], dict[str, str]]:
     """Return the evidence engine's row by its name, and a note; no row where it would say nothing of its own."""
     from state_rag.engine.bank import responses_in
-    from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT, evidence_row
+    from state_rag.evaluation.baselines.evidence_row import FITTED, LEFT_OUT, evidence_row
 
     conditions = {("train", line, name): 1 for line, names in effects.effects.items() for name in names}
     conditions |= {("test", one.cell_line, one.perturbation): 1 for one in asked}

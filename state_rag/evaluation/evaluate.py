@@ -18,7 +18,7 @@ from state_rag.effects.conditions import Condition, Pair
 from state_rag.effects.line_profiles import LineProfiles, finite_mean, profile_columns
 from state_rag.effects.row_store import RowStore
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import Baseline, MovedControl, cells_of
+from state_rag.evaluation.baselines.naive import Baseline, MovedControl, cells_of
 from state_rag.evaluation.devices import GPU_ERRORS, choose_device
 from state_rag.evaluation.settings import Settings
 from state_rag.metrics.clouds import one_thread, pad

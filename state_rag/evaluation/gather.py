@@ -11,11 +11,11 @@ import pandas as pd
 from state_rag.effects.workers import Workers
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import EVIDENCE, NAMES, NO_EFFECT
+from state_rag.evaluation.baselines.evidence_row import FITTED, LEFT_OUT
+from state_rag.evaluation.baselines.naive import EVIDENCE, NAMES, NO_EFFECT
 from state_rag.evaluation.compare import KEY, Comparison, compare
 from state_rag.evaluation.embeddings_source import of_other_runs
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT
 from state_rag.evaluation.real_side import refuse_other_real_cells
 from state_rag.evaluation.remarks import MIXED, NOT_APPLICABLE
 from state_rag.evaluation.results import definitions, load_summary, load_tables

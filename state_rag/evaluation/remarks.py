@@ -8,7 +8,7 @@ from typing import Any
 from state_rag.datasets.splitting.split_questions import questions
 from state_rag.effects.conditions import Columns, Condition
 from state_rag.effects.mean_effects import MeanEffects
-from state_rag.evaluation.baselines import OTHER_LINES
+from state_rag.evaluation.baselines.naive import OTHER_LINES
 from state_rag.evaluation.up_to_date import BASELINES_LEFT_OUT, TRAINED
 from state_rag.names import listing
 

@@ -21,11 +21,7 @@ from state_rag.engine.bank import responses_of
 from state_rag.engine.folder import is_evidence_run
 from state_rag.engine.held_out import conditions_of
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import EVIDENCE, MEAN_EFFECT, OTHER_LINES, Baseline, naive_baselines
-from state_rag.evaluation.called_genes import write_called_genes
-from state_rag.evaluation.embeddings_source import IN_CHECKPOINT, embeddings_file, in_checkpoint, read_vectors
-from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
-from state_rag.evaluation.evidence_row import (
+from state_rag.evaluation.baselines.evidence_row import (
     FITTED,
     LEFT_OUT,
     OWN,
@@ -33,7 +29,11 @@ from state_rag.evaluation.evidence_row import (
     evidence_row,
     why_too_large,
 )
-from state_rag.evaluation.evidence_row import NOT_ASKED as NO_EVIDENCE
+from state_rag.evaluation.baselines.evidence_row import NOT_ASKED as NO_EVIDENCE
+from state_rag.evaluation.baselines.naive import EVIDENCE, MEAN_EFFECT, OTHER_LINES, Baseline, naive_baselines
+from state_rag.evaluation.called_genes import write_called_genes
+from state_rag.evaluation.embeddings_source import IN_CHECKPOINT, embeddings_file, in_checkpoint, read_vectors
+from state_rag.evaluation.evaluate import MODEL, Evaluation, Settings, evaluate_pair
 from state_rag.evaluation.real_side import MADE_UP
 from state_rag.evaluation.remarks import NO_OTHER_LINE, NOT_APPLICABLE, mixed_questions, training_remarks
 from state_rag.evaluation.results import SUMMARY

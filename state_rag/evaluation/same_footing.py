@@ -13,8 +13,8 @@ from typing import Any
 
 from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.effects.conditions import Columns
+from state_rag.evaluation.baselines.evidence_row import FITTED
 from state_rag.evaluation.evaluate import Settings
-from state_rag.evaluation.evidence_row import FITTED
 from state_rag.evaluation.run_evaluation import READ_FROM, evaluate_run
 from state_rag.evaluation.runs import Run
 from state_rag.evaluation.up_to_date import (

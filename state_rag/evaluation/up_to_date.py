@@ -9,13 +9,13 @@ from typing import Any
 from state_rag.datasets.data_files import find_data_files
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.errors import StateRagError
-from state_rag.evaluation import baselines, evidence_row
+from state_rag.evaluation.baselines import evidence_row, naive
 from state_rag.evaluation.results import SUMMARY
 from state_rag.files import data_size, data_time, sample_digest
 
 BASELINES_LEFT_OUT = "baselines_left_out"
 """Note on why; it begins with one of the next three."""
-NOT_ASKED, RIDGE, TRAINED = "not asked for", baselines.RIDGE, "all that need training data"
+NOT_ASKED, RIDGE, TRAINED = "not asked for", naive.RIDGE, "all that need training data"
 TRIED_WITH = "baselines_tried_with"
 """Entry of the summary's metadata: states of the training data and of the embeddings file."""
 

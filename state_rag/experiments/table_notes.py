@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from state_rag.evaluation.baselines import EVIDENCE
+from state_rag.evaluation.baselines.naive import EVIDENCE
 from state_rag.experiments.finished import Shared, Sweep
 from state_rag.experiments.jobs import kind_of
 from state_rag.experiments.methods import Method

@@ -83,7 +83,7 @@ def _gge(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from state_rag.console import make_console
-    from state_rag.evaluation.baselines import NAMES
+    from state_rag.evaluation.baselines.naive import NAMES
     from state_rag.evaluation.compare import compare
     from state_rag.evaluation.gather import evaluated, predictors, shown_metrics
     from state_rag.evaluation.results import definitions

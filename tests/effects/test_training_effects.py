@@ -9,7 +9,7 @@ from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import naive_baselines
+from state_rag.evaluation.baselines.naive import naive_baselines
 from tests.evaluation.made_up import CONTROL, HELD_OUT, LINES
 
 

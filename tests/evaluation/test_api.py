@@ -6,7 +6,7 @@ import pytest
 import state_rag as sr
 from state_rag.cli import main
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import EVIDENCE
+from state_rag.evaluation.baselines.naive import EVIDENCE
 
 
 def read_results(folder):

@@ -7,7 +7,7 @@ import pytest
 
 from state_rag.effects.conditions import Columns, open_pair
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import NoEffect
+from state_rag.evaluation.baselines.naive import NoEffect
 from state_rag.evaluation.evaluate import Settings, evaluate_pair
 from state_rag.evaluation.save import save_evaluation
 from state_rag.metrics.registry import METRICS

@@ -7,7 +7,7 @@ import yaml
 from state_rag.cli import main
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
-from state_rag.evaluation.baselines import ADDITIVE, EVIDENCE, NAMES, STRONGER, naive_baselines
+from state_rag.evaluation.baselines.naive import ADDITIVE, EVIDENCE, NAMES, STRONGER, naive_baselines
 from state_rag.evaluation.gather import remarks
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import NAIVE
+from state_rag.evaluation.baselines.naive import NAIVE
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.results import definitions, load_profiles, load_tables
 from state_rag.evaluation.run_evaluation import evaluate_run

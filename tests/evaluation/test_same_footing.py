@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from state_rag.cli import main
-from state_rag.evaluation.baselines import ADDITIVE, NAMES, STRONGER
+from state_rag.evaluation.baselines.naive import ADDITIVE, NAMES, STRONGER
 from state_rag.evaluation.compare import KEY
 from state_rag.evaluation.evaluate import Settings
 from state_rag.evaluation.results import load_tables

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.evaluation.baselines import EVIDENCE
+from state_rag.evaluation.baselines.naive import EVIDENCE
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run
 from state_rag.experiments.finished import read_sweep, shared_places

@@ -17,7 +17,7 @@ from state_rag.effects.row_store import RowStore
 from state_rag.engine.fitting import uses_of
 from state_rag.engine.kept import kept_fit
 from state_rag.engine.knowledge import TEXT
-from state_rag.evaluation.baselines import EVIDENCE
+from state_rag.evaluation.baselines.naive import EVIDENCE
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.training import Settings

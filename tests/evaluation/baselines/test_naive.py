@@ -2,7 +2,7 @@ import numpy as np
 
 from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
-from state_rag.evaluation.baselines import MeanEffect, Members, OtherLines, Ridge, naive_baselines
+from state_rag.evaluation.baselines.naive import MeanEffect, Members, OtherLines, Ridge, naive_baselines
 
 
 def training():

@@ -12,7 +12,7 @@ import numpy as np
 
 from state_rag.effects.conditions import Condition
 from state_rag.effects.mean_effects import MeanEffects
-from state_rag.evaluation.ridge import RidgeModel, fit_ridge
+from state_rag.evaluation.baselines.ridge import RidgeModel, fit_ridge
 from state_rag.metrics.row_blocks import row_blocks
 from state_rag.names.combinations import parts_of, plain_of
 

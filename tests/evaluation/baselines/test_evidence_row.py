@@ -18,9 +18,9 @@ from state_rag.engine.folder import read_run
 from state_rag.engine.held_out import conditions_of
 from state_rag.engine.predict import predict
 from state_rag.errors import StateRagError
-from state_rag.evaluation import evidence_row
-from state_rag.evaluation.baselines import EVIDENCE, cells_of, profile_of
-from state_rag.evaluation.evidence_row import FITTED, LEFT_OUT, EvidenceRow, why_too_large
+from state_rag.evaluation.baselines import evidence_row
+from state_rag.evaluation.baselines.evidence_row import FITTED, LEFT_OUT, EvidenceRow, why_too_large
+from state_rag.evaluation.baselines.naive import EVIDENCE, cells_of, profile_of
 from state_rag.evaluation.results import load_tables
 from state_rag.evaluation.run_evaluation import evaluate_run
 from state_rag.evaluation.runs import find_run

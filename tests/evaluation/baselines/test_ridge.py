@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
-from state_rag.evaluation.ridge import ALPHAS, fit_ridge
+from state_rag.evaluation.baselines.ridge import ALPHAS, fit_ridge
 
 
 def samples(n, width, genes=9, noise=0.3, seed=0):
