@@ -95,7 +95,8 @@ def question(adata: "anndata.AnnData", names: Names, wanted: Wanted, space: Inpu
     Raises
     ------
     StateRagError
-        If a column, the input space, genes of it or the controls are missing.
+        If a column, the input space, genes of it or the controls are missing, or cells have no value in a column that
+        says what to predict.
     """
     import anndata
 
@@ -147,10 +148,17 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
                 f"{wanted.asked_with[0]}: no cells of {', '.join(absent)}; the cells are of {there}{close}"
             )
         chosen = np.isin(lines, list(wanted.contexts))
+    asked = {names.perturbation: wanted.perturbations, names.context: wanted.contexts}
+    for column in [column for column, given in asked.items() if column is not None and given is None]:
+        if missing := int((chosen & adata.obs[column].isna().to_numpy()).sum()):
+            raise StateRagError(
+                f"{missing:,} cells have no value in the obs column {column!r}, so nobody knows what to predict for "
+                f"them; leave them out: cells[cells.obs[{column!r}].notna()]."
+            )
     control = chosen & (labels == names.control)
     lacking = sorted(set(lines[chosen]) - set(lines[control]))
     if lacking and (wanted.controls_everywhere or not control.any()):
-        close = "" if control.any() else suggest([names.control], sorted(set(labels)))
+        close = "" if control.any() else suggest([names.control], sorted(set(labels) - {names.control}))
         raise StateRagError(
             f"no control cells ({names.perturbation} = {names.control!r}) in {listing(lacking)}, and predictions "
             f"start from them{close}. Name the control's label with {wanted.asked_with[1]}, or leave these contexts "

@@ -45,16 +45,21 @@ def read_delimited(path: Path, names: Collection[str] | None, progress: bool) ->
     Raises
     ------
     StateRagError
-        A cell is no number (line and name are given), or a name occurs twice.
+        A cell is no number (line and name are given), a name is empty or occurs twice.
     """
     delimiter = "\t" if ".tsv" in path.suffixes else ","
     rows: Rows = {}
     twice: list[str] = []
     with _text_lines(path, progress) as lines:
         for number, cells in enumerate(csv.reader(lines, delimiter=delimiter)):
-            if not cells or (number == 0 and _is_header(cells)):
+            if not any(map(str.strip, cells)) or (number == 0 and _is_header(cells)):
                 continue
             name = cells[0]
+            if not name.strip():
+                raise StateRagError(
+                    f"{path}: line {number + 1} has no name. pandas takes a name such as NA for a missing one unless "
+                    "it reads with `keep_default_na=False`; write the name there, or leave the line out"
+                )
             if len(cells) < 2:
                 raise StateRagError(
                     f"{path}: line {number + 1} has no '{delimiter}'-separated numbers after the name '{name[:40]}'; "
@@ -198,10 +203,24 @@ def _parted(frame: Any, path: Path) -> tuple[Any, Any]:
         frame = frame.drop(columns=text[0])
         text = text[1:]
     else:
+        missing = max((int(one.isna().sum()) for one in _texts_with_gaps(frame)), default=0)
+        if missing:
+            raise StateRagError(
+                f"{path}: {missing} perturbations have no name. pandas takes a name such as NA for a missing one "
+                "unless it reads with `keep_default_na=False`; name them, or leave them out"
+            )
         raise StateRagError(f"{path}: expected the perturbation names as a text index or text column, found none")
     if text:
         raise StateRagError(f"{path}: expected numbers beside the names, found text in column(s) {listing(text)}")
     return frame, labels
+
+
+def _texts_with_gaps(frame: Any) -> list[Any]:
+    """Return the index and the columns that are text but for missing values."""
+    import pandas as pd
+
+    columns = [frame.index.to_series(), *(frame[column] for column in frame.columns)]
+    return [one for one in columns if one.isna().any() and pd.api.types.infer_dtype(one, skipna=True) == "string"]
 
 
 def _is_text(series: Any) -> bool:

@@ -103,3 +103,14 @@ def test_a_predicted_embedding_leaves_x_absent(values, tmp_path):
     assert found.X is None
     assert np.array_equal(found.obsm["X_state"], values)
     found.write_h5ad(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize("column", ["gene", "cell_line"])
+def test_cells_without_a_label_are_refused_where_labels_say_what_to_predict(column):
+    cells = CELLS.copy()
+    cells.obs[column] = cells.obs[column].astype(object)
+    cells.obs.iloc[-3:, cells.obs.columns.get_loc(column)] = None
+    with pytest.raises(StateRagError, match=f"3 cells have no value in the obs column '{column}'.*notna"):
+        question(cells, NAMES, Wanted(), SPACE)
+    asked = question(cells, NAMES, Wanted(["New"], ["k562"]), SPACE)
+    assert set(asked.obs["gene"].astype(str)) == {"ctrl", "New"}

@@ -89,3 +89,16 @@ def test_of_a_large_parquet_table_wanted_rows_are_kept_batch_by_batch(tmp_path, 
     assert found.names == ("P3", "P41")
     assert found.vectors.tolist() == [[10, 11, 12], [124, 125, 126]]
     assert read_embeddings(tmp_path / "a.parquet", names=["nobody"]).names == ()
+
+
+@pytest.mark.parametrize("names", [None, ("A",)])
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_row_without_a_name_is_reported_whichever_rows_are_wanted(tmp_path, name, names):
+    frame = pd.DataFrame({"x": [1.0, 2.0]}, index=pd.Index(["A", None], name="gene"))
+    frame.to_csv(tmp_path / name) if name.endswith("csv") else frame.to_parquet(tmp_path / name)
+    with pytest.raises(StateRagError, match="no name.*keep_default_na=False"):
+        read_embeddings(tmp_path / name, names=names, progress=False)
+
+
+def test_rows_of_empty_cells_at_the_end_of_a_spreadsheet_are_no_rows(tmp_path):
+    assert read(tmp_path, "a.csv", "gene,x,y\nA,1,2\n,,\n").names == ("A",)
