@@ -16,6 +16,7 @@ LEAVES = {
     "errors",
     "files",
     "h5ad",
+    "h5ad_writing",
     "names",
     "progress",
     "public",

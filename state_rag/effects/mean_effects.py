@@ -25,7 +25,7 @@ import numpy as np
 
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.errors import StateRagError
-from state_rag.h5ad import write_h5ad
+from state_rag.h5ad_writing import write_h5ad
 
 if TYPE_CHECKING:
     import anndata

@@ -150,7 +150,7 @@ def run_predict(args: Namespace) -> None:
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.errors import StateRagError
     from state_rag.files import listed_names
-    from state_rag.h5ad import write_h5ad
+    from state_rag.h5ad_writing import write_h5ad
     from state_rag.run_folders import find_run_folder
 
     if args.output.suffix != ".h5ad":

@@ -150,7 +150,7 @@ def _infer_evidence(found: Run, args: Namespace, request: Request) -> None:
     from state_rag.engine.ask import ask
     from state_rag.engine.folder import read_run
     from state_rag.engine.further import with_files
-    from state_rag.h5ad import write_h5ad
+    from state_rag.h5ad_writing import write_h5ad
 
     record = {"run": str(found.folder.resolve()), "cells": str(Path(args.adata).resolve())}
     predicted = ask(

@@ -35,7 +35,7 @@ def whole_h5ad_files() -> Iterator[None]:
     """
     import anndata
 
-    from state_rag.h5ad import write_h5ad
+    from state_rag.h5ad_writing import write_h5ad
 
     write: Callable[..., Any] = anndata.AnnData.write_h5ad
 

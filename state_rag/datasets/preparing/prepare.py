@@ -12,7 +12,7 @@ from state_rag.datasets.preparing.labels import fix_indices, fix_obs
 from state_rag.datasets.preparing.names import find_names, rename
 from state_rag.datasets.preparing.values import fix_values
 from state_rag.errors import StateRagError
-from state_rag.h5ad import write_h5ad
+from state_rag.h5ad_writing import write_h5ad
 
 
 @dataclass(frozen=True)

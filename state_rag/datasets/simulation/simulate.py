@@ -12,7 +12,7 @@ from state_rag.datasets.simulation.screen_sizes import PRESETS, ScreenSizes
 from state_rag.datasets.simulation.screen_truth import ScreenTruth, draw_truth
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, reason
-from state_rag.h5ad import write_h5ad
+from state_rag.h5ad_writing import write_h5ad
 
 if TYPE_CHECKING:
     import anndata

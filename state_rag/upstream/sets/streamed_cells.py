@@ -9,7 +9,7 @@ import numpy as np
 
 from state_rag.cells.anchored import LARGEST
 from state_rag.errors import StateRagError
-from state_rag.h5ad import CellWriter
+from state_rag.h5ad_writing import CellWriter
 from state_rag.run_folders import PREDICTED, REAL
 from state_rag.upstream.sets.grouped_sets import BARCODES, DECODED, Predicted
 from state_rag.upstream.swap import replaced
