@@ -148,8 +148,8 @@ def _rows(adata: "anndata.AnnData", names: Names, wanted: Wanted) -> tuple[np.nd
                 f"{wanted.asked_with[0]}: no cells of {', '.join(absent)}; the cells are of {there}{close}"
             )
         chosen = np.isin(lines, list(wanted.contexts))
-    asked = {names.perturbation: wanted.perturbations, names.context: wanted.contexts}
-    for column in [column for column, given in asked.items() if column is not None and given is None]:
+    told_by = ((names.perturbation, wanted.perturbations), (names.context, wanted.contexts))
+    for column in [column for column, given in told_by if column is not None and given is None]:
         if missing := int((chosen & adata.obs[column].isna().to_numpy()).sum()):
             raise StateRagError(
                 f"{missing:,} cells have no value in the obs column {column!r}, so nobody knows what to predict for "
