@@ -1,5 +1,6 @@
 """What is wrong, doubtful or unknown about the matrices of files, a sentence each, with what to do."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,12 @@ def _about(one: FileFit, like: Path, by_position: bool) -> tuple[list[str], list
         warnings.append(
             f"the genes of {space.title} are unknown: nothing names its columns, and they are not columns of X. "
             "`state-rag data prepare` makes X_hvg anew."
+        )
+    twice = [name for name, count in Counter(space.names or ()).items() if count > 1]
+    if twice:
+        warnings.append(
+            f"{len(twice):,} gene names of {space.title} stand for several columns ({listing(twice)}), so cells whose "
+            "columns are in another order cannot be read by them. `state-rag data prepare` makes names unique."
         )
     return errors, warnings + _empty(space)
 

@@ -55,6 +55,8 @@ def find_control(names: Iterable[str], given: str | None, where: str, flag: str)
         If the given control is not among the names, or no or several usual ones are.
     """
     names = sorted(set(names))
+    if not names:
+        raise StateRagError(f"{where}: there is no label, so no cell and no control. Is this the right file?")
     if given is not None:
         if given not in names:
             usual = [name for name in names if name in CONTROLS]

@@ -90,3 +90,10 @@ def test_files_with_other_genes_are_refused_before_a_split_is_written(tmp_path):
     assert not (tmp_path / "split.toml").exists()
     screen(seed=4).write_h5ad(files[1])
     refuse_other_genes(files)
+
+
+def test_names_that_stand_for_several_genes_are_told(tmp_path):
+    cells = screen()
+    cells.var_names = [cells.var_names[1], *cells.var_names[1:]]
+    texts = [finding.text for finding in noticed(cells, tmp_path).findings if not finding.is_wrong]
+    assert any(f"1 gene names of X stand for several columns ({cells.var_names[1]})" in text for text in texts)
