@@ -16,6 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.responses import Responses
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
+from state_rag.names.combinations import parts_of
 
 if TYPE_CHECKING:
     import anndata
@@ -127,13 +128,21 @@ def responses_in(
 
 
 def _without_controls(effects: "anndata.AnnData") -> "anndata.AnnData":
-    """Return the rows of a table that are not named like a control; refuse rows without a name or a context."""
+    """Return the rows that are not named like a control; refuse rows without labels, and two names of one condition."""
     for column in LABELS:
         missing = effects.obs[column].isna() | (effects.obs[column].astype(str).str.strip() == "")
         if missing.any():
             raise StateRagError(
                 f"{int(missing.sum()):,} rows have no value in the obs column `{column}`, the first of them "
                 f"{listing(effects.obs_names[missing], 3)}; name them, or leave them out."
+            )
+    conditions = zip(effects.obs["context"].astype(str), effects.obs["perturbation"].astype(str), strict=True)
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    for context, name in conditions:
+        other = first.setdefault((context, parts_of(name)), name)
+        if other != name:
+            raise StateRagError(
+                f"{other} and {name} in {context} are one condition under two names; give it once, such as averaged."
             )
     about = effects.uns.get("state_rag")
     control = about.get("control") if isinstance(about, Mapping) else None

@@ -12,7 +12,7 @@ from state_rag.engine.folder import EvidenceRun, is_evidence_run
 from state_rag.engine.knowledge import TEXT, knowledge_of
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import with_knowledge
-from state_rag.names import listing
+from state_rag.names import listing, suggest
 from state_rag.names.combinations import parts_of
 from state_rag.names.matching import OtherName
 from state_rag.names.symbols import Symbols
@@ -49,7 +49,7 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
 
     A run holds what these files say of the perturbations of its screen. Where others are asked about, the files are
     read again, from where they were; what is found changes no prediction of those that were known. What no file knows,
-    and what files that are gone would know, stays unknown, which is said.
+    and what files that are gone would know, stays unknown, which is said; of members of combinations here.
 
     Parameters
     ----------
@@ -58,6 +58,29 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
     names
         Perturbations, known or not.
     """
+    asked = list(map(str, names))
+    found = _knowing(run, asked)
+    _tell_unknown_members(found, asked)
+    return found
+
+
+def _tell_unknown_members(run: EvidenceRun, names: Iterable[str]) -> None:
+    """Warn of combinations that are predicted though nothing is known of a member, which may be misspelt."""
+    control, knows = run.data.get("control_pert"), run.engine.knows
+    combined = {name: parts for name in names if len(parts := parts_of(name)) > 1}
+    members = dict.fromkeys(part for parts in combined.values() for part in parts)
+    unknown = {part for part in members if part != control and not knows(part)}
+    for name, parts in combined.items():
+        lacking = sorted(unknown.intersection(parts))
+        if lacking and len(lacking) < len(parts):
+            logger.warning(
+                "%s: nothing is known of %s, so it goes by what is left%s.",
+                *(name, listing(lacking), suggest(lacking, run.engine.bank.offered)),
+            )
+
+
+def _knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
+    """Do what `knowing` does, without a word of members."""
     bank, control = run.engine.bank, run.data.get("control_pert")
     parts = dict.fromkeys(part for name in map(str, names) for part in parts_of(name))
     unknown = [part for part in parts if bank.number_of(part) < 0 and part != control]

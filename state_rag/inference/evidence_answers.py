@@ -85,7 +85,7 @@ class EvidenceAnswers:
         from state_rag.engine.explaining.parts import parts_table
 
         found = self.explanation(perturbation, context, new_context=new_context)
-        return parts_table(found, found.genes if isinstance(genes, str) and genes == "all" else _listed(genes))
+        return parts_table(found, found.genes if isinstance(genes, str) and genes == "all" else listed(genes))
 
     def explanation(self, perturbation: str, context: str, *, new_context: bool = False) -> "Explanation":
         """Return the same as `explain` as an object, with arrays over genes: what `sr.plot.evidence` draws.
@@ -218,7 +218,7 @@ class EvidenceAnswers:
         """
         from state_rag.engine.effects import predicted_effects
 
-        return predicted_effects(self._evidence, _listed(contexts), _listed(perturbations), new_context=new_context)
+        return predicted_effects(self._evidence, listed(contexts), listed(perturbations), new_context=new_context)
 
     def add(self, source: str | os.PathLike[str], *, progress: bool = False) -> Self:
         """Return a predictor that also knows new measurements; nothing is trained again, and nothing is written.
@@ -248,5 +248,6 @@ class EvidenceAnswers:
         return found
 
 
-def _listed(names: Sequence[str] | str | None) -> Sequence[str] | None:
+def listed(names: Sequence[str] | str | None) -> Sequence[str] | None:
+    """Return names as a list, a single one too: text is a sequence of letters, which nobody means."""
     return [names] if isinstance(names, str) else names

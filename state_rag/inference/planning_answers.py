@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from state_rag.errors import StateRagError
-from state_rag.inference.evidence_answers import EvidenceAnswers
+from state_rag.inference.evidence_answers import EvidenceAnswers, listed
 
 
 class PlanningAnswers(EvidenceAnswers):
@@ -17,10 +17,10 @@ class PlanningAnswers(EvidenceAnswers):
         context: Sequence[str] | str,
         budget: int,
         *,
-        candidates: Sequence[str] | None = None,
+        candidates: Sequence[str] | str | None = None,
         pairs: bool = False,
-        targets: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
+        targets: Sequence[str] | str | None = None,
+        exclude: Sequence[str] | str = (),
         costs: Mapping[str, float] | None = None,
         replicates: bool = False,
         aim: str = "accuracy",
@@ -85,9 +85,9 @@ class PlanningAnswers(EvidenceAnswers):
                 self._evidence,
                 contexts,
                 budget,
-                candidates=candidates,
+                candidates=listed(candidates),
                 pairs=pairs,
-                exclude=exclude,
+                exclude=listed(exclude) or (),
                 threshold=threshold,
                 signature=signature,
                 new_context=new_context,
@@ -98,10 +98,10 @@ class PlanningAnswers(EvidenceAnswers):
                 self._evidence,
                 contexts,
                 budget,
-                candidates=candidates,
+                candidates=listed(candidates),
                 pairs=pairs,
-                targets=targets,
-                exclude=exclude,
+                targets=listed(targets),
+                exclude=listed(exclude) or (),
                 costs=costs,
                 replicates=replicates,
                 new_context=new_context,
@@ -114,7 +114,7 @@ class PlanningAnswers(EvidenceAnswers):
         context: str,
         target: "Mapping[str, float] | pd.Series | str | os.PathLike[str]",
         *,
-        candidates: Sequence[str] | None = None,
+        candidates: Sequence[str] | str | None = None,
         pairs: bool = False,
         top: int = 20,
         reverse: bool = False,
@@ -177,7 +177,7 @@ class PlanningAnswers(EvidenceAnswers):
             self._evidence,
             context,
             signature,
-            candidates=candidates,
+            candidates=listed(candidates),
             pairs=pairs,
             top=top,
             reverse=reverse,

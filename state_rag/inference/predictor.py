@@ -21,6 +21,7 @@ from state_rag.engine.ask import ask
 from state_rag.engine.folder import is_evidence_run
 from state_rag.engine.trust_table import OF_CELLS
 from state_rag.errors import StateRagError
+from state_rag.inference.evidence_answers import listed
 from state_rag.inference.planning_answers import PlanningAnswers
 from state_rag.names import listing, suggest
 from state_rag.run_folders import usual_checkpoint
@@ -118,8 +119,8 @@ class Predictor(PlanningAnswers):
     def predict(
         self,
         adata: "anndata.AnnData",
-        perturbations: Sequence[str] | None = None,
-        contexts: Sequence[str] | None = None,
+        perturbations: Sequence[str] | str | None = None,
+        contexts: Sequence[str] | str | None = None,
         *,
         n_cells: int | None = None,
         perturbation: str | None = None,
@@ -138,8 +139,8 @@ class Predictor(PlanningAnswers):
             Cells with the genes that the run was trained on, in any order and among others, log-normalised alike; in
             memory or backed. Only control cells matter, of others the labels.
         perturbations
-            What to predict, in every context. By default what the cells are labelled with, as many cells of each as
-            there are: exactly what `state tx infer` does with such a file.
+            What to predict, in every context; one or several. By default what the cells are labelled with, as many
+            cells of each as there are: exactly what `state tx infer` does with such a file.
         contexts
             Cell lines to predict in; all that `adata` has by default.
         n_cells
@@ -170,6 +171,7 @@ class Predictor(PlanningAnswers):
             If a column, the run's space, genes of it or the controls are missing, the values have another scale, or a
             perturbation has no embedding.
         """
+        perturbations, contexts = listed(perturbations), listed(contexts)
         given = {"perturbation": perturbation, "context": context, "control": control, "batch": batch}
         names = Names(**{**self.columns, **{key: value for key, value in given.items() if value is not None}})  # type: ignore[arg-type]
         if is_evidence_run(self.run.config):

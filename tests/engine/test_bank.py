@@ -42,3 +42,9 @@ def test_the_label_that_a_table_names_as_its_control_is_none_either(caplog):
 def test_means_are_not_taken_for_effects():
     with pytest.raises(StateRagError, match="no value is below zero.*difference from the controls"):
         responses_in(table(values=np.abs(table().X)))
+
+
+@pytest.mark.parametrize("names", [("A+B", "B+A", "C"), ("A", "C", "A+ctrl")])
+def test_two_names_of_one_condition_are_refused(names):
+    with pytest.raises(StateRagError, match=r"in k562 are one condition under two names"):
+        responses_in(table(names))

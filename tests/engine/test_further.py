@@ -46,6 +46,16 @@ def test_a_perturbation_of_no_response_is_known_by_the_table_that_the_run_was_fi
     assert new[0] in {name for _, name in design_run(run, ["hepg2"], 2, candidates=new, new_context=True).conditions}
 
 
+def test_a_combination_with_a_member_that_nothing_is_known_of_is_said_to_go_by_the_other(made, caplog):
+    run = read_run(made[0] / "run")
+    one, other = run.engine.responses.perturbation_names[:2]
+    predicted_effects(run, ["hepg2"], [f"{one}+{other}"])
+    assert "nothing is known of" not in caplog.text
+    predicted_effects(run, ["hepg2"], [f"{one}+{other.lower()}"])
+    assert f"nothing is known of {other.lower()}, so it goes by what is left" in caplog.text
+    assert f"{other.lower()} -> {other}" in caplog.text
+
+
 def test_what_was_known_is_predicted_as_before(made):
     folder, new, _ = made
     run = read_run(folder / "run")

@@ -141,6 +141,12 @@ def test_a_wrong_question_is_refused_with_what_to_change(predictor, cells, chang
         predictor.predict(cells, **changes)
 
 
+def test_a_single_name_is_a_name_and_no_list_of_letters(predictor, cells):
+    name = sorted(set(cells.obs["gene"].astype(str)) - {"non-targeting"})[0]
+    one = predictor.predict(cells, name, "k562", n_cells=4)
+    assert np.array_equal(one.X, predictor.predict(cells, [name], ["k562"], n_cells=4).X)
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(StateRagError, match=str(tmp_path)):
         sr.load(tmp_path)
