@@ -118,7 +118,7 @@ def read_text(
     """
     place = existing_file(path, wanted, suffixes, option, remedy)
     try:
-        return place.read_text(encoding="utf-8")
+        return place.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         said = f"{option} {path}".lstrip()
         raise StateRagError(f"{said} is no text file; expected {_kind(wanted, suffixes)}.") from error

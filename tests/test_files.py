@@ -128,3 +128,9 @@ def test_names_are_listed_with_commas_or_one_a_line(tmp_path):
         listed_names(",", "--perturbations")
     with pytest.raises(StateRagError, match="nams.txt"):
         listed_names(str(tmp_path / "nams.txt"), "--perturbations")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfKRAS\r\nNA\r\n")
+    assert read_text(tmp_path / "names.txt", "names").split() == ["KRAS", "NA"]
+    assert listed_names(str(tmp_path / "names.txt"), "--names") == ["KRAS", "NA"]

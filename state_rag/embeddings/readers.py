@@ -222,7 +222,7 @@ def read_summaries(path: str | os.PathLike[str]) -> dict[str, Any]:
             check_names([name for name, _ in pairs], str(path))
         return dict(pairs)
 
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         table = json.load(file, object_pairs_hook=distinct)
     if not isinstance(table, dict):
         raise StateRagError(

@@ -1,5 +1,6 @@
 """Predict for cells in memory from an evidence run: the same question and answer as for every other run."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from state_rag.cells.question import SOURCE, InputSpace, Names, Wanted, question
 from state_rag.contract.feature_names import is_expression
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.engine.called import LAYER
+from state_rag.engine.explaining.explain import contexts_of
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing, tell_unknown
 from state_rag.engine.trust_table import OF_CELLS, columns_of_cells, trust_table
@@ -24,6 +26,8 @@ from state_rag.progress import track
 
 if TYPE_CHECKING:
     import anndata
+
+logger = logging.getLogger(__name__)
 
 
 def ask(
@@ -82,6 +86,13 @@ def ask(
         labels = told.labels[told.code].astype(str)
         asked.obs[names.perturbation] = pd.Categorical(labels)
     lines = names.contexts(asked.obs)
+    known = contexts_of(run)
+    new = sorted(set(np.unique(lines[labels != names.control]).tolist()) - set(known))
+    if new and names.context is not None:
+        logger.warning(
+            "Nothing was measured in %s: taken for new cell lines, predicted from measurements in others (%s)%s.",
+            *(listing(map(repr, new)), listing(known), suggest(new, known)),
+        )
     run = knowing(run, np.unique(labels[labels != names.control]).tolist())
     _refuse_unknown(run, wanted.perturbations)
     tell_unknown(run, np.unique(labels[labels != names.control]).tolist())

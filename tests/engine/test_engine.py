@@ -170,6 +170,17 @@ def test_cells_in_memory_are_answered_with_names_sources_and_a_record(run, scree
     assert again.obs["context"].tolist() == found.obs["cell_line"].tolist()
 
 
+def test_a_cell_line_that_the_run_does_not_know_is_told(run, screen, caplog):
+    cells = ad.read_h5ad(screen.h5ad)
+    wanted = sorted(set(cells.obs["gene"].astype(str)) - {"non-targeting"})[:1]
+    ask(read_run(run), cells, NAMES, Wanted(wanted, None, 5))
+    assert "taken for new cell lines" not in caplog.text
+    cells.obs["cell_line"] = cells.obs["cell_line"].cat.rename_categories({"k562": "K562 "})
+    ask(read_run(run), cells, NAMES, Wanted(wanted, None, 5))
+    assert "Nothing was measured in 'K562 ': taken for new cell lines" in caplog.text
+    assert "K562  -> k562" in caplog.text
+
+
 def test_a_table_of_effects_is_enough(screen, tmp_path):
     effects = sr.effects.from_anndata(ad.read_h5ad(screen.h5ad), matrix="obsm/X_hvg")
     sr.effects.write(effects, tmp_path / "effects.h5ad")
