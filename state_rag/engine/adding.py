@@ -78,6 +78,7 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
     new = _measured(run, path, progress)
     _refuse_other_unit(run, path)
     _refuse_held_out(run, new, path)
+    _tell_known(run, new, path)
     run = knowing(run, new.perturbation_names)
     engine, merged = with_responses(run.engine, new)
     config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
@@ -132,6 +133,28 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
     if run.identity.spaces[run.key].names is None:  # columns are known by place alone, and are as many
         found.var_names = list(run.engine.responses.genes)
     return responses_in(found)
+
+
+def _tell_known(run: EvidenceRun, new: Responses, path: Path) -> None:
+    """Warn of conditions that the run knows with the very same effect: the same cells once more."""
+    parts = [run.engine.responses, *([] if run.engine.combined is None else [run.engine.combined])]
+    known = {condition: one.effects[row] for one in parts for row, condition in enumerate(one.conditions)}
+    place = {gene: number for number, gene in enumerate(new.genes)}
+    if not set(run.engine.responses.genes) <= set(place):
+        return
+    places = [place[gene] for gene in run.engine.responses.genes]
+    same = [
+        f"{name} in {context}"
+        for row, (context, name) in enumerate(new.conditions)
+        if (context, name) in known
+        and np.allclose(new.effects[row][places], known[context, name], rtol=1e-4, atol=1e-6)
+    ]
+    if same:
+        logger.warning(
+            "%s: %d of %d conditions have the very same effect as in the run (%s). If these are the same cells, they "
+            "count twice; leave them out.",
+            *(path, len(same), len(new), listing(same, 3)),
+        )
 
 
 def _refuse_other_unit(run: EvidenceRun, path: Path) -> None:

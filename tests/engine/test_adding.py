@@ -1,5 +1,6 @@
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import state_rag as sr
@@ -88,6 +89,19 @@ def test_a_run_of_effects_takes_effects(evidence_run, tmp_path):
     found = add(run, tmp_path / "later.h5ad", progress=False)
     assert len(found.merged.added) == new.sum()
     np.testing.assert_allclose(found.run.engine.responses.effects[len(run.engine.responses) :], effects.X[new], 1e-5)
+
+
+def test_the_same_measurements_once_more_are_told(evidence_run, tmp_path, caplog):
+    run = read_run(evidence_run[1])
+    known = run.engine.responses
+    obs = pd.DataFrame(known.conditions[:3], columns=["context", "perturbation"], index=["a", "b", "c"])
+    obs["n_cells"] = 10
+    again = ad.AnnData(known.effects[:3, ::-1].copy(), obs=obs, var=pd.DataFrame(index=list(known.genes)[::-1]))
+    again.X[2] += 0.5
+    again.write_h5ad(tmp_path / "again.h5ad")
+    add(run, tmp_path / "again.h5ad", progress=False)
+    assert "2 of 3 conditions have the very same effect as in the run" in caplog.text
+    assert f"{known.conditions[0][1]} in {known.conditions[0][0]}" in caplog.text
 
 
 def test_the_command_writes_a_run_that_every_command_takes(evidence_run, tmp_path, capsys):
