@@ -204,6 +204,9 @@ def methods(case: Case, options: argparse.Namespace) -> dict[str, np.ndarray]:
     predicted = engine.predict(case.context, case.test, trust=False).mean
     trained = engine.trained.get(case.mode)
     if trained is not None:
+        if trained.own_gene is not None:
+            engine.trained = {case.mode: replace(trained, own_gene=None)}
+            found["engine without own genes"] = engine.predict(case.context, case.test, trust=False).mean
         # the same weights without the correction gene by gene
         engine.trained = {case.mode: Trained(trained.weights, estimate=KRIGING)}
         found["co-kriging"] = engine.predict(case.context, case.test, trust=False).mean
@@ -255,7 +258,7 @@ def with_own_genes(bank: Bank, here: torch.Tensor, test: Sequence[str], mean: np
     for row, name in enumerate(test):
         if (gene := bank.gene_of(name)) >= 0:
             found[row, gene] = effect
-    return {"mean effect of the context, own gene apart": found}
+    return {"mean effect, own gene apart": found}
 
 
 def scores(case: Case, found: dict[str, np.ndarray], name: str) -> dict[str, float]:

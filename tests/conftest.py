@@ -19,7 +19,7 @@ from tests.end_to_end import commands
 from tests.end_to_end.commands import Project
 from tests.evaluation.made_up import make_run, make_screen
 
-for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
+for name, value in {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
     os.environ.setdefault(name, value)
 for name in ("STATE_RAG_DISABLE", "STATE_RAG_GENEPT", "STATE_RAG_TRACEBACK"):
     os.environ.pop(name, None)

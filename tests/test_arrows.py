@@ -19,6 +19,7 @@ LEAVES = {
     "h5ad_writing",
     "names",
     "progress",
+    "threads",
     "public",
     "run_folders",
     "text_lines",

@@ -45,7 +45,7 @@ PRELOADED = (
     "torchmetrics",
     "rich.table",
 )
-READ_AT_IMPORT = ("PYTHON", "OMP", "MKL", "HF_", "MPL", "CUDA", "STATE_RAG_DISABLE")
+READ_AT_IMPORT = ("PYTHON", "OMP", "NUMBA", "MKL", "HF_", "MPL", "CUDA", "STATE_RAG_DISABLE")
 """Variables that modules look at when they are imported begin so; where they are others, a fork will not do."""
 
 BACKEND = "MPLBACKEND"
