@@ -19,10 +19,10 @@ LEAVES = {
     "h5ad_writing",
     "names",
     "progress",
-    "threads",
     "public",
     "run_folders",
     "text_lines",
+    "threads",
     "torch_files",
 }
 LEAVES |= {"flag", "settings", "settings_help"}
