@@ -49,6 +49,7 @@ TITLES = {
     "ptrag": "PT-RAG",
     "anchored": "STATE+GenePT, anchored",
     "anchored_train": "STATE+GenePT, anchored in training",
+    "ptrag_anchored": "PT-RAG, anchored",
     "engine": "evidence engine",
 }
 
@@ -56,10 +57,11 @@ PRESETS = {
     "published": ["training.rag=true"],
     "anchored": ["rag=evidence"],
     "anchored_train": ["rag=evidence", "training.rag_evidence=train"],
+    "ptrag_anchored": ["rag=ptrag", "training.rag_evidence=predict"],
 }
 """Overrides of a method, where they are not `rag=METHOD`."""
 
-SELECTING = ("published", "ptrag")
+SELECTING = ("published", "ptrag", "ptrag_anchored")
 """Methods with a selector."""
 
 MODEL = [
