@@ -95,7 +95,7 @@ def blind_answer(bank: Bank, answered: Answered, use: str, learned: Trained) -> 
         return answered
     values = answered.values.clone()
     for half, fusion in enumerate(learned.blind):
-        mask = is_blind(half, use, answered.scene.context, answered.scene.queries)
+        mask = is_blind(half, use, answered.scene.context, bank.named[answered.scene.queries])
         values[mask] = fusion(answered.seen).double()[mask]
     return replace(answered, values=own_corrected(bank, answered.scene, values, learned))
 

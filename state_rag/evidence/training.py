@@ -150,27 +150,27 @@ def train(
     found = _choose(weights, fusion, judges, MARGIN if use in NEW_CONTEXT else 0.0)
     found.own_gene = _own_gene(bank, use, found, own)
     if found.fusion is not None and settings.calibrating:
-        found.blind = _blind(examples, use, settings)
+        found.blind = _blind(bank, examples, use, settings)
     return found
 
 
-def is_blind(half: int, use: str, context: int, perturbations: torch.Tensor) -> torch.Tensor:
-    """Tell bool [Q] which conditions of a context one of the two blind fusions has not learned from.
+def is_blind(half: int, use: str, context: int, named: torch.Tensor) -> torch.Tensor:
+    """Tell bool [Q] which conditions of a context, by numbers of names, one of the two blind fusions never saw.
 
     Where a whole context is hidden, each is blind to every second context, otherwise to every second perturbation.
     """
-    place = torch.full_like(perturbations, context) if use in NEW_CONTEXT else perturbations
+    place = torch.full_like(named, context) if use in NEW_CONTEXT else named
     return place % 2 == half
 
 
-def _blind(examples: list[Example], use: str, settings: Settings) -> tuple[Fusion, ...]:
+def _blind(bank: Bank, examples: list[Example], use: str, settings: Settings) -> tuple[Fusion, ...]:
     """Return fusions of half the steps, each from the rows that it is not blind to; none where one has no rows."""
     found = []
     for half in (0, 1):
         own = []
         for example in examples:
             assert example.queries is not None  # of `_examples`
-            keep = ~is_blind(half, use, example.context, example.queries)
+            keep = ~is_blind(half, use, example.context, bank.named[example.queries])
             if keep.any():
                 seen = GeneFeatures(example.seen.estimates[:, keep], example.seen.features[:, keep])
                 own.append(Example(seen, example.truth[keep], example.context, example.queries[keep]))

@@ -24,7 +24,7 @@ from state_rag.evidence.trust.scenes import calibration_scenes
 from state_rag.evidence.trust.signs import SIGNS, TINY, Signs, signs_of
 
 FEWEST = 30
-"""Conditions below which nothing is calibrated."""
+"""Conditions below which nothing is calibrated; doses and times of a perturbation in a context count as one."""
 
 FEWEST_CONTEXTS = 6
 """Contexts below which what is learned is not said to hold for a new one: few do not tell how the next one differs."""
@@ -89,7 +89,7 @@ class Calibrated:
     Attributes
     ----------
     conditions
-        How many could be asked about.
+        How many could be asked about; doses and times of a perturbation in a context count as one.
     model
         What they taught; None where they are fewer than `FEWEST`.
     """
@@ -114,7 +114,7 @@ def calibrate(found: Calibration | None, n_contexts: int, use: str) -> Calibrate
     use
         One of `USES`.
     """
-    count = 0 if found is None else len(found.accuracy)
+    count = 0 if found is None else len(set(zip(found.context.tolist(), found.named.tolist(), strict=True)))
     if found is None or count < FEWEST:
         return Calibrated(count, None)
     return Calibrated(count, learn(found, n_contexts, use in NEW_CONTEXT))
@@ -163,6 +163,7 @@ def calibration(
             "truth": truth.float().numpy(),
             "context": np.full(len(rows), scene.context),
             "perturbation": scene.queries.numpy(),
+            "named": bank.named[scene.queries].numpy(),
         }
         if changes is not None:
             one["chance"] = chance_of_change(bank, answered, learned.weights, changes).numpy()

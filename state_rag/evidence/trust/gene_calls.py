@@ -98,7 +98,7 @@ def fit_caller(
     )
     features = _features(seen.predicted[told][:, genes], seen.chance[told][:, genes], expected)
     # halves of the perturbations, whatever the context; of the contexts, where a whole one is new
-    by, count = (seen.context, len(bank.contexts)) if new else (seen.perturbation, len(bank.perturbations))
+    by, count = (seen.context, len(bank.contexts)) if new else (seen.named, len(bank.names))
     half = (rng.permutation(count) % 2 == 0)[by[told]]
     return learn_caller(features, changes[rows[told]][:, genes] != 0, half)
 

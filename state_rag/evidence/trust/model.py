@@ -150,8 +150,8 @@ class Calibration:
         float64 [N]: correlation of the truth with the prediction, and with the mean effect of the context.
     predicted, truth
         float32 [N, G].
-    context, perturbation
-        Int [N].
+    context, perturbation, named
+        Int [N]: numbers, the last of the perturbation's name, whatever the mode, dose and time.
     chance
         float32 [N, G]: of each gene's change (`answering.chance_of_change`); None where changes are not known.
     """
@@ -163,6 +163,7 @@ class Calibration:
     truth: np.ndarray
     context: np.ndarray
     perturbation: np.ndarray
+    named: np.ndarray
     chance: np.ndarray | None = None
 
 
@@ -222,7 +223,7 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
 def _groups(seen: Calibration, new_context: bool) -> np.ndarray:
     if new_context and len(np.unique(seen.context)) > 1:
         return seen.context
-    return np.unique(seen.perturbation, return_inverse=True)[1] % FOLDS
+    return np.unique(seen.named, return_inverse=True)[1] % FOLDS
 
 
 def _ridge(signs: np.ndarray, accuracy: np.ndarray, rising: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -46,12 +46,17 @@ def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[
         rows = bank.rows_of(context)
         if use in ("few-shot", "zero-shot"):
             rows = rows[known_elsewhere(bank, rows, context, use)]
-        rows = rows[torch.argsort(part_of[bank.perturbation[rows]])]
-        n_parts = 1 if use == "zero-shot" else min(FOLDS, len(rows))
+        if not len(rows):
+            continue
+        # all doses of a drug are hidden together: with one of them the others are hardly a question
+        order = part_of[bank.named[bank.perturbation[rows]]]
+        rows, order = rows[torch.argsort(order, stable=True)], order.sort().values
+        place = torch.unique(order, return_inverse=True)[1]
+        n_parts = 1 if use == "zero-shot" else min(FOLDS, int(place.max()) + 1)
         asked_parts = min(n_parts, max(1, SCENES // len(contexts)))
         each = max(1, limit // (len(contexts) * asked_parts))
         for part in range(asked_parts):
-            hidden_rows = rows[part::n_parts]
+            hidden_rows = rows[place % n_parts == part]
             scene = _scene(bank, use, context, hidden_rows, hidden_rows[:each])
             if len(scene.supports):
                 yield scene, hidden_rows[:each]

@@ -15,7 +15,7 @@ def planted(rng: np.random.Generator, rows: int = 300, genes: int = 60, shift: f
     scale = np.linspace(0.5, 2, genes) * np.exp(0.3 * signs[:, :1])
     predicted = rng.normal(size=(rows, genes)).astype(np.float32)
     truth = (predicted + scale * rng.normal(size=(rows, genes))).astype(np.float32)
-    return Calibration(signs, accuracy, 0.1 * rng.normal(size=rows), predicted, truth, context, np.arange(rows))
+    return Calibration(signs, accuracy, 0.1 * rng.normal(size=rows), predicted, truth, context, *[np.arange(rows)] * 2)
 
 
 def test_expected_accuracy_follows_what_was_planted():
