@@ -6,8 +6,6 @@ Importing this package is cheap on purpose: it loads no torch. `load` opens a tr
 """
 
 from state_rag.public import lazily
-from state_rag.threads import numba_follows_openmp
 
-numba_follows_openmp()
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,25 +1,30 @@
-"""How many threads numerical libraries take."""
+"""How many threads PyTorch takes beside libraries that set the number for the whole process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-OPENMP, NUMBA = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"
 
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Give PyTorch back the number of threads that it had, whatever is called within.
 
-def numba_follows_openmp(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let Numba take no more threads than `OMP_NUM_THREADS` says, unless `NUMBA_NUM_THREADS` says something itself.
-
-    Numba does not read that variable, and its OpenMP layer sets the number of threads for the whole process: after the
-    first parallel function of scanpy, PyTorch takes all cores whatever it was told. Where other processes have these,
-    threads that wait for each other made small solves a hundred times slower.
-
-    Parameters
-    ----------
-    environment
-        In which variables are looked up and set; it counts where Numba has not been imported yet.
+    The first parallel function of Numba, and so of scanpy, sets OpenMP's number of threads to that of all cores, and
+    PyTorch takes it from there, `OMP_NUM_THREADS` or not. Where other processes have these cores, threads that wait for each
+    other make small solves a hundred times slower. (Numba's own `NUMBA_NUM_THREADS` is no way out: with fewer than all
+    cores pdex, and so cell-eval, ends in an error.)
     """
-    threads = environment.get(OPENMP, "").split(",")[0].strip()
-    if threads.isdecimal() and int(threads) > 0:
-        environment.setdefault(NUMBA, threads)
+    if "torch" not in sys.modules and "OMP_NUM_THREADS" not in os.environ:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

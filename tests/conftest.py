@@ -19,7 +19,7 @@ from tests.end_to_end import commands
 from tests.end_to_end.commands import Project
 from tests.evaluation.made_up import make_run, make_screen
 
-for name, value in {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
+for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
     os.environ.setdefault(name, value)
 for name in ("STATE_RAG_DISABLE", "STATE_RAG_GENEPT", "STATE_RAG_TRACEBACK"):
     os.environ.pop(name, None)
@@ -35,6 +35,13 @@ def levels_of_logs() -> None:
     """Let each test begin with the levels of a fresh process, whatever commands ran in this one before."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("state_rag").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> None:
+    """Let each test begin with as many threads as the first had; Numba takes all cores for the process (`threads`)."""
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

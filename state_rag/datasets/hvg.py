@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from state_rag.threads import torch_threads_kept
+
 if TYPE_CHECKING:
     import anndata
 
@@ -34,7 +36,8 @@ def highly_variable(adata: "anndata.AnnData", n_genes: int) -> np.ndarray:
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
     bins = min(20, max(1, adata.n_vars // _GENES_PER_BIN))
-    table = scanpy.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat", n_bins=bins, inplace=False)
+    with torch_threads_kept():
+        table = scanpy.pp.highly_variable_genes(adata, n_top_genes=n_genes, flavor="seurat", n_bins=bins, inplace=False)
     order = np.lexsort((np.arange(adata.n_vars), -np.nan_to_num(table["dispersions_norm"].to_numpy(), nan=-np.inf)))
     mask = np.zeros(adata.n_vars, dtype=bool)
     mask[order[:n_genes]] = True

@@ -22,7 +22,6 @@ from state_rag.experiments.jobs import Job, read_job, record_path, write_job
 from state_rag.experiments.lock import job_lock
 from state_rag.experiments.plan import Plan
 from state_rag.files import atomic_path
-from state_rag.threads import NUMBA, OPENMP
 
 STATE = (sys.executable, "-m", "state_rag")
 OURS = (sys.executable, "-m", "state_rag.cli")
@@ -277,7 +276,7 @@ class Steps:
         environment = dict(os.environ)
         environment.setdefault("WANDB_RUN_GROUP", self.folder.absolute().name)
         if self.plan.threads is not None:
-            environment |= dict.fromkeys((OPENMP, NUMBA), str(self.plan.threads))
+            environment["OMP_NUM_THREADS"] = str(self.plan.threads)
         return environment
 
     def _why(self, start: int) -> str:

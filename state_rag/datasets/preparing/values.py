@@ -10,6 +10,7 @@ from state_rag.contract.scale import LARGEST_LOG
 from state_rag.contract.space import read_space
 from state_rag.datasets.preparing.alike import rescale
 from state_rag.errors import StateRagError
+from state_rag.threads import torch_threads_kept
 
 if TYPE_CHECKING:
     import anndata
@@ -61,12 +62,14 @@ def _log_normalise(
 
     adata.uns.pop("log1p", None)
     if whole:
-        scanpy.pp.normalize_total(adata, target_sum=total)
+        with torch_threads_kept():
+            scanpy.pp.normalize_total(adata, target_sum=total)
         depth = "the median depth" if total is None else f"{total:,.0f}"
         changes.append(f"X held counts (whole numbers): scaled each cell to {depth} and took log1p")
     else:
         changes.append(f"X was not log-transformed (largest value {largest:.4g}): took log1p")
-    scanpy.pp.log1p(adata)
+    with torch_threads_kept():
+        scanpy.pp.log1p(adata)
     adata.uns["log1p"] = {}
     if "X_hvg" in adata.obsm:
         names = column_names(MemoryMatrices(adata), HVG).names
