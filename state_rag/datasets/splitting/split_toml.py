@@ -1,8 +1,10 @@
 """Read and write split TOMLs: which data, and which cell lines and perturbations are held out."""
 
 import json
+import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import toml
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, read_text, reason
 from state_rag.names import listing, suggest
+
+logger = logging.getLogger(__name__)
 
 _PARTS = ("train", "val", "test")
 
@@ -122,7 +126,7 @@ def write_split_toml(
     Parameters
     ----------
     path
-        The file; an existing one is replaced.
+        The file. One that says something else is kept beside it, with `.before` at the end of its name.
     dataset
         Name of the data set.
     data
@@ -149,6 +153,10 @@ def write_split_toml(
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
             _check_written(temporary, path, dataset, lists)
+            if path.is_file() and path.read_bytes() != text.encode():
+                kept = path.with_name(f"{path.name}.before")
+                shutil.copyfile(path, kept)
+                logger.warning("%s said something else; what it said is in %s now.", path, kept)
     except OSError as error:
         raise StateRagError(
             f"{path}: cannot be written: {reason(error)}. Choose another place with --output."

@@ -100,6 +100,18 @@ class Design:
         return 1 - self.random[1:] / max(self.random[0], 1e-300)
 
 
+def check_budget(budget: int) -> None:
+    """Refuse a budget that is no number of conditions.
+
+    Raises
+    ------
+    StateRagError
+        If it is below 1, or no whole number.
+    """
+    if not isinstance(budget, int | np.integer) or budget < 1:
+        raise StateRagError(f"design: a budget of {budget} conditions; give a whole number from 1 on.")
+
+
 def design(
     engine: Evidence,
     contexts: Sequence[str],
@@ -146,8 +158,7 @@ def design(
         tells of a target.
     """
     engine.check_fitted("design")
-    if budget < 1:
-        raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
+    check_budget(budget)
     price, weight = _positive(costs or {}, "cost"), _positive(importance or {}, "importance")
     contexts = tuple(dict.fromkeys(map(str, contexts)))
     if not contexts:

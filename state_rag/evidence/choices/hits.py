@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.design import check_budget
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
 
@@ -90,8 +91,7 @@ def hits(
         If nothing was fitted, no gene of the signature is known or has a weight, or no candidate is left.
     """
     engine.check_fitted("design")
-    if budget < 1:
-        raise StateRagError(f"design: a budget of {budget} conditions; give 1 or more.")
+    check_budget(budget)
     engine = engine.reaching(map(str, candidates or ()))
     bank = engine.bank
     weight = None if signature is None else _weights(engine.responses.genes, signature)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state_rag.datasets.splitting.split_toml import read_split
+from state_rag.datasets.splitting.split_toml import read_split, write_split_toml
 from state_rag.errors import StateRagError
 
 GOOD = """
@@ -69,3 +69,17 @@ def test_any_text_is_read_or_refused_with_a_message(tmp_path_factory, text):
     path.write_text(text, encoding="utf-8")
     with contextlib.suppress(StateRagError):
         read_split(path)
+
+
+def test_a_split_edited_by_hand_is_kept_beside_the_one_that_takes_its_place(tmp_path, caplog):
+    path, kept = tmp_path / "split.toml", tmp_path / "split.toml.before"
+    drawn = {"hepg2": (["A"], ["B", "C"])}
+    write_split_toml(path, "screen", tmp_path / "screen.h5ad", drawn, "drawn")
+    write_split_toml(path, "screen", tmp_path / "screen.h5ad", drawn, "drawn")
+    assert not kept.exists()
+    edited = path.read_text().replace('"C"', '"D"')
+    path.write_text(edited)
+    write_split_toml(path, "screen", tmp_path / "screen.h5ad", drawn, "drawn")
+    assert kept.read_text() == edited
+    assert read_split(path).fewshot["screen", "hepg2"]["test"] == ["B", "C"]
+    assert str(kept) in caplog.text

@@ -174,6 +174,8 @@ def test_what_cannot_be_asked_is_refused():
         design(Evidence(), ["a"], 1)
     with pytest.raises(StateRagError, match="a budget of 0"):
         design(fitted(), ["a"], 0)
+    with pytest.raises(StateRagError, match=r"a budget of 1.5 conditions; give a whole number"):
+        design(fitted(), ["a"], 1.5)
     with pytest.raises(StateRagError, match="no context"):
         design(fitted(), [], 1)
 
