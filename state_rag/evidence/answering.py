@@ -12,6 +12,7 @@ from state_rag.evidence.bands import Spread, banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
+from state_rag.evidence.own_gene import with_same_name
 from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import KRIGING, Trained, is_blind
@@ -62,7 +63,7 @@ def answer_scene(
     """
     scene = nearest(bank, scene, learned.weights, similarity, limit)
     answer = krige(bank, scene, learned.weights, similarity)
-    spread = Spread(bank, scene, learned.weights, bank.effects[scene.supports])
+    spread = Spread(bank, scene, learned.weights, bank.effects_on_others[scene.supports])
     plain = learned.fusion is None and learned.estimate == KRIGING
     seen = None
     if with_genes or not plain:
@@ -73,12 +74,13 @@ def answer_scene(
         values = learned.fusion(seen)
     else:
         values = seen.estimates[ESTIMATES.index(learned.estimate)]
-    return Answered(scene, answer, own_corrected(bank, scene, values.double(), learned), seen, spread)
+    return Answered(scene, answer, own_corrected(bank, scene, answer, values.double(), learned), seen, spread)
 
 
-def own_corrected(bank: Bank, scene: Scene, values: Tensor, learned: Trained) -> Tensor:
-    """Return predictions [Q, G] with what was learned of effects on the perturbed genes themselves."""
-    found = values if learned.own_gene is None else learned.own_gene.corrected(bank, scene, values)
+def own_corrected(bank: Bank, scene: Scene, answer: Answer, values: Tensor, learned: Trained) -> Tensor:
+    """Return predictions [Q, G] with what is known of effects on the perturbed genes themselves."""
+    found = with_same_name(bank, scene, answer.weight, values)
+    found = found if learned.own_gene is None else learned.own_gene.corrected(bank, scene, found)
     variance = learned.weights.prior_variances(bank, scene.queries)
     # a dose of 0 does nothing, whatever a correction says
     return found * (variance > 0).to(found.dtype)[:, None] if variance.ndim else found
@@ -97,7 +99,7 @@ def blind_answer(bank: Bank, answered: Answered, use: str, learned: Trained) -> 
     for half, fusion in enumerate(learned.blind):
         mask = is_blind(half, use, answered.scene.context, bank.named[answered.scene.queries])
         values[mask] = fusion(answered.seen).double()[mask]
-    return replace(answered, values=own_corrected(bank, answered.scene, values, learned))
+    return replace(answered, values=own_corrected(bank, answered.scene, answered.answer, values, learned))
 
 
 def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, changes: Tensor) -> Tensor:

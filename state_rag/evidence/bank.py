@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from state_rag.evidence.responses import Responses
 from state_rag.evidence.treatments import Axes, Treatments
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
 from state_rag.names.treatments import doses_in, label_of, refuse_unit, treatment_of
+
+FEWEST_OWN = 6
+"""Genes that measured perturbations are named after, below which they are treated like any other gene."""
 
 
 class Bank:
@@ -25,6 +29,8 @@ class Bank:
         Further perturbations that may be asked for (those with an embedding); they have no response.
     axes
         What labels tell of modes, doses and times (`names.treatments`); None where labels are names and nothing else.
+    own_apart
+        Whether effects on the genes that perturbations are named after are left out of `effects_on_others`.
 
     Attributes
     ----------
@@ -58,7 +64,9 @@ class Bank:
         Unit of the doses in labels (`names.treatments.unit_of`), for questions; None where it is not known.
     """
 
-    def __init__(self, responses: Responses, more: Iterable[str] = (), axes: Axes | None = None) -> None:
+    def __init__(
+        self, responses: Responses, more: Iterable[str] = (), axes: Axes | None = None, *, own_apart: bool = True
+    ) -> None:
         self.contexts = responses.context_names
         self._plain = {plain_of(name): name for name in reversed(responses.perturbation_names)}
         further = (name for name in more if plain_of(name) not in self._plain or name in responses.perturbation_names)
@@ -82,7 +90,7 @@ class Bank:
         self.names = self.perturbations
         self.named = torch.arange(len(self.perturbations))
         self.count = (self.row >= 0).long()
-        self.axes = axes
+        self.axes, self.own_apart = axes, own_apart
         self.treatments: Treatments | None = None
         if axes is not None:
             self._tell_apart(axes)
@@ -91,6 +99,20 @@ class Bank:
 
     def __len__(self) -> int:
         return len(self.effects)
+
+    @cached_property
+    def effects_on_others(self) -> Tensor:
+        """float64 [N, G]: effects, those on the genes that perturbations are named after taken as 0.
+
+        The same as `effects` where that is not wanted, or fewer than `FEWEST_OWN` measured perturbations have a gene.
+        """
+        own = self.own_gene[self.perturbation]
+        rows = torch.nonzero(own >= 0).flatten()
+        if not self.own_apart or len(torch.unique(own[rows])) < FEWEST_OWN:
+            return self.effects
+        found = self.effects.clone()
+        found[rows, own[rows]] = 0
+        return found
 
     def number_of_context(self, name: str) -> int:
         """Return a context's number, -1 for one that was never measured."""

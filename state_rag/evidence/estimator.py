@@ -240,6 +240,7 @@ class Evidence:
             self.callers,
             (self.combined, self.combining.measured.members, self.combining.learned),
             self.bank.axes,
+            own_apart=self.bank.own_apart,
         )
 
     @classmethod
@@ -251,11 +252,13 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained, calibrated, callers, (combined, members, learned), axes = unpack(state)
+        settings, responses, sources, trained, calibrated, callers, (combined, members, learned), axes, apart = unpack(
+            state
+        )
         engine = cls(settings)
         engine.responses, engine.combined = responses, combined
         more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
-        engine.bank = Bank(responses, more, axes)
+        engine.bank = Bank(responses, more, axes, own_apart=apart)
         engine.similarity = Similarity(engine.bank, sources, settings.powers)
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
         engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
@@ -281,7 +284,8 @@ class Evidence:
         """
         found = Evidence(self.settings)
         found.responses, found.combined = responses, self.combined
-        found.bank = Bank(responses, [*self.bank.perturbations, *more], self.bank.axes)
+        perturbations = [*self.bank.perturbations, *more]
+        found.bank = Bank(responses, perturbations, self.bank.axes, own_apart=self.bank.own_apart)
         found.bank.other_names = self.bank.other_names
         new = [label for label in found.bank.perturbations if self.bank.number_of(label) < 0]
         alike = {label: known[0] for label in new if (known := self.bank.alike(label))}

@@ -1,7 +1,8 @@
 """The gene that a perturbation is named after, and what the perturbation does to it.
 
 A knock-down lowers its own gene, whatever else it does, and activation raises it. No similar perturbation tells that,
-since it moves another gene. So the predicted effect on the perturbed gene itself, where that gene was measured, is
+since it moves another gene; and what it does to that one is nothing that the perturbation asked about would do. So
+effects on own genes are left out where other perturbations are predicted, and the predicted effect on the own gene is
 corrected by a ridge regression of its own: on the prediction, on the gene's level in controls, on what the same
 perturbation did to it elsewhere, and on the context and the mode.
 """
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from state_rag.evidence.bank import Bank
+from state_rag.evidence.bank import FEWEST_OWN, Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
 from state_rag.evidence.kriging import Scene
 
@@ -24,9 +25,6 @@ INPUTS = ("constant", "prediction", "control", "control squared", "measured else
 
 RIDGE = 5.0
 """Conditions that a slope of 0 counts for, of inputs of unit deviation."""
-
-FEWEST = 6
-"""Conditions with a measured gene of their own, below which nothing is learned."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,37 @@ class OwnRows:
     truth: Tensor
 
 
+def with_same_name(bank: Bank, scene: Scene, weight: Tensor, values: Tensor) -> Tensor:
+    """Return predictions from `Bank.effects_on_others` with what rows of the same name tell of own genes.
+
+    Parameters
+    ----------
+    bank, scene
+        The question.
+    weight
+        float64 [S, Q]: of each support in each prediction.
+    values
+        float64 [Q, G]: predictions, in units of the bank.
+    """
+    own = bank.own_gene[scene.queries]
+    rows = torch.nonzero(own >= 0).flatten()
+    if not len(rows) or bank.effects_on_others is bank.effects:
+        return values
+    found = values.clone()
+    found[rows, own[rows]] += same_name_told(bank, scene, weight, rows)
+    return found
+
+
+def same_name_told(bank: Bank, scene: Scene, weight: Tensor, rows: Tensor) -> Tensor:
+    """Return what `Bank.effects_on_others` leaves out of the own genes of some queries [n]; weights [S, Q]."""
+    if bank.effects_on_others is bank.effects:
+        return torch.zeros(len(rows), dtype=weight.dtype)
+    queries = scene.queries[rows]
+    same = bank.named[bank.perturbation[scene.supports]][:, None] == bank.named[queries][None]
+    effects = bank.effects[scene.supports[:, None], bank.own_gene[queries][None]]
+    return (same * weight[:, rows] * effects).sum(0)
+
+
 def learn_own_gene(bank: Bank, use: str, found: Sequence[OwnRows]) -> OwnGene | None:
     """Return what episodes teach; None where they are too few, or do not say that a correction helps.
 
@@ -125,7 +154,7 @@ def learn_own_gene(bank: Bank, use: str, found: Sequence[OwnRows]) -> OwnGene | 
     error = torch.cat([one.truth - one.predicted for one in some])
     named = torch.cat([bank.named[one.scene.queries[one.rows]] for one in some])
     names, place, count = torch.unique(named, return_inverse=True, return_counts=True)
-    if len(names) < FEWEST:
+    if len(names) < FEWEST_OWN:
         return None
     # a condition that many episodes ask about tells no more than one that few do
     weight = 1 / count[place].double()

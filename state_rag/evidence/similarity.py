@@ -344,7 +344,7 @@ def _profiles(bank: Bank) -> tuple[Tensor, list[int]]:
     profiles = torch.zeros(len(bank.contexts) * n_modes, n_measured, width)
     for context in range(len(bank.contexts)):
         rows = bank.rows_of(context)
-        scores = principal_scores(bank.effects[rows], width)
+        scores = principal_scores(bank.effects_on_others[rows], width)
         labels = bank.perturbation[rows]
         for mode in range(n_modes):
             here = torch.ones(len(rows), dtype=torch.bool) if told is None else told.mode[labels] == mode

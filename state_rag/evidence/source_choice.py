@@ -58,8 +58,8 @@ def useless_sources(
         found = []
         for scene, truth in drawn:
             answer = krige(bank, scene, chosen, similarity)
-            predicted = apply(answer, bank, scene, chosen, bank.effects[scene.supports])
-            found.append(float(effect_loss(predicted, bank.effects[truth])))
+            predicted = apply(answer, bank, scene, chosen, bank.effects_on_others[scene.supports])
+            found.append(float(effect_loss(predicted, bank.effects_on_others[truth])))
         return np.array(found)
 
     gone: tuple[str, ...] = ()

@@ -44,6 +44,8 @@ def pack(
     callers: Mapping[str, GeneCaller] = MappingProxyType({}),
     combinations: Combined = NO_COMBINATIONS,
     axes: Axes | None = None,
+    *,
+    own_apart: bool = True,
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
@@ -55,6 +57,8 @@ def pack(
         Their responses, members, and what they taught.
     axes
         What labels tell of modes, doses and times; None where they are names.
+    own_apart
+        As of the bank.
     """
     combined, members, taught = combinations
     tensors = _tensors_of(responses, "responses")
@@ -97,6 +101,7 @@ def pack(
         "combined": None if combined is None else _labels_of(combined),
         "members": {name: list(parts) for name, parts in members.items()},
         "rule": asdict(taught.rule),
+        "own_apart": own_apart,
     }
     if axes is not None:
         about |= {"treated": True, "axes": axes.to_dict()}
@@ -119,6 +124,7 @@ def unpack(
     dict[str, GeneCaller],
     Combined,
     Axes | None,
+    bool,
 ]:
     """Return what `pack` was given; nothing calibrated, called or combined for a state from before there was such.
 
@@ -144,7 +150,8 @@ def unpack(
         calibrated = {use: _calibrated(use, count, tensors) for use, count in about.get("calibrated", {}).items()}
         callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
         responses = _responses(about, about, tensors, "responses")
-        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors), axes
+        apart = bool(about.get("own_apart"))  # runs from before take own genes like any other
+        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors), axes, apart
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 

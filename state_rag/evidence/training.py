@@ -14,7 +14,7 @@ from state_rag.evidence.episodes import NEW_CONTEXT, USES, Episodes
 from state_rag.evidence.fusion import Example, Fusion, effect_loss, judge, train_fusion
 from state_rag.evidence.gene_features import ESTIMATES, FEATURES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige
-from state_rag.evidence.own_gene import OwnGene, OwnRows, learn_own_gene, own_rows
+from state_rag.evidence.own_gene import OwnGene, OwnRows, learn_own_gene, own_rows, same_name_told
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.source_choice import useless_sources
 from state_rag.evidence.source_weights import without_sources
@@ -109,6 +109,17 @@ class Trained:
     blind: tuple[Fusion, ...] = ()
 
 
+@dataclass(frozen=True)
+class _SeenOwn:
+    """Own genes of an episode's queries: of which, what is seen, what rows of the same name tell, and the truth."""
+
+    scene: Scene
+    rows: torch.Tensor
+    seen: GeneFeatures
+    told: torch.Tensor
+    truth: torch.Tensor
+
+
 def train(
     bank: Bank, similarity: Similarity, use: str, settings: Settings, progress: Progress | None = None
 ) -> Trained | None:
@@ -197,13 +208,14 @@ def _train_weights(
         weights = without_sources(weights, similarity, without)
         weights.same, weights.noise = untaught.same, untaught.noise
     optimiser = torch.optim.Adam(weights.parameters(), lr=settings.rate)
+    effects = bank.effects_on_others
     for step in range(settings.steps):
         scene, truth = episodes.draw(rng)
         answer = krige(bank, scene, weights, similarity, with_bands=False)
         genes = _some_genes(bank, settings, rng)
-        predicted = apply(answer, bank, scene, weights, bank.effects[scene.supports][:, genes])
+        predicted = apply(answer, bank, scene, weights, effects[scene.supports][:, genes])
         optimiser.zero_grad()
-        effect_loss(predicted, bank.effects[truth][:, genes]).backward()
+        effect_loss(predicted, effects[truth][:, genes]).backward()
         optimiser.step()
         say(f"{use}: kriging", step + 1, settings.steps)
     return weights.requires_grad_(False)
@@ -225,7 +237,7 @@ def _train_bands(
     further episodes say that no bands do as well, there are none.
     """
     genes = torch.from_numpy(np.sort(rng.permutation(bank.effects.shape[1])[:BAND_GENES]))
-    effects = bank.effects[:, genes]
+    effects = bank.effects_on_others[:, genes]
 
     def episode() -> tuple[Answer, Spread, torch.Tensor]:
         scene, truth = episodes.draw(rng)
@@ -265,41 +277,33 @@ def _examples(
     rng: np.random.Generator,
     use: str,
     say: Progress,
-) -> tuple[list[Example], list[tuple[Scene, GeneFeatures, torch.Tensor, torch.Tensor]]]:
-    """Return the examples of fusion, and scene, features, places and truth of the queries' own genes."""
+) -> tuple[list[Example], list[_SeenOwn]]:
+    """Return the examples of fusion, and what is seen of the queries' own genes."""
     examples, own = [], []
+    effects = bank.effects_on_others
     for number in range(settings.episodes):
         scene, truth = episodes.draw(rng)
-        spread = Spread(bank, scene, weights, bank.effects[scene.supports])
-        seen = gene_features(krige(bank, scene, weights, similarity), spread, similarity)
+        spread = Spread(bank, scene, weights, effects[scene.supports])
+        answer = krige(bank, scene, weights, similarity)
+        seen = gene_features(answer, spread, similarity)
         genes = _some_genes(bank, settings, rng)
-        examples.append(
-            Example(seen.of_genes(genes), bank.effects[truth][:, genes].float(), scene.context, scene.queries)
-        )
-        rows, theirs, effects = own_rows(bank, scene, truth)
-        own.append(
-            (
-                scene,
-                GeneFeatures(*(part[:, rows, theirs][:, None] for part in (seen.estimates, seen.features))),
-                rows,
-                effects,
-            )
-        )
+        examples.append(Example(seen.of_genes(genes), effects[truth][:, genes].float(), scene.context, scene.queries))
+        rows, genes, wanted = own_rows(bank, scene, truth)
+        told = same_name_told(bank, scene, answer.weight, rows)
+        at_own = GeneFeatures(*(part[:, rows, genes][:, None] for part in (seen.estimates, seen.features)))
+        own.append(_SeenOwn(scene, rows, at_own, told, wanted))
         say(f"{use}: fusion", number + 1, settings.episodes)
     return examples, own
 
 
-def _own_gene(
-    bank: Bank, use: str, learned: Trained, own: list[tuple[Scene, GeneFeatures, torch.Tensor, torch.Tensor]]
-) -> OwnGene | None:
+def _own_gene(bank: Bank, use: str, learned: Trained, own: list[_SeenOwn]) -> OwnGene | None:
     found = []
-    for scene, seen, rows, effects in own:
-        predicted = (
-            learned.fusion(seen)[0]
-            if learned.fusion is not None
-            else seen.estimates[ESTIMATES.index(learned.estimate)][0]
-        )
-        found.append(OwnRows(scene, rows, predicted.double(), effects))
+    for one in own:
+        if learned.fusion is not None:
+            predicted = learned.fusion(one.seen)
+        else:
+            predicted = one.seen.estimates[ESTIMATES.index(learned.estimate)]
+        found.append(OwnRows(one.scene, one.rows, predicted[0].double() + one.told, one.truth))
     return learn_own_gene(bank, use, found)
 
 

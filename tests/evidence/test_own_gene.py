@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state_rag.evidence.bank import Bank
+from state_rag.evidence.bank import FEWEST_OWN, Bank
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import Scene
-from state_rag.evidence.own_gene import FEWEST, OwnRows, learn_own_gene
+from state_rag.evidence.own_gene import OwnRows, learn_own_gene
 from state_rag.names.treatments import Treatment, label_of
 from tests.evidence.pretend_screen import QUICK, screen
 from tests.evidence.pretend_treatments import opposites, responses
@@ -49,18 +49,35 @@ def test_a_perturbation_that_nothing_is_known_of_gets_the_effect_on_its_own_gene
     np.testing.assert_array_equal(own[1:], stranger[1:])
 
 
-def test_genes_of_other_names_leave_every_prediction_as_it_is():
+def test_what_a_perturbation_does_to_its_own_gene_is_not_expected_of_similar_ones():
+    drawn, genes = lowering(seed=1)
+    plain = screen(seed=1, perturbations=24, genes=GENES)
+    own = np.eye(24, GENES, dtype=bool)
+    beside = {(0, number) for number in range(6)}
+    errors = []
+    for names in (genes, [f"g{number}" for number in range(GENES)]):
+        engine = Evidence(LEARNING).fit(drawn.responses(beside, genes=names), drawn.embeddings, uses=["few-shot"])
+        error = engine.predict("line0", drawn.perturbations[:6], trust=False).mean - plain.effects[0, :6]
+        errors.append(np.square(error[~own[:6]]).mean())
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_genes_of_other_names_are_not_taken_apart():
+    drawn, _ = lowering()
+    data = drawn.responses(hide(0), genes=[f"g{number}" for number in range(GENES)])
+    engine = Evidence(LEARNING).fit(data, drawn.embeddings, uses=["unseen"])
+    assert engine.bank.effects_on_others is engine.bank.effects
+    assert engine.trained["unseen"].own_gene is None
+
+
+def test_a_state_from_before_takes_own_genes_like_any_other():
     drawn, genes = lowering()
-    other = [f"g{number}" for number in range(GENES)]
-    fit, plain = (
-        Evidence(LEARNING).fit(drawn.responses(hide(0), genes=names), drawn.embeddings, uses=["unseen"])
-        for names in (genes, other)
-    )
-    assert plain.trained["unseen"].own_gene is None
-    first, second = (engine.predict("line0", ["P0", "P22"], trust=False).mean for engine in (fit, plain))
-    np.testing.assert_array_equal(first[1], second[1])  # P22 has no gene
-    np.testing.assert_array_equal(first[0, 1:], second[0, 1:])
-    assert first[0, 0] != second[0, 0]
+    engine = Evidence(LEARNING).fit(drawn.responses(hide(0), genes=genes), drawn.embeddings, uses=["unseen"])
+    assert engine.bank.effects_on_others is not engine.bank.effects
+    state = engine.to_state()
+    del state["settings"]["own_apart"]
+    before = Evidence.from_state(state)
+    assert before.bank.effects_on_others is before.bank.effects
 
 
 def test_a_state_keeps_it():
@@ -73,21 +90,19 @@ def test_a_state_keeps_it():
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.floats(-50, 50))
-def test_the_hidden_effect_on_the_own_gene_changes_no_prediction(effect):
+@given(st.floats(0.1, 50))
+def test_the_hidden_effect_on_the_own_gene_changes_no_prediction(size):
     drawn, genes = lowering()
-    found = []
-    for value in (DROP, effect):
-        drawn.effects[0, 3, 3] = value  # measured there, and predicted without itself
-        data = drawn.responses(hide(0), genes=genes)
-        engine = Evidence(replace(LEARNING, seed=1)).fit(data, drawn.embeddings, uses=["unseen"])
-        engine.trained = found[0][1] if found else engine.trained
-        engine.bank.scale = found[0][2] if found else engine.bank.scale
-        scaled = data.effects.astype(float) / engine.bank.scale
-        engine.bank.effects = torch.from_numpy(scaled)
-        mean = engine.predict("line0", ["P3"], trust=False).mean
-        found.append((mean, engine.trained, engine.bank.scale))
-    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-12)
+    found, learned = [], None
+    for effect in (size, -size):  # of the same square, so that all are divided by the same
+        drawn.effects[0, 3, 3] = effect  # measured there, and predicted without itself
+        engine = Evidence(replace(LEARNING, seed=1)).fit(
+            drawn.responses(genes=genes), drawn.embeddings, uses=["few-shot"]
+        )
+        learned = learned or engine.trained
+        engine.trained = learned
+        found.append(engine.predict("line0", ["P3"], trust=False).mean)
+    np.testing.assert_array_equal(*found)
 
 
 def episodes_of(bank, effect, noise, rng, count=30):
@@ -110,7 +125,7 @@ def test_nothing_is_learned_where_own_genes_do_as_predicted_or_too_few_tell():
     few = [
         replace(one, rows=one.rows[keep], predicted=one.predicted[keep], truth=one.truth[keep])
         for one in episodes_of(bank, lowered, 0.1, rng)
-        for keep in [one.scene.queries < FEWEST - 1]
+        for keep in [one.scene.queries < FEWEST_OWN - 1]
     ]
     assert learn_own_gene(bank, "unseen", few) is None
     kept = [learn_own_gene(bank, "unseen", episodes_of(bank, rng.permutation(random), 0.1, rng)) for _ in range(10)]

@@ -16,7 +16,6 @@ from state_rag.evidence.answering import Answered, answer_scene, blind_answer, c
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.episodes import NEW_CONTEXT
 from state_rag.evidence.fusion import correlations
-from state_rag.evidence.prior import prior_of
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import Progress, Settings, Trained
 from state_rag.evidence.trust.model import Calibration, TrustModel, learn
@@ -153,8 +152,7 @@ def calibration(
         answered = answer_scene(bank, similarity, scene, learned, limit, with_genes=True)
         answered = blind_answer(bank, answered, use, learned)
         truth = bank.effects[rows]
-        prior = prior_of(bank, answered.scene, learned.weights, bank.effects[answered.scene.supports])
-        mean = prior.at(scene.context, scene.queries)
+        mean = answered.spread.prior.at(scene.context, scene.queries)
         one = {
             "signs": signs_of(bank, answered, learned.weights).values,
             "accuracy": correlations(answered.values, truth).numpy(),
