@@ -49,7 +49,10 @@ def killed(build_once, project):
         with open(folder / "first.txt", "w") as log:
             first = subprocess.Popen([*commands.STATE, *arguments], cwd=folder, env=environment, stderr=log, stdout=log)
             until = time.monotonic() + commands.LIMIT
-            while not last.exists() and first.poll() is None and time.monotonic() < until:
+            while first.poll() is None and time.monotonic() < until:
+                # W&B's service writes beside the training, and may have begun with nothing yet
+                if last.exists() and any(folder.glob("wandb/offline-run-*/*.wandb")):
+                    break
                 time.sleep(0.02)
             os.kill(second_process(first.pid), signal.SIGKILL)
             start = time.monotonic()

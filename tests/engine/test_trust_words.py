@@ -37,7 +37,7 @@ def test_too_few_conditions_are_counted():
 
 @pytest.fixture(scope="module")
 def dosed():
-    measured, _ = curves(drugs=8)
+    measured, _ = curves()
     return Evidence(replace(QUICK, calibrating=100)).fit(responses(measured))
 
 

@@ -57,6 +57,7 @@ def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[
         each = max(1, limit // (len(contexts) * asked_parts))
         for part in range(asked_parts):
             hidden_rows = rows[place % n_parts == part]
+            hidden_rows = hidden_rows[torch.argsort(part_of[bank.perturbation[hidden_rows]])]
             scene = _scene(bank, use, context, hidden_rows, hidden_rows[:each])
             if len(scene.supports):
                 yield scene, hidden_rows[:each]
