@@ -41,7 +41,8 @@ class Explanation:
         [S]: (context, perturbation) of each contributing condition, heaviest first.
     weights
         [S]: of each, signed: how many times its deviation (measured effect minus prior) its contribution is, by
-        regression over genes, since directions of response may be weighted each in its own way.
+        regression over genes, since directions of response may be weighted each in its own way. What a condition does
+        to the gene that it is named after adds nothing.
     contributions
         [S, G]: what it adds to the prediction.
     effects
@@ -183,7 +184,7 @@ def explain_answer(
     trust, calls
         Of the prediction, where they are known.
     """
-    bank, scene, values, expected = spread.bank, spread.scene, spread.values, spread.prior
+    bank, scene, expected = spread.bank, spread.scene, spread.prior
     added = contributions(answer, spread)
     weight = overall_weights(answer, spread)[:, 0]
     order = torch.argsort(-weight.abs(), stable=True)
@@ -200,7 +201,7 @@ def explain_answer(
         tuple((bank.contexts[c], bank.perturbations[p]) for c, p in _numbers(bank, rows)),
         weight[order].numpy(),
         (added[order] * bank.scale).numpy(),
-        (values[order] * bank.scale).numpy(),
+        (bank.effects[scene.supports][order] * bank.scale).numpy(),
         tuple(SAME if yes else sources[k] for yes, k in zip(same.tolist(), strongest, strict=True)),
         reasons,
         np.full(len(rows), np.nan) if cells is None else cells[rows.numpy()],

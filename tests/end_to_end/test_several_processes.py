@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for a process in /proc"),
 ]
 
-STEPS = 80
+STEPS = 2000
 KEPT = 6
 """Step of the first checkpoint."""
 
