@@ -126,10 +126,9 @@ def same_name_told(bank: Bank, scene: Scene, weight: Tensor, rows: Tensor) -> Te
     """Return what `Bank.effects_on_others` leaves out of the own genes of some queries [n]; weights [S, Q]."""
     if bank.effects_on_others is bank.effects:
         return torch.zeros(len(rows), dtype=weight.dtype)
-    queries = scene.queries[rows]
-    same = bank.named[bank.perturbation[scene.supports]][:, None] == bank.named[queries][None]
-    effects = bank.effects[scene.supports[:, None], bank.own_gene[queries][None]]
-    return (same * weight[:, rows] * effects).sum(0)
+    support, query = _of_same_name(bank, scene, rows)
+    effects = bank.effects[scene.supports[support], bank.own_gene[scene.queries[rows[query]]]]
+    return weight.new_zeros(len(rows)).index_add_(0, query, weight[support, rows[query]] * effects)
 
 
 def learn_own_gene(bank: Bank, use: str, found: Sequence[OwnRows]) -> OwnGene | None:
@@ -185,15 +184,17 @@ def own_rows(bank: Bank, scene: Scene, truth: Tensor) -> tuple[Tensor, Tensor, T
 def _inputs(bank: Bank, scene: Scene, rows: Tensor, predicted: Tensor, n_contexts: int) -> Tensor:
     """Return the inputs [n, F] of queries, given the predicted effects on their own genes [n]."""
     queries = scene.queries[rows]
-    own, supports = bank.own_gene[queries], bank.perturbation[scene.supports]
-    same = bank.named[supports][:, None] == bank.named[queries][None]
+    own = bank.own_gene[queries]
+    support, query = _of_same_name(bank, scene, rows)
     n_modes = 0
     if bank.treatments is not None:
-        same &= bank.treatments.mode[supports][:, None] == bank.treatments.mode[queries][None]
-        n_modes = len(bank.treatments.axes.modes)
-    there = same.double()
-    count = there.sum(0)
-    elsewhere = (there * bank.effects[scene.supports[:, None], own[None]]).sum(0) / count.clamp_min(1)
+        n_modes, mode = len(bank.treatments.axes.modes), bank.treatments.mode
+        alike = mode[bank.perturbation[scene.supports[support]]] == mode[queries[query]]
+        support, query = support[alike], query[alike]
+    nothing = torch.zeros(len(rows), dtype=torch.float64)
+    count = nothing.index_add(0, query, torch.ones(len(query), dtype=torch.float64))
+    total = nothing.index_add(0, query, bank.effects[scene.supports[support], own[query]])
+    elsewhere = total / count.clamp_min(1)
     told = _columns(bank, scene.context, own, predicted.double(), (count > 0).double(), elsewhere, n_contexts)
     modes = torch.zeros(len(rows), n_modes, dtype=torch.float64)
     if bank.treatments is not None:
@@ -201,6 +202,13 @@ def _inputs(bank: Bank, scene: Scene, rows: Tensor, predicted: Tensor, n_context
         known = torch.nonzero(mode >= 0).flatten()
         modes[known, mode[known]] = 1
     return torch.cat([told, modes], 1)
+
+
+def _of_same_name(bank: Bank, scene: Scene, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the supports [m] and, of some queries [n], the places [m] wherever both have one name."""
+    same = bank.named[bank.perturbation[scene.supports]][:, None] == bank.named[scene.queries[rows]][None]
+    support, query = same.nonzero(as_tuple=True)
+    return support, query
 
 
 def _columns(
