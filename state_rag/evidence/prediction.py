@@ -181,7 +181,7 @@ class _Draft:
         """Fill in the prior, where nothing is known of the perturbations."""
         bank, scene, learned = self.engine.bank, question.scene, self.engine.learned_for(question.use)
         numbers = torch.tensor([bank.number_of(self.names[place]) for place in places])
-        prior = prior_of(bank, scene, learned.weights, bank.effects[scene.supports])
+        prior = prior_of(bank, scene, learned.weights, bank.effects_on_others[scene.supports])
         self.mean[places] = (prior.at(scene.context, numbers) * bank.scale).numpy()
         self.variance[places] = expected_error(bank, learned.weights.prior_variances(bank, numbers), learned)
         # the mean of a context is one for all names, but not for all modes and doses

@@ -27,6 +27,13 @@ def lowering(drop=DROP, **more):
     return drawn, drawn.perturbations[:GENES]
 
 
+def screen_without(drawn):
+    """Effects in the first line, with nothing done to own genes."""
+    found = drawn.effects[0].copy()
+    np.fill_diagonal(found, 0)
+    return found
+
+
 def hide(*numbers, contexts=3):
     return {(context, number) for context in range(contexts) for number in numbers}
 
@@ -47,6 +54,9 @@ def test_a_perturbation_that_nothing_is_known_of_gets_the_effect_on_its_own_gene
     own, stranger = engine.predict("line0", ["P0", "no such gene"]).mean
     assert own[0] == pytest.approx(DROP, abs=0.25 * abs(DROP))
     np.testing.assert_array_equal(own[1:], stranger[1:])
+    # nor is it expected of a stranger what some other perturbation does to its own gene
+    without, within = (np.delete(values, 0, axis=0).mean(0) for values in (screen_without(drawn), drawn.effects[0]))
+    assert np.square(stranger - without).sum() < np.square(stranger - within).sum()
 
 
 def test_what_a_perturbation_does_to_its_own_gene_is_not_expected_of_similar_ones():
