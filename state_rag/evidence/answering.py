@@ -95,7 +95,7 @@ def blind_answer(bank: Bank, answered: Answered, use: str, learned: Trained) -> 
     """Return the answers of fusions that have not learned from the queries, where there are such (`Trained.blind`)."""
     if not learned.blind or answered.seen is None:
         return answered
-    values = answered.values.clone()
+    values = torch.empty_like(answered.values)  # each query is of one half
     for half, fusion in enumerate(learned.blind):
         mask = is_blind(half, use, answered.scene.context, bank.named[answered.scene.queries])
         values[mask] = fusion(answered.seen).double()[mask]

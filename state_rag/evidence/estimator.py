@@ -286,7 +286,7 @@ class Evidence:
         found.responses, found.combined = responses, self.combined
         perturbations = [*self.bank.perturbations, *more]
         found.bank = Bank(responses, perturbations, self.bank.axes, own_apart=self.bank.own_apart)
-        found.bank.other_names = self.bank.other_names
+        found.bank.other_names, found.bank.dose_unit = self.bank.other_names, self.bank.dose_unit
         new = [label for label in found.bank.perturbations if self.bank.number_of(label) < 0]
         alike = {label: known[0] for label in new if (known := self.bank.alike(label))}
         sources = [

@@ -53,10 +53,9 @@ class OwnGene:
         values
             float64 [Q, G]: predictions, in units of the bank.
         """
-        rows = torch.nonzero(bank.own_gene[scene.queries] >= 0).flatten()
+        rows, own = _with_own(bank, scene)
         if not len(rows):
             return values
-        own = bank.own_gene[scene.queries[rows]]
         inputs = _inputs(bank, scene, rows, values[rows, own], self.n_contexts)
         found = values.clone()
         found[rows, own] += inputs @ self.slopes
@@ -113,12 +112,11 @@ def with_same_name(bank: Bank, scene: Scene, weight: Tensor, values: Tensor) -> 
     values
         float64 [Q, G]: predictions, in units of the bank.
     """
-    own = bank.own_gene[scene.queries]
-    rows = torch.nonzero(own >= 0).flatten()
-    if not len(rows) or bank.effects_on_others is bank.effects:
+    rows, own = _with_own(bank, scene)
+    if not len(rows):
         return values
     found = values.clone()
-    found[rows, own[rows]] += same_name_told(bank, scene, weight, rows)
+    found[rows, own] += same_name_told(bank, scene, weight, rows)
     return found
 
 
@@ -176,9 +174,15 @@ def own_rows(bank: Bank, scene: Scene, truth: Tensor) -> tuple[Tensor, Tensor, T
     truth
         Rows of the bank that answer it, long [Q].
     """
+    rows, own = _with_own(bank, scene)
+    return rows, own, bank.effects[truth[rows], own]
+
+
+def _with_own(bank: Bank, scene: Scene) -> tuple[Tensor, Tensor]:
+    """Return the places [n] of queries that are named after measured genes, and these genes [n]."""
     own = bank.own_gene[scene.queries]
     rows = torch.nonzero(own >= 0).flatten()
-    return rows, own[rows], bank.effects[truth[rows], own[rows]]
+    return rows, own[rows]
 
 
 def _inputs(bank: Bank, scene: Scene, rows: Tensor, predicted: Tensor, n_contexts: int) -> Tensor:
