@@ -8,6 +8,7 @@ import numpy as np
 
 from state_rag.datasets.columns import CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS, find_column, find_control
 from state_rag.datasets.data_files import find_data_files
+from state_rag.datasets.doubled_labels import refuse_doubled
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.value_check import refuse_other_genes
@@ -107,9 +108,11 @@ def read_screen_table(
     Raises
     ------
     StateRagError
-        If there is no file, a column or the control is missing, or files have other genes or another order of them.
+        If there is no file, a column or the control is missing, a combination has two labels, or files have other genes
+        or another order of them.
     """
     counts: dict[str, dict[str, int]] = {}
+    found_in: dict[str, set[Path]] = {}
     files = find_data_files(os.path.abspath(h5ad), f"{h5ad}")
     for path in files:
         with open_cells(path) as file:
@@ -125,10 +128,12 @@ def read_screen_table(
             in_line = counts.setdefault(str(types[pair // len(perts)]), {})
             name = str(perts[pair % len(perts)])
             in_line[name] = in_line.get(name, 0) + number
+            found_in.setdefault(name, set()).add(path)
     assert pert_col is not None
     assert cell_type_col is not None
     if len(files) > 1:
         refuse_other_genes(files)
     every = set().union(*counts.values())
     control = find_control(every, control, f"{h5ad}, obs column {pert_col!r}", "--control")
+    refuse_doubled(found_in, control, pert_col)
     return ScreenTable(str(h5ad), pert_col, cell_type_col, control, counts)

@@ -13,6 +13,7 @@ from state_rag.cell_files import CellFile, is_store, text_at
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
 from state_rag.datasets.data_files import find_data_files, is_pattern
+from state_rag.datasets.doubled_labels import refuse_doubled_in_files, refuse_doubled_in_memory
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
@@ -93,7 +94,8 @@ def from_anndata(
     Raises
     ------
     StateRagError
-        If a column or matrix is missing, or no context has both controls and perturbed cells.
+        If a column or matrix is missing, a combination has two labels (`A+B`, `B+A`), or no context has both controls
+        and perturbed cells.
 
     Examples
     --------
@@ -113,6 +115,7 @@ def from_anndata(
                 f"obs has no column {column!r}; it has {', '.join(map(str, adata.obs.columns))}"
                 f"{suggest([column], map(str, adata.obs.columns))}. Name the right one with `{parameter}`."
             )
+    refuse_doubled_in_memory(_labels_of(adata.obs, perturbation), control, perturbation)
     values = _values(adata, matrix)
     shape = int(values.shape[0]), int(values.shape[1])
     rows: Rows = _BackedRows(adata, matrix, shape) if adata.isbacked else ArrayRows(values)
@@ -162,7 +165,7 @@ def read(
     Raises
     ------
     StateRagError
-        If a file is missing or unreadable, or lacks genes of the first.
+        If a file is missing or unreadable, lacks genes of the first, or a combination has two labels.
     """
     readers = Workers(scheduler, workers)
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -179,6 +182,7 @@ def read(
             if _kind(opened) == KIND:
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
     columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
+    refuse_doubled_in_files(files, columns.control, columns.perturbation)
     totals = GroupTotals(squares=True)
     sources = [CellsOf(file) for file in files]
     aligned = add_files(totals, sources, columns, matrix, workers=readers, progress=progress)
@@ -215,6 +219,8 @@ def _of_split(
     for place in split.datasets.values():
         file = _cell_files(place)[0]
         columns = Columns(*_names_in(file, *named), treatment)
+        every = [one for where in split.datasets.values() for one in _cell_files(where)]
+        refuse_doubled_in_files(every, columns.control, columns.perturbation)
         with open_cells(file) as opened:
             width = open_rows(opened, matrix).shape[1]
             names = names_in_file(opened, matrix)

@@ -10,18 +10,47 @@ CONTROLS = ("ctrl", "control")
 
 
 def parts_of(name: str, separator: str = SEPARATOR) -> tuple[str, ...]:
-    """Return the different parts of a label in alphabetical order, without controls; the label where a part is empty.
+    """Return the different parts of a label in alphabetical order, without controls.
+
+    It is the label itself where a part has no letter or digit, or a bracket that another part closes.
 
     Examples
     --------
     >>> parts_of("B+A"), parts_of("A"), parts_of("A+"), parts_of("A+A"), parts_of("A+ctrl"), parts_of("ctrl")
     (('A', 'B'), ('A',), ('A+',), ('A+A',), ('A',), ('ctrl',))
+    >>> parts_of("[('(+)-JQ1', 0.5, 'uM')]")
+    ("[('(+)-JQ1', 0.5, 'uM')]",)
     """
     parts = {part.strip() for part in name.split(separator)}
-    if len(parts) < 2 or not all(parts):
+    if len(parts) < 2 or not all(map(_is_whole, parts)):
         return (name,)
     named = {part for part in parts if part.lower() not in CONTROLS}
     return tuple(sorted(named)) if named else (name,)
+
+
+def in_order(name: str, separator: str = SEPARATOR) -> str:
+    """Return a label as it is written here: members in alphabetical order, without controls.
+
+    Examples
+    --------
+    >>> in_order("B+A"), in_order("A + B"), in_order("ctrl+A"), in_order("A")
+    ('A+B', 'A+B', 'A', 'A')
+    """
+    return separator.join(parts_of(name, separator))
+
+
+def doubled(names: Iterable[str], separator: str = SEPARATOR) -> list[tuple[str, ...]]:
+    """Return groups of labels that name the same members, each sorted: one perturbation under several labels.
+
+    Examples
+    --------
+    >>> doubled(["A+B", "B+A", "A", "A+ctrl", "C+D"])
+    [('A', 'A+ctrl'), ('A+B', 'B+A')]
+    """
+    groups: dict[tuple[str, ...], set[str]] = {}
+    for name in names:
+        groups.setdefault(parts_of(name, separator), set()).add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
 def plain_of(name: str, separator: str = SEPARATOR) -> str:
@@ -76,3 +105,9 @@ def to_be_known(names: Iterable[str], known: Container[str], separator: str = SE
     ['A', 'B', 'C', 'A+C']
     """
     return [name for name in dict.fromkeys(names) if name in known or parts_of(name, separator) == (name,)]
+
+
+def _is_whole(part: str) -> bool:
+    """Tell whether a part of a label can be a name: something to read, and brackets that are closed again."""
+    closed = all(part.count(left) == part.count(right) for left, right in ("()", "[]", "{}"))
+    return closed and any(map(str.isalnum, part))

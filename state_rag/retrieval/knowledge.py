@@ -172,10 +172,33 @@ class Knowledge(nn.Module):
                 )
             joined[name] = torch.cat([old, new.to(old)])
         both = None
+        also = {name: self.names[row] for name, row in self._row.items() if name != self.names[row]}
         if (own := self.coordinates) is not None:
             new = own.new_zeros(len(names), own.shape[1]) if coordinates is None else torch.as_tensor(coordinates)
             both = torch.cat([own, new.to(own)])
-        return Knowledge((*self.names, *names), joined, self.n_candidates, both, self.scaling)
+        return Knowledge((*self.names, *names), joined, self.n_candidates, both, self.scaling).also_called(also)
+
+    def also_called(self, others: Mapping[str, str]) -> Knowledge:
+        """Return the same knowledge, asked by other names too; they are not among `names`, and are not kept.
+
+        Parameters
+        ----------
+        others
+            Other name -> name that is known.
+
+        Examples
+        --------
+        >>> knowledge = Knowledge(["A", "A+B"], {"text": torch.eye(2)}).also_called({"B+A": "A+B"})
+        >>> knowledge.index_of(["B+A"]), "B+A" in knowledge, knowledge.names
+        (tensor([1]), True, ('A', 'A+B'))
+        """
+        if not others:
+            return self
+        beside = self.coordinates, self.scaling
+        blocks = {name: self.block(name) for name in self.block_names}
+        known = Knowledge(self.names, blocks, self.n_candidates, *beside)
+        known._row = {**{other: self._row[name] for other, name in others.items()}, **self._row}
+        return known
 
     def to_state(self) -> dict[str, Any]:
         """Return names, blocks and base size as plain types and tensors on the CPU, fit for a checkpoint."""

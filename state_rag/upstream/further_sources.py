@@ -17,7 +17,8 @@ from state_rag.embeddings.table import unit_rows
 from state_rag.embeddings.treated import Coordinates, labelled, with_names
 from state_rag.errors import StateRagError
 from state_rag.names import listing
-from state_rag.names.combinations import with_members
+from state_rag.names.combinations import in_order, with_members
+from state_rag.names.treatments import canonical
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import TEXT, USUAL, RagSettings
 from state_rag.upstream.run_folder import Run
@@ -126,7 +127,8 @@ def with_further(
     Returns
     -------
     Knowledge
-        With those of them that a source knows; zeros where another source does not.
+        With those of them that a source knows; zeros where another source does not. What the run knows with its members
+        in another order (`B+A`), or its treatment otherwise spelled, is asked as what it is.
 
     Raises
     ------
@@ -134,6 +136,8 @@ def with_further(
         If a file that was given cannot be used. One that was found is left alone then, which is said.
     """
     new: dict[str, dict[str, np.ndarray]] = {}
+    knowledge = knowledge.also_called(_otherwise_written(knowledge, unknown))
+    unknown = {name for name in unknown if name not in knowledge}
     files = {**files_of(settings, saved), **given}
     gone = [source for source in knowledge.block_names if source not in files]
     if unknown and gone:
@@ -188,6 +192,23 @@ def informed(anchor: "Anchor", found: Run, saved: Mapping[str, Any], names: Iter
     run = knowing(with_files(run, {name: file for name, file in files.items() if name in own}), asked)
     tell_unknown(run, asked)
     anchor.engine = run.engine
+
+
+def _otherwise_written(knowledge: Knowledge, names: Collection[str]) -> dict[str, str]:
+    """Return those of some names that the run knows in another spelling of the same label, with its own."""
+    wanted = {name: _spelled(knowledge, name) for name in names if name not in knowledge}
+    if not wanted:
+        return {}
+    own = {_spelled(knowledge, name): name for name in knowledge.names}
+    return {name: own[label] for name, label in wanted.items() if label in own}
+
+
+def _spelled(knowledge: Knowledge, name: str) -> str:
+    """Return a label as it is written here, or as it is where it is none."""
+    try:
+        return in_order(name) if knowledge.scaling is None else canonical(name)
+    except StateRagError:
+        return name
 
 
 def _new_rows(

@@ -189,7 +189,7 @@ def _model(
         knowledge = wider
         logger.info("STATE's lines on a 'control fallback one-hot' do not concern them: one-hots are not used.")
     tables = tables_of(found.settings, own.get("sources"))
-    refuse_unknown(sorted(names - set(knowledge.names)), knowledge.names, "this request", tables)
+    refuse_unknown(sorted(name for name in names if name not in knowledge), knowledge.names, "this request", tables)
 
     def context() -> str:
         return request.sets.context(asked, request.names)

@@ -158,3 +158,14 @@ def test_names_alone_have_no_coordinates(table):
     found = load_sources(RagSettings(use_genept=True, genept_path=str(table)), OWN)
     assert coordinates_of(found, OWN) is None
     assert knowledge_of({"text": found["text"].table}).scaling is None
+
+
+def test_a_combination_in_another_order_is_the_one_that_the_run_knows(table):
+    settings = RagSettings(use_genept=True, genept_path=str(table))
+    found = load_sources(settings, [*OWN, "A+B"])
+    knowledge = knowledge_of({name: read.table for name, read in found.items()})
+    more = with_further(knowledge, {"B+A", "ctrl+C", "C+A"}, settings)
+    assert more.names == (*sorted([*OWN, "A+B"]), "C+A")  # of the others nothing is new
+    assert more.index_of(["B+A", "ctrl+C"]).tolist() == more.index_of(["A+B", "C"]).tolist()
+    assert "B+A" in more
+    assert more.to_state()["names"] == list(more.names)

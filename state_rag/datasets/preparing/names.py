@@ -14,6 +14,7 @@ from state_rag.datasets.columns import (
     find_column,
     find_control,
 )
+from state_rag.datasets.doubled_labels import once
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format, told_labels
 from state_rag.datasets.quickstart.first_look import look_at
@@ -42,7 +43,7 @@ def find_names(
 ) -> tuple[dict[str, str], str | None, dict[str, str]]:
     """Return columns and control, reading obs only, the name of the line whose column is yet to be added, and labels.
 
-    Labels are those that the file's format writes otherwise, each with how it is written here.
+    Labels are those that are written otherwise here, by the file's format or the order of members, each with how.
 
     The batch column may be one that is yet to be added, too.
     """
@@ -67,6 +68,7 @@ def find_names(
         plain = told_labels(file, pert_col)
     used = categories[np.unique(codes[codes >= 0])].tolist()
     control = find_control(used, control, f"{path}, obs column {pert_col!r}", "--control")
+    plain = {**once(map(str, used), control), **plain}
     found = {
         "pert_col": pert_col,
         "cell_type_col": cell_type_col,

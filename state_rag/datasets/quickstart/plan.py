@@ -28,6 +28,7 @@ from state_rag.datasets.untold_treatments import untold_columns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad, read_column
 from state_rag.names import listing, suggest
+from state_rag.names.combinations import doubled
 
 
 @dataclass
@@ -292,6 +293,11 @@ def _choose_space(found: Plan) -> None:
             reasons.append(f"labels of {' and '.join(map(str, numbers))} are stored as numbers")
         if found.perturbation.value is not None and not numbers:
             reasons += _unreadable(found)
+        if str(found.perturbation.value) in look.columns:
+            labels = map(str, look.columns[str(found.perturbation.value)].labels.tolist())
+            if twice := doubled(label for label in labels if label != found.control.value):
+                shown = listing([" / ".join(group) for group in twice], 3)
+                reasons.append(f"{len(twice)} perturbations have several labels ({shown})")
     if reasons and reasons == [r for r in reasons if "obsm['X_hvg'], the" in r] and _too_large(look.size):
         reasons = []
         found.embed_key = None

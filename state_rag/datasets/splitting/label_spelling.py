@@ -10,7 +10,7 @@ _BETWEEN = re.compile(r"[\s_-]+")
 
 
 def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of labels that differ by case, blanks, `_` for `-` or the order of members of `A+B` alone.
+    """Return groups of labels that differ by case, blanks or `_` for `-` alone, whatever the order of members.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from state_rag.datasets.columns import (
     find_control,
 )
 from state_rag.datasets.data_files import find_data_files
+from state_rag.datasets.doubled_labels import refuse_doubled
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.readable import refuse_unreadable
@@ -81,6 +82,8 @@ class _Tally:
     """All categories of the perturbation column."""
     controlled: set[str] = field(default_factory=set)
     """Lines that have controls in some file."""
+    files: dict[str, set[Path]] = field(default_factory=dict)
+    """Perturbation -> files that have cells of it."""
 
 
 def check_split(
@@ -131,6 +134,7 @@ def check_split(
                 _count(file, split, dataset, tally, pert_col, cell_type_key, control_pert, upstream)
     if not upstream:
         _refuse_without_controls(split, tally, control_pert)
+    refuse_doubled(tally.files, control_pert, pert_col)
     _check_named(split, tally, control_pert)
     _refuse_leaks(split, tally)
     for part in require:
@@ -219,6 +223,8 @@ def _count(
         perturbed = np.where(is_control, 0, counts)
         names = perts[perturbed > 0].tolist()
         tally.perturbations.update(names)
+        for name in names:
+            tally.files.setdefault(name, set()).add(Path(str(file.filename)))
         part = _part_of_line(split, dataset, line)
         if part is None:
             continue
