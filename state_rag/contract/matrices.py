@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from state_rag.cell_files import CellFile, is_group
+from state_rag.contract.plain_values import PlainValues
 from state_rag.errors import StateRagError
 
 Block: TypeAlias = np.ndarray | sparse.csr_matrix
@@ -107,7 +108,8 @@ class SparseFileRows:
     """Rows of a CSR matrix in an h5ad file or a zarr store; only the index of row starts is held in memory."""
 
     def __init__(self, group: Any):
-        self.data, self.indices = group["data"], group["indices"]
+        self.name = str(group.name)
+        self.data, self.indices = (PlainValues.of(group[part]) or group[part] for part in ("data", "indices"))
         self.indptr = group["indptr"][:]
         rows, columns = group.attrs["shape"]
         self.shape: tuple[int, int] = (int(rows), int(columns))
@@ -137,12 +139,19 @@ class SparseFileRows:
         data, indices = self.data[begin:end], self.indices[begin:end]
         whole = len(starts) == stop - start + 1 and len(data) == len(indices) == end - begin
         ascending = bool((np.diff(starts) >= 0).all())
-        if not (whole and ascending and (not len(indices) or 0 <= indices.min() <= indices.max() < self.shape[1])):
+        if not (whole and ascending and _within(indices, self.shape[1])):
             raise StateRagError(
-                f"rows {start:,} to {stop:,} of '{self.data.name}' are damaged: their places do not fit a matrix of "
+                f"rows {start:,} to {stop:,} of '{self.name}' are damaged: their places do not fit a matrix of "
                 f"{self.shape[0]:,} x {self.shape[1]:,}. Copy or write the file again."
             )
         return sparse.csr_matrix((data, indices, starts - begin), shape=(stop - start, self.shape[1]))
+
+
+def _within(indices: np.ndarray, width: int) -> bool:
+    """Tell whether all are from 0 to below `width`; read as unsigned, a negative number is a large one."""
+    if indices.dtype.kind == "i":
+        indices = indices.view(indices.dtype.str.replace("i", "u"))
+    return not len(indices) or bool(indices.max() < width)
 
 
 def runs(sorted_rows: np.ndarray) -> list[tuple[int, int]]:

@@ -14,8 +14,8 @@ from scipy import sparse
 
 from state_rag.contract.matrices import Block, Rows, row_blocks
 
-BLOCK_VALUES = 2**21
-"""Stored values that are read at once: 16 MiB of a sparse matrix, 8 MiB of a dense one."""
+BLOCK_VALUES = 2**22
+"""Stored values that are read at once: 32 MiB of a sparse matrix, 16 MiB of a dense one."""
 IN_MEMORY = 2**28
 """Bytes of sums that are held in memory; more of them lie in a temporary file that is mapped."""
 
