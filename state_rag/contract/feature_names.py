@@ -15,6 +15,7 @@ import pandas as pd
 from state_rag.cell_files import CellFile, is_group, n_cells, text_at
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.errors import StateRagError
+from state_rag.names.gene_ids import unversioned, unversioned_genes
 
 if TYPE_CHECKING:
     import anndata
@@ -167,13 +168,19 @@ def names_in_anndata(adata: "anndata.AnnData", matrix: str) -> list[str] | None:
 def gene_names(var: pd.DataFrame) -> list[str]:
     """Return what genes are called: `gene_name` where there is that column, as STATE reads it, else the index.
 
-    Where several genes have one `gene_name` and the index tells them apart (Ensembl ids), it is the index too.
+    Where several genes have one `gene_name` and the index tells them apart (Ensembl ids), it is the index too. Ensembl
+    ids lose their version.
+
+    Raises
+    ------
+    StateRagError
+        If a gene stands there in two versions of its Ensembl id.
     """
     index = var.index.astype(str)
     if "gene_name" not in var.columns:
-        return index.tolist()
+        return unversioned_genes(index.tolist())
     names = var["gene_name"].astype(str)
-    return index.tolist() if not names.is_unique and index.is_unique else names.tolist()
+    return unversioned_genes(index.tolist() if not names.is_unique and index.is_unique else names.tolist())
 
 
 def column_names(matrices: Matrices, matrix: str) -> ColumnNames:
@@ -191,7 +198,7 @@ def column_names(matrices: Matrices, matrix: str) -> ColumnNames:
     frame = getattr(matrices, "adata", None)
     own = frame.obsm.get(matrix.removeprefix("obsm/")) if frame is not None else None
     if isinstance(own, pd.DataFrame):
-        return ColumnNames(tuple(map(str, own.columns)), matrix)
+        return ColumnNames(tuple(unversioned_genes(map(str, own.columns))), matrix)
     rows = matrices.rows(matrix) if matrix == HVG else None
     if rows is None:
         return ColumnNames(None, UNKNOWN)
@@ -219,7 +226,7 @@ def _declared(matrices: Matrices, genes: list[str], width: int) -> tuple[tuple[s
         if mask.sum() == width:
             return tuple(np.asarray(genes, dtype=object)[mask].tolist()), "var/highly_variable"
     if matrices.hvg_names is not None and len(matrices.hvg_names) == width:
-        return tuple(str(name) for name in matrices.hvg_names), "uns/hvg_names"
+        return tuple(unversioned(str(name)) for name in matrices.hvg_names), "uns/hvg_names"
     return None, UNKNOWN
 
 

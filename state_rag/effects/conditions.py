@@ -20,6 +20,7 @@ from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad
 from state_rag.names import listing, suggest
+from state_rag.names.gene_ids import unversioned
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _open_side(source: Any, role: str, columns: Columns, matrix: str) -> Side:
             )
     if rows.shape[0] != len(obs):
         raise StateRagError(f"{name}: '{matrix}' has {rows.shape[0]} rows, obs has {len(obs)}")
-    names = [str(value) for value in var.index] if matrix == "X" else None
+    names = [unversioned(str(value)) for value in var.index] if matrix == "X" else None
     if names == [str(number) for number in range(rows.shape[1])]:
         names = None
     # `state tx predict --pseudobulk` adds this column, behind underscores where the data have one of that name.

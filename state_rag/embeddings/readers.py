@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from state_rag.embeddings.gene_ids import read_asked
 from state_rag.embeddings.mapped import read_npy
 from state_rag.embeddings.restricted_pickle import read_pickled_table
 from state_rag.embeddings.table import (
@@ -57,7 +58,7 @@ def read_embeddings(
         The file.
     names
         Keep these perturbations only (None: all). Names the file lacks are left out: what to do about them is for the
-        caller to say. Spelling is exact.
+        caller to say. Spelling is exact, but for versions of Ensembl ids.
     text_width
         Width of the embedding of summary texts (`state_rag.embeddings.text`).
     progress
@@ -86,7 +87,15 @@ def read_embeddings(
         names = [names]
     wanted = None if names is None else frozenset(names)
     logger.info("reading embeddings from %s (%.1f MB)", path, path.stat().st_size / 1e6)
-    labels, vectors, provenance = _guarded(reader, path, wanted, progress, text_width)
+    provenance: dict[str, str] = {}
+
+    def read(some: Collection[str] | None) -> tuple[list[Any], Any]:
+        nonlocal provenance
+        chosen = None if some is None else frozenset(some)
+        labels, vectors, provenance = _guarded(reader, path, chosen, progress, text_width)
+        return labels, vectors
+
+    labels, vectors = read(None) if wanted is None else read_asked(read, wanted, source)
     check_names(labels, source)
     if wanted is not None and any(label not in wanted for label in labels):  # a reader keeps what is asked for
         raise AssertionError(f"reader of {suffix} returned names that were not asked for")

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from state_rag.embeddings.gene_ids import in_file
 from state_rag.embeddings.gene_sets import read_gmt
 from state_rag.embeddings.graphs import fields_of, read_graph
 from state_rag.embeddings.molecules import read_smiles, smiles_column
@@ -189,7 +190,11 @@ def read_source(
         facts = table.provenance.get("embedding", f"{table.width} wide")
         return SourceTable(kind, table, len(wanted), facts)
     knowledge = KINDS[kind](path)
-    known, vectors = knowledge.embedded(sought)
+    called = in_file(sought, knowledge.names, str(path))
+    known, vectors = knowledge.embedded(list(dict.fromkeys(called.values())))
+    place = {name: number for number, name in enumerate(known)}
+    known = [name for name, own in called.items() if own in place]
+    vectors = vectors[[place[called[name]] for name in known]]
     some = np.flatnonzero(vectors.any(axis=1)).tolist()
     known, vectors = [known[row] for row in some], vectors[some]
     if not known:

@@ -17,6 +17,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
 from state_rag.names.combinations import parts_of
+from state_rag.names.gene_ids import unversioned_genes
 
 if TYPE_CHECKING:
     import anndata
@@ -119,7 +120,7 @@ def responses_in(
         values,
         effects.obs["context"].astype(str).tolist(),
         names,
-        effects.var_names.astype(str).tolist(),
+        unversioned_genes(effects.var_names.astype(str).tolist()),
         cells=effects.obs["n_cells"].to_numpy() if "n_cells" in effects.obs else None,
         controls=None if means is None else {str(line): means[line].to_numpy() for line in means},
         changes=changes_in(effects),

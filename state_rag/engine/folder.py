@@ -71,7 +71,7 @@ class EvidenceRun:
             if name_in(own) != name_in(perturbation):
                 logger.info("%s is %s in this run, another name of the same gene.", perturbation, own)
             return own
-        own = self.engine.bank.other_names.get(perturbation, perturbation)
+        own = self.engine.bank.called(perturbation)
         if own != perturbation:
             logger.info("%s is %s in this run, another name of the same gene.", perturbation, own)
         return own

@@ -12,6 +12,7 @@ from torch import Tensor
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.treatments import Axes, Treatments
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
+from state_rag.names.gene_ids import is_gene_id, unversioned
 from state_rag.names.treatments import doses_in, label_of, refuse_unit, treatment_of
 
 FEWEST_OWN = 6
@@ -126,15 +127,31 @@ class Bank:
         if self.treatments is not None:
             return self._perturbation.get(self.own_label(perturbation), -1)
         plain = plain_of(perturbation)
-        for name in (perturbation, self.other_names.get(perturbation), self._plain.get(plain), plain):
+        for name in (perturbation, self.called(perturbation), self._plain.get(plain), plain):
             if name is not None and name in self._perturbation:
                 return self._perturbation[name]
         return -1
 
     def gene_of(self, name: str) -> int:
         """Return the number of the gene of a name, -1 where that was not measured."""
-        own = self.other_names.get(name, name)
-        return self._gene.get(plain_of(name), self._gene.get(plain_of(own), -1))
+        own = (unversioned(plain_of(one)) for one in (name, self.called(name)))
+        return next((self._gene[gene] for gene in own if gene in self._gene), -1)
+
+    def called(self, name: str) -> str:
+        """Return what a name is called here: by another name, or as an Ensembl id with another version; else itself."""
+        if name in (self._perturbation if self.treatments is None else self._alike):
+            return name
+        own = self.other_names.get(name) or self.other_names.get(unversioned(name))
+        return own or (self._ids.get(unversioned(name)) if is_gene_id(name) else None) or name
+
+    @cached_property
+    def _ids(self) -> dict[str, str]:
+        """Ensembl id without version -> the name that has it, where that is one."""
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            if is_gene_id(name):
+                found.setdefault(unversioned(name), []).append(name)
+        return {plain: own[0] for plain, own in found.items() if len(own) == 1}
 
     def own_label(self, label: str) -> str:
         """Return a label as the bank would spell it, other names too; where labels are names it stays.
@@ -151,7 +168,7 @@ class Bank:
         found = []
         for part in parts_of(label):
             name, treatment = treatment_of(part)
-            found.append(label_of(name if name in self._alike else self.other_names.get(name, name), treatment))
+            found.append(label_of(name if name in self._alike else self.called(name), treatment))
         return SEPARATOR.join(sorted(found))
 
     def alike(self, label: str) -> tuple[str, ...]:

@@ -107,7 +107,11 @@ def to_be_known(names: Iterable[str], known: Container[str], separator: str = SE
     return [name for name in dict.fromkeys(names) if name in known or parts_of(name, separator) == (name,)]
 
 
+def closes(text: str) -> bool:
+    """Tell whether a text has as many closing brackets of each kind as opening ones."""
+    return all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}"))
+
+
 def _is_whole(part: str) -> bool:
     """Tell whether a part of a label can be a name: something to read, and brackets that are closed again."""
-    closed = all(part.count(left) == part.count(right) for left, right in ("()", "[]", "{}"))
-    return closed and any(map(str.isalnum, part))
+    return closes(part) and any(map(str.isalnum, part))

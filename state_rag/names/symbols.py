@@ -1,16 +1,15 @@
 """Which names belong to one gene: approved symbols, those of before, aliases, Ensembl's ids."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from state_rag.names.gene_ids import unversioned
+
 APPROVED, PREVIOUS, ALIAS, ENSEMBL = "approved", "previous", "alias", "Ensembl id"
 KINDS = (APPROVED, ENSEMBL, PREVIOUS, ALIAS)
 """Kinds of name; one that is of an earlier kind for a gene is that gene's, whatever else it is of a later kind for."""
-
-_VERSION = re.compile(r"(ENS[A-Z]*G\d{6,})\.\d+")
 
 
 class Named(NamedTuple):
@@ -86,7 +85,8 @@ class Symbols:
             Where they come from.
         """
         by_name: dict[str, dict[str, str]] = {}
-        for name, gene, kind in named:
+        for written, gene, kind in named:
+            name = unversioned(written)
             if not name or not gene:
                 continue
             by_name.setdefault(gene, {})[gene] = APPROVED
@@ -104,8 +104,8 @@ class Symbols:
     def meaning(self, name: str) -> Meaning:
         """Return what a name stands for: as it is written, else without an Ensembl id's version, else in any case."""
         found = self._meaning(name)
-        if not found.genes and (version := _VERSION.fullmatch(name)):
-            found = self._meaning(version.group(1))
+        if not found.genes and (plain := unversioned(name)) != name:
+            found = self._meaning(plain)
         if not found.genes:
             meanings = [self._meaning(other) for other in self._any_case.get(name.upper(), ())]
             genes = tuple(dict.fromkeys(gene for one in meanings for gene in one.genes))

@@ -4,7 +4,7 @@
 order; each member of a combination has its own. A dose is a number in the unit of the data, in µM where these name a
 molar unit; a time is in hours. `%3A` stands for a `:` within a name or a mode, `%2B` for a `+` that joins no members,
 `%7C` for a `|`, which lists of labels have between them, `%3D` for a `=` in a mode, and `%25` for a `%`, so that every
-label can be taken apart again.
+label can be taken apart again; so do brackets that are not closed.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from state_rag.errors import StateRagError
-from state_rag.names.combinations import SEPARATOR, parts_of
+from state_rag.names.combinations import SEPARATOR, closes, parts_of
 from state_rag.names.drugs import dose_in
 
 COLON = ":"
@@ -35,6 +35,8 @@ HOURS = {
 """Units of time in hours."""
 
 _ESCAPES = {"%": "%25", COLON: "%3A", "|": "%7C", SEPARATOR: "%2B", "=": "%3D"}
+_BRACKETS = {"(": "%28", ")": "%29", "[": "%5B", "]": "%5D", "{": "%7B", "}": "%7D"}
+"""Where they are not closed within a name or a mode, they would be taken for those around members."""
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*_?\s*((?:[^\W\d_]|%)\S*)?\s*")
 _MISSING = ("", "nan", "none", "na", "n/a", "<na>")
 
@@ -248,7 +250,7 @@ def _label_of(name: str, treatment: Treatment) -> str:
     if treatment.mode is not None:
         if not treatment.mode.strip():
             raise StateRagError("a mode is empty; leave it out where it is not known.")
-        fields.append(_escaped(treatment.mode, "%:|+="))
+        fields.append(_escaped(treatment.mode.strip(), "%:|+="))
     for key, value in ((DOSE, treatment.dose), (TIME, treatment.time)):
         if value is not None:
             fields.append(key + _written(value))
@@ -256,11 +258,14 @@ def _label_of(name: str, treatment: Treatment) -> str:
 
 
 def _escaped(text: str, characters: str) -> str:
-    return "".join(_ESCAPES[one] if one in characters else one for one in text)
+    escapes = {one: _ESCAPES[one] for one in characters}
+    if not closes(text):
+        escapes |= _BRACKETS
+    return "".join(escapes.get(one, one) for one in text)
 
 
 def _plain(text: str) -> str:
-    for plain, escaped in reversed(_ESCAPES.items()):
+    for plain, escaped in reversed({**_ESCAPES, **_BRACKETS}.items()):
         text = text.replace(escaped, plain)
     return text
 

@@ -17,7 +17,8 @@ from state_rag.embeddings.table import unit_rows
 from state_rag.embeddings.treated import Coordinates, labelled, with_names
 from state_rag.errors import StateRagError
 from state_rag.names import listing
-from state_rag.names.combinations import in_order, with_members
+from state_rag.names.combinations import SEPARATOR, in_order, with_members
+from state_rag.names.gene_ids import unversioned
 from state_rag.names.treatments import canonical
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.settings import TEXT, USUAL, RagSettings
@@ -206,9 +207,10 @@ def _otherwise_written(knowledge: Knowledge, names: Collection[str]) -> dict[str
 def _spelled(knowledge: Knowledge, name: str) -> str:
     """Return a label as it is written here, or as it is where it is none."""
     try:
-        return in_order(name) if knowledge.scaling is None else canonical(name)
+        label = in_order(name) if knowledge.scaling is None else canonical(name)
     except StateRagError:
         return name
+    return SEPARATOR.join(map(unversioned, label.split(SEPARATOR)))
 
 
 def _new_rows(

@@ -15,6 +15,7 @@ from state_rag.contract.space import Space, fit
 from state_rag.datasets.splitting.split_check import check_split
 from state_rag.datasets.splitting.split_copy import split_tables, write_split_tables
 from state_rag.errors import StateRagError
+from state_rag.names.gene_ids import unversioned
 from state_rag.run_folders import SPLIT
 from state_rag.upstream.run_folder import Run, read_checkpoint
 
@@ -155,7 +156,7 @@ def of_run(found: Run, checkpoint: Mapping[str, Any] | None = None) -> Identity 
     identity = Identity.read(found.folder)
     if identity is not None or checkpoint is None:
         return identity
-    names = [str(name) for name in checkpoint.get("hyper_parameters", {}).get("gene_names") or ()]
+    names = [unversioned(str(name)) for name in checkpoint.get("hyper_parameters", {}).get("gene_names") or ()]
     keys = spaces_used(found.data.get("embed_key"), found.data.get("output_space"))
     space = keys[-1]
     if not names or not is_expression(space):

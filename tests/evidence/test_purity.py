@@ -30,6 +30,7 @@ def test_the_room_loads_no_files_no_state_and_no_other_room():
         "state_rag.names",
         "state_rag.names.combinations",
         "state_rag.names.drugs",
+        "state_rag.names.gene_ids",
         "state_rag.names.spelling",
         "state_rag.names.treatments",
     }

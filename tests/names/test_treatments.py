@@ -16,9 +16,9 @@ from state_rag.names.treatments import (
     unit_of,
 )
 
-NAMES = st.text(min_size=1, max_size=12) | st.text(alphabet="A+:|%=37C2Bdosetime.", min_size=1, max_size=12)
+NAMES = st.text(min_size=1, max_size=12) | st.text(alphabet="A+:|%=37C2Bdosetime.()[]{}", min_size=1, max_size=12)
 NUMBERS = st.none() | st.floats(0, allow_infinity=False, allow_nan=False)
-MODES = st.none() | NAMES.filter(lambda text: bool(text.strip()))
+MODES = st.none() | NAMES.map(str.strip).filter(bool)
 TREATMENTS = st.builds(Treatment, MODES, NUMBERS, NUMBERS)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from state_rag.contract.align import Alignment, align
-from state_rag.contract.feature_names import HVG, FileMatrices
+from state_rag.contract.feature_names import HVG, FileMatrices, gene_names
 from state_rag.contract.identity import FILE, Identity
 from state_rag.contract.scale import BASES, TOTAL_RATIO, Scale
 from state_rag.contract.space import Space, read_space
@@ -109,7 +109,7 @@ def take_genes(adata: "anndata.AnnData", model: Model, common: bool, changes: li
 
 def _find(adata: "anndata.AnnData", names: Sequence[str], common: bool, what: str) -> tuple[list[str], Alignment]:
     """Return the genes that are wanted, and where they lie in `X`; with `common`, those of them that are there."""
-    own = adata.var_names.tolist()
+    own = gene_names(adata.var)
     there = set(own)
     wanted = [name for name in names if name in there] if common else list(names)
     alignment = align(wanted, own)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from state_rag.contract.feature_names import HVG, MemoryMatrices
+from state_rag.contract.feature_names import HVG, MemoryMatrices, gene_names
 from state_rag.contract.space import not_finite, read_space, unsuited
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def _keeps_hvgs(adata: "anndata.AnnData", changes: list[str]) -> bool:
     if space.note or (not wrong and space.names is None and "highly_variable" in adata.var):
         wrong = space.note or "obsm['X_hvg'] has not the genes that var['highly_variable'] says."
     if wrong:
-        if space.names is not None and set(space.names) <= set(adata.var_names):
-            adata.var["highly_variable"] = adata.var_names.isin(space.names)
+        if space.names is not None and set(space.names) <= set(genes := gene_names(adata.var)):
+            adata.var["highly_variable"] = np.isin(genes, space.names)
         elif space.note:
             adata.var = adata.var.drop(columns="highly_variable", errors="ignore")
         adata.uns.pop("hvg_names", None)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from state_rag.contract.feature_names import HVG, MemoryMatrices, column_names
+from state_rag.contract.feature_names import HVG, MemoryMatrices, column_names, gene_names
 from state_rag.contract.scale import LARGEST_LOG
 from state_rag.contract.space import read_space
 from state_rag.datasets.preparing.alike import rescale
@@ -73,7 +73,7 @@ def _log_normalise(
     adata.uns["log1p"] = {}
     if "X_hvg" in adata.obsm:
         names = column_names(MemoryMatrices(adata), HVG).names
-        if names is not None and set(names) <= set(adata.var_names):
-            adata.var["highly_variable"] = adata.var_names.isin(names)
+        if names is not None and set(names) <= set(genes := gene_names(adata.var)):
+            adata.var["highly_variable"] = np.isin(genes, names)
         del adata.obsm["X_hvg"]
         changes.append("left out obsm['X_hvg'], which came from X as it was")

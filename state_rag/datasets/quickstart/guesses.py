@@ -13,6 +13,7 @@ import numpy as np
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS
 from state_rag.datasets.quickstart.first_look import Column, FirstLook
 from state_rag.names import listing
+from state_rag.names.gene_ids import is_gene_id
 
 _PERTURBATION_WORDS = (
     "pert gene guide sgrna target drug compound treatment condition knockdown knockout molecule chemical cytokine stim"
@@ -34,7 +35,6 @@ _CONTROL_STARTS = ("nontarget", "dmso", "negctrl", "negcontrol", "negativecontro
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}|[A-Z][a-z0-9-]{1,11}[0-9]*|C\d+orf\d+")
 SURELY = 3
 """What `control_likeness` says of the usual names of a control."""
-_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def kind_of_names(column: Column, look: FirstLook) -> tuple[str, str]:
     labels = [label for label in column.labels if not control_likeness(label)]
     if not labels:
         return "other", "there is none but the control"
-    if sum(bool(_ENSEMBL.fullmatch(label)) for label in labels) > len(labels) / 2:
+    if sum(is_gene_id(label) for label in labels) > len(labels) / 2:
         return "ensembl", f"Ensembl ids, such as {labels[0]}"
     share = gene_share(column, look)
     if share >= 0.3:

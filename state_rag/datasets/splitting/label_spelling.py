@@ -5,12 +5,13 @@ from collections.abc import Iterable
 
 from state_rag.datasets.quickstart.guesses import control_likeness
 from state_rag.names.combinations import parts_of
+from state_rag.names.gene_ids import unversioned
 
 _BETWEEN = re.compile(r"[\s_-]+")
 
 
 def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of labels that differ by case, blanks or `_` for `-` alone, whatever the order of members.
+    """Return groups of labels that differ by case, blanks, `_` for `-` or an Ensembl id's version alone.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups: dict[tuple[str, ...], set[str]] = {}
     for label in labels:
-        members = tuple(sorted(_BETWEEN.sub("-", part.strip()).casefold() for part in parts_of(label)))
+        members = tuple(sorted(_BETWEEN.sub("-", unversioned(part.strip())).casefold() for part in parts_of(label)))
         groups.setdefault(members, set()).add(label)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
