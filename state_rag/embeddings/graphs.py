@@ -6,9 +6,10 @@ degree alone.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -24,8 +25,24 @@ BLOCK = 256
 """Columns of the kernel at a time."""
 SMALL = 1e-7
 """Size of the terms of a series that are left out."""
+WEIGHTS = ("combined_score", "score", "weight")
+"""What a header calls the weight."""
 STRING_ID = re.compile(r"\d+\.ENS\w*P\d+")
 """What STRING calls a protein: the species, then Ensembl's name."""
+
+
+NUMBER, WORD, NOTHING, ELSE = "number", "word", "nothing", "else"
+"""What stands where a weight is looked for."""
+MISSING = ("na", "nan", "n/a", "none", "null")
+"""Words, in lower case, that tell no weight and no kind of edge."""
+ENDS = ("source", "target", "from", "to")
+ENDS_BEGIN = ("node", "protein", "gene", "symbol", "interactor", "regulator", "tf")
+"""What headers call the ends of edges, or how that begins."""
+
+
+class _Place(NamedTuple):
+    line: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -38,15 +55,23 @@ class Graph:
         N nodes.
     edges
         Symmetric [N, N], weights above 0, nothing on the diagonal.
+    weighted
+        Whether edges differ in weight.
+    left_out
+        Lines with a loop, or an edge that weighs 0.
     """
 
     names: tuple[str, ...]
     edges: sparse.csr_matrix
+    weighted: bool = True
+    left_out: int = 0
 
     @property
     def facts(self) -> str:
         """Return what was taken, in words."""
-        return f"{len(self.names)} nodes, {self.edges.nnz // 2} edges"
+        alike = "" if self.weighted else " of one weight"
+        rest = f", {self.left_out} loops or edges without weight left out" if self.left_out else ""
+        return f"{len(self.names)} nodes, {self.edges.nnz // 2} edges{alike}{rest}"
 
     def embedded(self, names: Collection[str]) -> tuple[list[str], np.ndarray]:
         """Return those of some names that are nodes, and vectors whose products are the diffusion kernel.
@@ -134,9 +159,10 @@ def parse_edges(
 ) -> tuple[list[str], list[str], list[float]]:
     """Return the two ends and the weight of each edge in the lines of a file.
 
-    The weight is the third field, or the one that a header calls `combined_score`, `score` or `weight`; an edge without
-    one, or where it is no number, weighs 1. A first line without a number there is a header where the second has one.
-    Comments begin with `#`.
+    The weight is the third field, or the one that a header calls `combined_score`, `score` or `weight`; edges weigh 1
+    where no line has a third field, or all have a word there, the kind of the edge. A first line is a header where it
+    names a weight or both ends (`source`, `target`), or has a word where the second has a number. Comments begin with
+    `#`.
 
     Parameters
     ----------
@@ -150,7 +176,7 @@ def parse_edges(
     Raises
     ------
     StateRagError
-        If a line has no two names, or a weight is negative or not finite.
+        If a line has no two names, or a weight is missing, no number, negative or not finite; with the line.
 
     Examples
     --------
@@ -160,36 +186,58 @@ def parse_edges(
     first: list[str] = []
     second: list[str] = []
     weights: list[float] = []
-    place, perhaps_header = 2, False
+    numbered: dict[str, _Place] = {}  # the first line of each sort
+    place, named, started = 2, False, False
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = fields_of(line)
         if len(fields) < 2 or not fields[0] or not fields[1]:
-            raise StateRagError(f"{source}: line {number} has no two names of an edge; found {line[:60]!r}")
+            raise StateRagError(
+                f"{source}: line {number} has no two names of an edge, parted by a tab, a comma or blanks; found "
+                f"{line[:60]!r}"
+            )
         if interaction_between:
             first += [fields[0]] * len(fields[2:])
             second += fields[2:]
             weights += [1.0] * len(fields[2:])
             continue
-        if not first:
-            place = _weight_column(fields)
-        weight = _number(fields[place]) if len(fields) > place else None
-        if perhaps_header and len(first) == 1 and weight is not None:
-            first, second, weights = [], [], []
-        perhaps_header = not first and weight is None and len(fields) > place
+        if not started:
+            started, place = True, _weight_column(fields)
+            named = any(field.lower() in WEIGHTS for field in fields[2:])
+            if named or _names_ends(fields):
+                continue
+        text = fields[place] if len(fields) > place else ""
+        weight = _number(text)
+        if weight is not None and list(numbered) == [WORD] and len(first) == 1:
+            first, second, weights, numbered = [], [], [], {}  # the line before was a header
         if weight is not None and not 0 <= weight < np.inf:
-            raise StateRagError(
-                f"{source}: line {number} has an edge that weighs {fields[place]}; weights are at least 0"
-            )
+            raise StateRagError(f"{source}: line {number} has an edge that weighs {text}; weights are at least 0")
+        numbered.setdefault(_sort_of(text, weight), _Place(number, text))
         first.append(fields[0])
         second.append(fields[1])
         weights.append(1.0 if weight is None else weight)
+    _refuse_mixed(numbered, source, named)
     return first, second, weights
+
+
+def _refuse_mixed(numbered: Mapping[str, _Place], source: str, named: bool) -> None:
+    """Refuse edges some of which weigh something, and others nothing that can be read."""
+    sorts = set(numbered)
+    if not numbered or sorts == {NUMBER} or (sorts in ({WORD}, {NOTHING}) and not named):
+        return
+    found = next(place for sort, place in numbered.items() if sort != NUMBER)
+    what = f"the weight {found.text!r}, which is no number" if found.text else "no weight"
+    raise StateRagError(
+        f"{source}: line {found.line} has {what}. Give every edge a number of at least 0 (a point before decimals), or "
+        "leave the column out, so that each weighs 1."
+    )
 
 
 def graph_of(first: Sequence[str], second: Sequence[str], weights: Sequence[float], source: str) -> Graph:
     """Return the graph of some edges: the heavier one of two between the same nodes counts, loops do not.
+
+    A node without an edge to another is none: nothing is known of it.
 
     Parameters
     ----------
@@ -203,20 +251,23 @@ def graph_of(first: Sequence[str], second: Sequence[str], weights: Sequence[floa
     StateRagError
         If no edge is left.
     """
+    sizes = np.asarray(weights, dtype=float)
+    kept = np.array([one != other for one, other in zip(first, second, strict=True)], dtype=bool) & (sizes > 0)
+    if not kept.any():
+        raise StateRagError(f"{source}: has no edge between two different names.")
+    left_out = int((~kept).sum())
+    first, second = ([name for name, yes in zip(side, kept.tolist(), strict=True) if yes] for side in (first, second))
+    sizes = sizes[kept]
     names = tuple(dict.fromkeys([*first, *second]))
     place = {name: number for number, name in enumerate(names)}
     rows, columns = (np.array([place[name] for name in side], dtype=int) for side in (first, second))
-    sizes = np.asarray(weights, dtype=float)
-    kept = (rows != columns) & (sizes > 0)
-    if not kept.any():
-        raise StateRagError(f"{source}: has no edge between two different names.")
-    low, high = np.minimum(rows, columns)[kept], np.maximum(rows, columns)[kept]
-    order = np.lexsort((-sizes[kept], high, low))
-    low, high, sizes = low[order], high[order], sizes[kept][order]
+    low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+    order = np.lexsort((-sizes, high, low))
+    low, high, sizes = low[order], high[order], sizes[order]
     heaviest = np.ones(len(low), dtype=bool)
     heaviest[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     half = sparse.csr_matrix((sizes[heaviest], (low[heaviest], high[heaviest])), shape=(len(names), len(names)))
-    return Graph(names, (half + half.T).tocsr())
+    return Graph(names, (half + half.T).tocsr(), bool(sizes.min() < sizes.max()), left_out)
 
 
 def fields_of(line: str) -> list[str]:
@@ -225,9 +276,23 @@ def fields_of(line: str) -> list[str]:
     return [field.strip().strip('"') for field in line.split(separator)]
 
 
+def _sort_of(text: str, weight: float | None) -> str:
+    if weight is not None:
+        return NUMBER
+    if not text:
+        return NOTHING
+    return WORD if text[0].isalpha() and text.lower() not in MISSING else ELSE
+
+
+def _names_ends(fields: Sequence[str]) -> bool:
+    """Tell whether a first line calls its first two columns what headers call the ends of edges."""
+    end = re.compile(rf"{'|'.join(ENDS)}|({'|'.join(ENDS_BEGIN)})[ _]?(\d|[ab])?", re.IGNORECASE)
+    return all(end.fullmatch(name) for name in fields[:2])
+
+
 def _weight_column(fields: Sequence[str]) -> int:
     lower = [field.lower() for field in fields]
-    return next((lower.index(name) for name in ("combined_score", "score", "weight") if name in lower[2:]), 2)
+    return next((lower.index(name) for name in WEIGHTS if name in lower[2:]), 2)
 
 
 def _number(text: str) -> float | None:

@@ -122,11 +122,19 @@ def read_smiles(path: Path) -> Molecules:
     lines = text_lines(path)
     pairs = _smi(lines) if ".smi" in path.name.lower() else _table(lines, str(path))
     smiles: dict[str, str] = {}
+    lacking, nameless = [], 0
     for name, text in pairs:
-        if name and text and smiles.setdefault(name, text) != text:
+        nameless += bool(text and not name)
+        if name and text.lower() in ("", "nan", "na", "none"):
+            lacking.append(name)
+        elif name and smiles.setdefault(name, text) != text:
             raise StateRagError(f"{path}: {name} has two SMILES, {smiles[name]} and {text}. Keep one.")
     if not smiles:
         raise StateRagError(f"{path}: has no molecule; expected a name and its SMILES in each line.")
+    if nameless:
+        raise StateRagError(f"{path}: {nameless} lines have a SMILES and no name; name them, or leave them out.")
+    if lacking := [name for name in dict.fromkeys(lacking) if name not in smiles]:
+        logger.warning("%s: %d names have no SMILES, and stay unknown: %s.", path, len(lacking), listing(lacking))
     return Molecules(smiles, str(path))
 
 
@@ -161,9 +169,15 @@ def _table(lines: Iterable[str], source: str) -> Iterable[tuple[str, str]]:
     if not others:
         raise StateRagError(f"{source}: has SMILES alone; expected a column with the molecules' names beside them.")
     named = next((number for name in NAME_COLUMNS for number in others if columns[number] == name), others[0])
-    for row in csv.reader(rows, delimiter="\t" if "\t" in header else ","):
-        if len(row) > max(place, named):
-            yield row[named].strip(), row[place].strip()
+    for number, row in enumerate(csv.reader(rows, delimiter="\t" if "\t" in header else ","), start=2):
+        if not any(map(str.strip, row)):
+            continue
+        if len(row) <= max(place, named):
+            raise StateRagError(
+                f"{source}: line {number} has {len(row)} fields, and the first line names {len(columns)}; found "
+                f"{' '.join(row)[:60]!r}"
+            )
+        yield row[named].strip(), row[place].strip()
 
 
 def _rdkit() -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ Text files may be packed (`.gz`).
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -70,6 +71,7 @@ _ENDINGS = {
 }
 _TABLES = (".csv", ".tsv", ".txt")
 _LOOKED_AT = 20
+_DECIMAL = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -237,13 +239,16 @@ def _kind_of_lines(path: Path) -> str:
     if all(len(row) > 1 and all(map(_is_number, row[1:])) for row in rows):
         # a graph of numbered nodes looks the same, and is not guessed at
         return EMBEDDINGS
+    decimal = next((field for row in rows if len(row) > 1 for field in row[1:] if _DECIMAL.fullmatch(field)), None)
+    if decimal is not None:
+        raise StateRagError(f"{path}: has {decimal!r}, a number with a comma before decimals; write a point there.")
     if all(_looks_like_set(line) for line in lines):
         return "gene sets"
     if len({len(row) for row in rows}) == 1 and all(len(row) > 1 and not _is_number(row[1]) for row in rows):
         return "graph"
     raise StateRagError(
         f"{path}: is neither a table of numbers, nor a list of edges (two names a line and a weight), nor gene sets, "
-        f"nor molecules; it begins {lines[0][:60]!r}"
+        f"nor molecules, all of them parted by tabs or commas; it begins {lines[0][:60]!r}"
     )
 
 

@@ -70,7 +70,7 @@ def test_sif_files_have_the_kind_between_the_names(tmp_path):
     (tmp_path / "a.sif").write_text("A pp B C\nC pp D\n")
     graph = read_graph(tmp_path / "a.sif")
     assert graph.names == ("A", "C", "B", "D")
-    assert graph.facts == "4 nodes, 3 edges"
+    assert graph.facts == "4 nodes, 3 edges of one weight"
 
 
 def test_proteins_of_string_are_called_by_the_names_that_lie_beside(tmp_path):
@@ -92,12 +92,49 @@ def test_proteins_of_string_are_called_by_the_names_that_lie_beside(tmp_path):
         ("A\tC\t-1", "line 2 has an edge that weighs -1"),
         ("A\tC\tnan", "line 2 has an edge that weighs nan"),
         ("A\tC\tinf", "line 2 has an edge that weighs inf"),
+        ("A\tC\thigh", "line 2 has the weight 'high', which is no number"),
+        ("A\tC\t0,5", "line 2 has the weight '0,5', which is no number.*a point before decimals"),
+        ("A\tC\tNA", "line 2 has the weight 'NA', which is no number"),
+        ("A\tC\t", "line 2 has no weight"),
+        ("A\tC", "line 2 has no weight"),
+        ("A;C;0.5", "line 2 has no two names of an edge, parted by a tab"),
     ],
 )
 def test_lines_that_are_no_edge_are_refused(tmp_path, line, said):
     (tmp_path / "a.tsv").write_text(f"A\tB\t1\n{line}\n")
     with pytest.raises(StateRagError, match=rf"a\.tsv: {said}"):
         read_graph(tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize("text", ["0,5", "NA", "1.2.3", "?", "-"])
+def test_a_column_without_any_number_is_no_kind_where_it_is_no_word(text):
+    lines = [f"A\tB\t{text}", f"B\tC\t{text}"]
+    with pytest.raises(StateRagError, match=r"file: line 1 has the weight .* no number"):
+        parse_edges(lines, "file")
+
+
+def test_a_header_that_names_a_weight_wants_numbers_below():
+    with pytest.raises(StateRagError, match="line 2 has the weight 'binds', which is no number"):
+        parse_edges(["a\tb\tweight", "A\tB\tbinds", "B\tC\tcuts"], "file")
+    with pytest.raises(StateRagError, match="line 3 has the weight 'x'"):
+        parse_edges(["source,target,confidence", "A,B,0.5", "A,C,x"], "file")
+
+
+@pytest.mark.parametrize("header", ["source,target", "gene1,gene2", "TF,target", "protein_a,protein_b,evidence"])
+def test_a_header_of_two_ends_is_no_edge(header):
+    kind = ",binds" * (header.count(",") - 1)
+    assert parse_edges([header, f"A,B{kind}", f"B,C{kind}"], "file") == (["A", "B"], ["B", "C"], [1.0, 1.0])
+
+
+def test_an_end_may_be_called_like_a_column():
+    assert parse_edges(["TF,AARS1", "TO,B"], "file")[0] == ["TF", "TO"]
+
+
+def test_loops_and_nodes_without_an_edge_are_told_and_unknown():
+    graph = graph_of(["A", "C", "D", "B"], ["B", "C", "A", "A"], [1.0, 1.0, 0.0, 2.0], "file")
+    assert graph.names == ("A", "B")
+    assert graph.edges[0, 1] == 2.0
+    assert graph.facts == "2 nodes, 1 edges, 2 loops or edges without weight left out"
 
 
 def test_a_graph_of_loops_is_refused():

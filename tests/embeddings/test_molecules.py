@@ -55,3 +55,31 @@ def test_alike_molecules_are_near_and_what_is_no_molecule_is_left_out(tmp_path, 
     alike = vectors @ vectors.T
     np.testing.assert_allclose(np.diag(alike), 1, atol=1e-5)
     assert alike[0, 1] > 0.5 > 0.1 > alike[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "a.csv",
+            "drug,smiles\nethanol,CCO\nbutanol\n",
+            "line 3 has 1 fields, and the first line names 2",
+        ),
+        ("a.csv", "drug,smiles\nethanol,CCO\n,CCCO\n", "1 lines have a SMILES and no name"),
+        ("a.csv", "drug;smiles\nethanol;CCO\n", "SMILES alone"),
+        ("a.csv", "drug,smiles\n", "has no molecule"),
+        ("a.smi", "CCO ethanol\nCCCO\n", "1 lines have a SMILES and no name"),
+        ("a.smi", "CCO\nCCCO\n", "has no molecule; expected a name and its SMILES"),
+        ("a.smi", "", "has no molecule"),
+    ],
+)
+def test_lines_that_are_no_molecule_are_refused(tmp_path, file, content, said):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(StateRagError, match=said):
+        read_smiles(tmp_path / file)
+
+
+def test_names_without_a_molecule_are_told(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text("drug,smiles\nethanol,CCO\n\nantibody,\nother,nan\n")
+    assert read_smiles(tmp_path / "a.csv").names == ("ethanol",)
+    assert "2 names have no SMILES, and stay unknown: antibody, other." in caplog.text

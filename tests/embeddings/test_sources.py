@@ -60,6 +60,9 @@ def test_what_is_no_source_is_refused(tmp_path):
         ("a.docx", "x", "cannot tell what kind of source"),
         ("a.txt", "just prose\nof two lines of it\n and more\n", "is neither a table of numbers"),
         ("b.txt", "# nothing\n", "has no line to read"),
+        ("c.csv", "A;0.1;0.2\nB;0.2;0.1\n", "all of them parted by tabs or commas; it begins 'A;0.1;0.2'"),
+        ("d.tsv", "gene\tx\ty\nA\t0,1\t0,2\n", "has '0,1', a number with a comma before decimals"),
+        ("e.csv", "", "is empty"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(StateRagError, match=said):
