@@ -1,7 +1,10 @@
 """Files that a user names: what is there in place of them, and writing so that no name ever holds half a file."""
 
+import filecmp
 import hashlib
+import logging
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +13,8 @@ from pathlib import Path
 
 from state_rag.errors import StateRagError
 from state_rag.names import listing, suggest
+
+logger = logging.getLogger(__name__)
 
 PIECE, PLACES = 1 << 20, 10
 """Bytes that `sample_digest` reads at each place of a file, and the number of places, the two ends included."""
@@ -250,6 +255,33 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_other(path: Path, new: Path) -> Path | None:
+    """Keep a file that says something else than what takes its place, with `.before` at the end of its name.
+
+    Parameters
+    ----------
+    path
+        The file; there may be none.
+    new
+        What will be there.
+
+    Returns
+    -------
+    pathlib.Path or None
+        What was kept, which is said too; None where there was nothing to keep.
+    """
+    if not path.is_file() or filecmp.cmp(path, new, shallow=False):
+        return None
+    kept = path.with_name(f"{path.name}.before")
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)  # no second copy of what may be large
+    except OSError:
+        shutil.copyfile(path, kept)
+    logger.warning("%s said something else; what it said is in %s now.", path, kept)
+    return kept
 
 
 def writable_folder(folder: str | os.PathLike[str], option: str) -> Path:

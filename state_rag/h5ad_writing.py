@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, keep_other
 from state_rag.h5ad import first_line
 
 if TYPE_CHECKING:
@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
+def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str], *, keep: bool = False) -> Path:
     """Write an AnnData object; `path` holds the whole file afterwards, or what it held before.
+
+    Parameters
+    ----------
+    adata
+        The object.
+    path
+        The file.
+    keep
+        Keep a file there that says something else, with `.before` at the end of its name.
 
     Raises
     ------
@@ -43,6 +52,9 @@ def write_h5ad(adata: "anndata.AnnData", path: str | os.PathLike[str]) -> Path:
                 raise sink.failure from error
             if sink.failure is not None:
                 raise sink.failure
+            if keep:
+                sink.flush()
+                keep_other(path, temporary)
     except OSError as error:
         raise _disk_error(path, error) from error
     return path

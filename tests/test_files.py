@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, existing_file, listed_names, read_text, sha256, writable_folder
+from state_rag.files import atomic_path, existing_file, keep_other, listed_names, read_text, sha256, writable_folder
 
 
 def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -134,3 +134,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfKRAS\r\nNA\r\n")
     assert read_text(tmp_path / "names.txt", "names").split() == ["KRAS", "NA"]
     assert listed_names(str(tmp_path / "names.txt"), "--names") == ["KRAS", "NA"]
+
+
+def test_what_is_kept_is_a_copy_where_links_are_not_allowed(tmp_path, monkeypatch):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "new").write_text("new")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    assert keep_other(tmp_path / "old", tmp_path / "new").read_text() == "old"
+    assert keep_other(tmp_path / "none", tmp_path / "new") is None
+    (tmp_path / "new").write_text("old")
+    assert keep_other(tmp_path / "old", tmp_path / "new") is None

@@ -9,7 +9,7 @@ from state_rag.embeddings.mapped import NAMES_KEY, packed_names
 from state_rag.embeddings.table import Embeddings
 from state_rag.embeddings.tensors import METADATA_KEY, VECTORS_KEY
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path
+from state_rag.files import atomic_path, keep_other
 
 LONGEST_NAMES = 4_000_000
 """Bytes of names that go into the metadata; more, and they are a tensor, since safetensors limits its header."""
@@ -41,7 +41,8 @@ def write_embeddings(path: str | os.PathLike[str], embeddings: Embeddings) -> No
     Parameters
     ----------
     path
-        Ends in `.safetensors`. An existing file is replaced once the new one is whole.
+        Ends in `.safetensors`. An existing file is replaced once the new one is whole; one that says something else is
+        kept, with `.before` at the end of its name.
     embeddings
         The table.
 
@@ -65,6 +66,7 @@ def write_embeddings(path: str | os.PathLike[str], embeddings: Embeddings) -> No
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(content)})
+            keep_other(path, temporary)
     except (OSError, SafetensorError) as error:
         raise StateRagError(
             f"{path}: cannot be written ({error}); nothing was left behind. Check free space and permissions"

@@ -65,3 +65,14 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_else(tmp_path, table)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_table_is_kept_beside(tmp_path):
+    one, other = (Embeddings((name, "B"), np.eye(2, dtype=np.float32), "example") for name in "AC")
+    path, kept = tmp_path / "a.safetensors", tmp_path / "a.safetensors.before"
+    write_embeddings(path, one)
+    write_embeddings(path, one)
+    assert not kept.exists()
+    first = path.read_bytes()
+    write_embeddings(path, other)
+    assert kept.read_bytes() == first

@@ -69,7 +69,8 @@ def prepare(
     file
         The h5ad file.
     output
-        Where to write; default: `NAME.prepared.h5ad` beside the input.
+        Where to write; default: `NAME.prepared.h5ad` beside the input. A file there that says something else is kept,
+        with `.before` at the end of its name.
     pert_col, cell_type_col, batch_col, control
         The obs columns and the control; found by their usual names where left out. Where there is no batch column,
         one is added that puts all cells in one batch.
@@ -141,7 +142,7 @@ def prepare(
     if replogle_names:
         names = rename(adata, names, changes)
     if changes or output is not None:
-        write_h5ad(adata, target)
+        write_h5ad(adata, target, keep=True)
     else:
         target = file
     return Prepared(

@@ -11,7 +11,12 @@ def add_prepare(commands: Any) -> None:
     """Add `data prepare`."""
     parser = commands.add_parser("prepare", help="write a copy of an h5ad file that upstream can read")
     parser.add_argument("file", metavar="FILE", help="h5ad file")
-    parser.add_argument("-o", "--output", metavar="OUT", help="default: NAME.prepared.h5ad beside the input")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="default: NAME.prepared.h5ad beside the input; another file there is kept as OUT.before",
+    )
     add_names(parser)
     parser.add_argument(
         "--one-line",

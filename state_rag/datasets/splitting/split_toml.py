@@ -1,10 +1,8 @@
 """Read and write split TOMLs: which data, and which cell lines and perturbations are held out."""
 
 import json
-import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,8 @@ from typing import Any
 import toml
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, read_text, reason
+from state_rag.files import atomic_path, keep_other, read_text, reason
 from state_rag.names import listing, suggest
-
-logger = logging.getLogger(__name__)
 
 _PARTS = ("train", "val", "test")
 
@@ -153,10 +149,7 @@ def write_split_toml(
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
             _check_written(temporary, path, dataset, lists)
-            if path.is_file() and path.read_bytes() != text.encode():
-                kept = path.with_name(f"{path.name}.before")
-                shutil.copyfile(path, kept)
-                logger.warning("%s said something else; what it said is in %s now.", path, kept)
+            keep_other(path, temporary)
     except OSError as error:
         raise StateRagError(
             f"{path}: cannot be written: {reason(error)}. Choose another place with --output."

@@ -31,6 +31,24 @@ def test_the_input_is_left_as_it_is(tmp_path):
     assert sha256(tmp_path / "in.h5ad") == before
 
 
+def test_a_file_that_is_there_is_kept_beside_and_the_same_again_is_no_other(tmp_path, caplog):
+    make_adata(counts=True).write_h5ad(tmp_path / "in.h5ad")
+    out, kept = tmp_path / "out.h5ad", tmp_path / "out.h5ad.before"
+    make_adata(seed=3).write_h5ad(out)
+    before = sha256(out)
+    prepare(tmp_path / "in.h5ad", out, n_hvgs=5)
+    assert sha256(kept) == before != sha256(out)
+    assert f"{out} said something else; what it said is in {kept} now" in caplog.text
+    kept.unlink()
+    after = sha256(out)
+    prepare(tmp_path / "in.h5ad", out, n_hvgs=5)
+    assert not kept.exists()
+    prepare(tmp_path / "in.h5ad", out, n_hvgs=6)
+    prepare(tmp_path / "in.h5ad", out, n_hvgs=7)
+    assert sha256(kept) not in (after, sha256(out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad", "out.h5ad.before"]
+
+
 def test_missing_damaged_and_own_files_are_refused(tmp_path):
     with pytest.raises(StateRagError, match="none.h5ad: no such file"):
         prepare(tmp_path / "none.h5ad")
