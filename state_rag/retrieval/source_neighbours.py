@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.knowledge import Knowledge, nearness
 from state_rag.retrieval.large_base import LargeBase
 from state_rag.retrieval.neighbour_table import NeighbourTable
 from state_rag.retrieval.neighbours import BLOCK_ELEMENTS, top_neighbours, unit
@@ -27,7 +27,8 @@ class Proposals:
     by
         Whether a source has the candidate among its own K nearest. Bool [R, K, M]
     cosines
-        Cosine of query and candidate by each source; 0 where it does not know one of them. [R, K, M]
+        Cosine of query and candidate by each source, times how near their treatments are; 0 where it does not know one
+        of them. [R, K, M]
     """
 
     by: Tensor
@@ -49,6 +50,8 @@ class SourceNeighbours(NeighbourTable):
     goes by its best rank in any source, earlier sources first among equals; a source that does not know the query, or
     knows few others, leaves its places to the others. Where all together propose less than K, the mean cosine over
     sources decides, lower rows first among equals.
+
+    Where entries have coordinates, a cosine is multiplied by how near these are (`knowledge.nearness`).
 
     Of a large base (`neighbours.LARGE`) candidates are looked up when a row asks for the first time.
 
@@ -77,9 +80,11 @@ class SourceNeighbours(NeighbourTable):
             self._keep_all(none.long(), none, wide.bool(), wide)
             return
         sides = [unit(values) for values in blocks]
-        nearest = [top_neighbours(values, values[:n_base], self.k, own) for values in sides]
+        where = knowledge.coordinates
+        beside = None if where is None else (where, where[:n_base])
+        nearest = [top_neighbours(values, values[:n_base], self.k, own, beside) for values in sides]
         parts = [
-            _taken(rows, self.k, n_base, own, sides, nearest)
+            _taken(rows, self.k, n_base, own, sides, nearest, where)
             for rows in torch.arange(total, device=own.device).split(ROWS)
         ]
         self._keep_all(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -102,12 +107,20 @@ class SourceNeighbours(NeighbourTable):
 
 
 def _taken(
-    rows: Tensor, k: int, n_base: int, own: Tensor, sides: list[Tensor], nearest: list[tuple[Tensor, Tensor]]
+    rows: Tensor,
+    k: int,
+    n_base: int,
+    own: Tensor,
+    sides: list[Tensor],
+    nearest: list[tuple[Tensor, Tensor]],
+    where: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return index and similarity [B, K], and what each source says [B, K, M], of some rows."""
+    """Return index and similarity [B, K], and what each source says [B, K, M], of some rows; they may lie somewhere."""
     device, sources = sides[0].device, len(sides)
     rows = rows.to(device)
     mean = sum(values[rows] @ values[:n_base].T for values in sides) / sources
+    near = None if where is None else nearness(where[rows], where[:n_base]).to(mean)
+    mean = mean if near is None else mean * near
     last = k * sources
     # a key for each (rank, row): what sources propose comes first, the rest by mean cosine
     key = last + ((1 - mean) * STEPS).round().long()
@@ -124,6 +137,8 @@ def _taken(
         by.append(proposed.any(1))
         cosines.append(torch.einsum("bd,bkd->bk", values[rows], values[chosen]))
     said, alike = torch.stack(by, -1), torch.stack(cosines, -1)
+    if near is not None:
+        alike = alike * near.gather(1, chosen)[..., None]
     largest = alike.masked_fill(~said, -torch.inf).amax(-1)
     similarity = torch.where(said.any(-1), largest, alike.mean(-1))
     return chosen, similarity.float(), said, alike.float()

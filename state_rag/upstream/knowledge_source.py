@@ -30,7 +30,7 @@ MISSING_FILE = "perturbations_without_embedding.txt"
 def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, SourceTable]:
     """Read what the sources of a run know of `names`; of a combination `A+B` that one lacks, the mean of its members'.
 
-    A single table also knows labels that tell modes, doses or times (`names.treatments`), by the names in them.
+    Labels that tell modes, doses or times (`names.treatments`) are known as they are written, or by the names in them.
 
     Raises
     ------
@@ -45,8 +45,10 @@ def load_sources(settings: RagSettings, names: Collection[str]) -> dict[str, Sou
             told = table.provenance.get("embedding", f"{table.width} wide")
             read = SourceTable(EMBEDDINGS, table, len(names), told, tuple(treated(whole, names)))
         else:
-            read = read_source(path, with_members(names), settings.genept_text_width)
-            read = replace(read, table=read.table.limited_to(names), asked=len(names))
+            read = read_source(path, with_names(names), settings.genept_text_width)
+            whole = read.table
+            by_name = tuple(treated(whole, names))
+            read = replace(read, table=labelled(whole, names), asked=len(names), by_name=by_name)
             logger.info("Source %s: %s, %s; knows %s perturbations.", source, read.kind, read.facts, read.known)
         found[source] = read
     return found

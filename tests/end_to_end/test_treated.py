@@ -59,3 +59,37 @@ def test_an_anchored_run_says_which_method_takes_such_labels(trained, project):
     refused = run(words, folder, check=False)
     assert "rag=evidence takes labels as they are written" in the_error(refused.stderr)
     assert not (folder / "runs" / "anchored" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("method", ["ptrag", "genept"])
+def test_several_sources_know_doses_by_the_name_of_the_treatment(trained, project, method):
+    folder, cells, _ = trained
+    names = sorted({label.partition(":")[0] for label in cells.obs["gene"].cat.categories if label != CONTROL})
+    table = sr.embeddings.read(project.embeddings, names=names)
+    known, other = names[:-1], names[-1]  # which gene sets alone know
+    pd.DataFrame(table.subset(known).vectors, index=known).to_csv(folder / "table.csv", index_label="gene")
+    sets = [names[start : start + 4] for start in range(0, len(names), 2)] + [[other, *names[:3]], ["NEW", *names[:3]]]
+    (folder / "sets.gmt").write_text(
+        "".join(f"s{number}\t\t" + "\t".join(one) + "\n" for number, one in enumerate(sets))
+    )
+    sources = "training.rag_sources=[table=table.csv,sets=sets.gmt]"
+    words = project.train(method, f"rag={method}", sources, "data.kwargs.toml_config_path=split.toml")
+    told = run([*words, *(["training.topk_rag=6"] if method == "ptrag" else [])], folder).stderr
+    assert "beside the embedding of their name they have: log dose" in told
+    assert "perturbations have no embedding" not in told
+    run(["tx", "predict", "--output-dir", f"runs/{method}", "--predict-only"], folder)
+    cells[cells.obs["gene"] == CONTROL].copy().write_h5ad(folder / "controls.h5ad")
+    asked = [f"{name}:drug:dose={dose}" for name in (known[0], other, "NEW") for dose in ("0.1", "1", "10")]
+    words = ["tx", "infer", "--model-dir", f"runs/{method}", "--adata", "controls.h5ad", "--pert-col", "gene"]
+    run([*words, "--perturbations", ",".join(asked), "--output", f"{method}.h5ad"], folder)
+    found = ad.read_h5ad(folder / f"{method}.h5ad")
+    assert {*asked} <= set(found.obs["gene"])
+    effects = {label: np.asarray(found[found.obs["gene"] == label].X).mean(0) for label in asked}
+    assert all((effects[one] != effects[other]).any() for one, other in zip(asked, asked[1:], strict=False))
+    saved = torch.load(folder / "runs" / method / "checkpoints" / "last.ckpt", weights_only=True)["state_rag"]
+    blocks = saved["knowledge"]["blocks"]
+    of_other = [row for row, label in enumerate(saved["knowledge"]["names"]) if label.startswith(f"{other}:")]
+    assert not blocks["table"][of_other].any()
+    assert blocks["sets"][of_other].any(1).all()
+    refused = run([*words, "--perturbations", "nobody:drug:dose=1", "--output", "no.h5ad"], folder, check=False)
+    assert "nobody:drug:dose=1" in the_error(refused.stderr)

@@ -85,6 +85,31 @@ def test_nobody_is_a_candidate_of_itself_and_rows_that_only_ask_are_of_nobody():
     assert all(len(set(row)) == 9 for row in table.index.tolist())
 
 
+def test_where_entries_lie_somewhere_a_cosine_counts_as_they_are_near_in_every_source():
+    rng = np.random.default_rng(0)
+    blocks = [rng.normal(size=(9, width)) for width in (4, 3)]
+    blocks[1][[0, 3]] = 0
+    where = rng.normal(size=(9, 2))
+    near = np.exp(-0.5 * np.square(where[:, None] - where[None]).sum(-1))
+    names = [f"G{row}" for row in range(9)]
+    sources = {f"s{number}": torch.from_numpy(block) for number, block in enumerate(blocks)}
+    table = SourceNeighbours(Knowledge(names, sources, 8, torch.from_numpy(where), {}), 5)
+    for row in range(9):
+        alike = np.array(
+            [[cosine(block[row], block[other]) * near[row, other] for other in range(8)] for block in blocks]
+        )
+        ranks = {}
+        for source, own in enumerate(alike):
+            order = [other for other in np.argsort(-own, kind="stable").tolist() if other != row and own[other] > 0][:5]
+            for rank, other in enumerate(order):
+                ranks[other] = min(ranks.get(other, (rank, source)), (rank, source))
+        wanted = sorted(ranks, key=ranks.__getitem__)[:5]
+        assert table.index[row, : len(wanted)].tolist() == wanted
+        for place, other in enumerate(wanted):
+            np.testing.assert_allclose(table.proposals.cosines[row, place], alike[:, other], atol=1e-5)
+    assert not table.proposals.by[0, :, 1].any()  # which the second does not know
+
+
 def test_more_candidates_than_there_are_is_refused():
     with pytest.raises(StateRagError, match="training.topk_rag is 4, but 3 candidates"):
         SourceNeighbours(knowledge_of(torch.eye(4), torch.eye(4)), 4)

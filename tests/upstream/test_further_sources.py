@@ -154,6 +154,43 @@ def test_an_unseen_dose_asks_by_its_name_and_its_place_among_those_of_training(t
     assert row["B:drug:dose=1"][4] < row["B:drug:dose=3"][4] < row["B:drug:dose=10"][4]
 
 
+def test_several_sources_know_a_label_by_its_name_each_and_one_that_does_not_says_nothing(table, sets):
+    settings = RagSettings(use_genept=True, rag_sources=(f"table={table}", f"sets={sets}"))
+    labels = [f"{name}:drug:dose={dose}" for name in "ABCD" for dose in (0.1, 1, 10)]
+    found = load_sources(settings, labels)
+    assert found["sets"].by_name == tuple(labels)
+    coordinates = coordinates_of(found, labels)
+    knowledge = knowledge_of({name: read.table for name, read in found.items()}, coordinates)
+    plain = knowledge_of({name: read.table for name, read in load_sources(settings, list("ABCD")).items()})
+    for name, label in (("A", "A:drug:dose=0.1"), ("D", "D:drug:dose=10")):
+        for block in ("table", "sets"):
+            rows = [
+                k.block(block) @ k.block(block)[k.index_of([one])[0]] for k, one in ((plain, name), (knowledge, label))
+            ]
+            per_name = {
+                one.partition(":")[0]: value for one, value in zip(knowledge.names, rows[1].tolist(), strict=True)
+            }
+            np.testing.assert_allclose([per_name[one] for one in plain.names], rows[0], atol=1e-5)
+    asked = {"B:drug:dose=3", "H:drug:dose=1", "F:drug:dose=1", "B:KO:dose=1", "nobody:drug:dose=1"}
+    more = with_further(Knowledge.from_state(knowledge.to_state()), asked, settings, about_sources(found))
+    assert more.names[12:] == ("B:drug:dose=3", "F:drug:dose=1", "H:drug:dose=1")
+    known = {block: more.known(block)[12:].tolist() for block in more.block_names}
+    assert known == {"table": [True, True, False], "sets": [True, False, True]}
+    row = {name: more.rows(more.index_of([name]))[0] for name in more.names}
+    assert torch.allclose(row["B:drug:dose=3"][:-1], row["B:drug:dose=1"][:-1], atol=1e-5)
+    assert row["B:drug:dose=1"][-1] < row["B:drug:dose=3"][-1] < row["B:drug:dose=10"][-1]
+
+
+def test_one_source_of_several_is_its_table_alone_with_doses_too(table):
+    labels = [f"{name}:dose={dose}" for name in "ABC" for dose in (0.1, 1)]
+    both = []
+    for settings in (RagSettings(genept_path=str(table)), RagSettings(rag_sources=(f"table={table}",))):
+        found = load_sources(settings, labels)
+        both.append(knowledge_of({name: read.table for name, read in found.items()}, coordinates_of(found, labels)))
+    assert torch.equal(both[0].block(), both[1].block())
+    assert both[0].names == both[1].names
+
+
 def test_names_alone_have_no_coordinates(table):
     found = load_sources(RagSettings(use_genept=True, genept_path=str(table)), OWN)
     assert coordinates_of(found, OWN) is None
