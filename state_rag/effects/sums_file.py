@@ -39,7 +39,7 @@ def write_sums(path: Path, found: CellSums, about: dict[str, Any]) -> None:
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(
-            temporary, schema, compression="lz4", use_dictionary=labels, write_statistics=labels
+            temporary, schema, compression="none", use_dictionary=labels, write_statistics=labels
         ) as writer,
     ):
         for start in range(0, len(found.keys), step):
