@@ -5,7 +5,7 @@ import shlex
 import h5py
 import numpy as np
 
-from state_rag.datasets.columns import CONTROLS
+from state_rag.datasets.columns import CELL_TYPE_COLUMNS, CONTROLS, PERTURBATION_COLUMNS
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, read_column
 
@@ -23,12 +23,34 @@ def is_effects_table(file: h5py.File, control: str | None = None) -> bool:
     control
         What the user calls control cells, if anything; a file that has them holds cells.
     """
-    if not set(LABELS) <= set(obs_columns(file)):
+    return set(LABELS) <= set(obs_columns(file)) and _has_one_row_each(file, *LABELS, control)
+
+
+def _has_one_row_each(file: h5py.File, perturbation: str, context: str, control: str | None) -> bool:
+    (names, name), (contexts, where) = (read_column(file, column, "") for column in (perturbation, context))
+    if not len(name) or (name < 0).any() or (where < 0).any() or {*CONTROLS, control} & set(names[name].tolist()):
         return False
-    (names, name), (contexts, context) = (read_column(file, column, "") for column in LABELS)
-    if not len(name) or (name < 0).any() or (context < 0).any() or {*CONTROLS, control} & set(names[name].tolist()):
-        return False
-    return len(np.unique(context.astype(np.int64) * len(names) + name)) == len(name)
+    return len(np.unique(where.astype(np.int64) * len(names) + name)) == len(name)
+
+
+def refuse_other_names(file: h5py.File) -> None:
+    """Refuse what can only be a table of effects, but names its columns as files of cells do.
+
+    Raises
+    ------
+    StateRagError
+        With the line that renames them.
+    """
+    there = obs_columns(file)
+    pairs = ((first, second) for first in PERTURBATION_COLUMNS for second in CELL_TYPE_COLUMNS)
+    for pair in pairs:
+        if set(pair) <= set(there) and _has_one_row_each(file, *pair, None):
+            renamed = dict(zip(pair, LABELS, strict=True))
+            raise StateRagError(
+                f"{file.filename}: a row for each {pair[0]} and {pair[1]}, and no controls, so this is no file of "
+                f"cells. As a table of effects its columns are called {LABELS[0]} and {LABELS[1]}: "
+                f"`effects.obs = effects.obs.rename(columns={renamed})`, then write it again."
+            )
 
 
 def refuse_effects_table(file: h5py.File, control: str | None = None) -> None:

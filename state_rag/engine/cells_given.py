@@ -8,7 +8,7 @@ import toml
 
 from state_rag.cell_files import SUFFIXES, is_store
 from state_rag.datasets.data_files import find_data_files, is_pattern
-from state_rag.datasets.effects_tables import LABELS
+from state_rag.datasets.effects_tables import LABELS, refuse_other_names
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file
 from state_rag.h5ad import obs_columns, open_h5ad
@@ -45,7 +45,10 @@ def _kind_of(source: Given) -> str:
     if path.suffix == ".toml":
         return "split"
     with open_h5ad(path) as file:
-        return "table" if set(LABELS) <= set(obs_columns(file)) else "cells"
+        if set(LABELS) <= set(obs_columns(file)):
+            return "table"
+        refuse_other_names(file)
+        return "cells"
 
 
 def write_split_of(sources: Sequence[Given], path: Path) -> Path:

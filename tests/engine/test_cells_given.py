@@ -63,3 +63,12 @@ def test_splits_tables_and_cells_are_told_apart_and_not_mixed(screen, tmp_path):
         kind_of([screen.h5ad, tmp_path / "nowhere.h5ad"])
     with pytest.raises(StateRagError, match=r"no .h5ad file or .zarr store matches"):
         write_split_of([f"{tmp_path}/no*.h5ad"], split)
+
+
+def test_a_table_of_effects_with_the_columns_of_cells_is_told_how_to_name_them(screen, tmp_path):
+    effects = sr.effects.read(screen.h5ad, progress=False)
+    effects.obs = effects.obs.rename(columns={"perturbation": "gene", "context": "cell_line"})
+    effects.write_h5ad(tmp_path / "table.h5ad")
+
+    with pytest.raises(StateRagError, match=r"a row for each gene and cell_line.*rename\(columns=\{'gene': 'pert"):
+        kind_of([tmp_path / "table.h5ad"])
