@@ -12,7 +12,7 @@ from state_rag.evidence.bands import Spread, banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
-from state_rag.evidence.own_gene import with_same_name
+from state_rag.evidence.own_gene import change_of_own, on_own_genes, with_same_name
 from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import KRIGING, Trained, is_blind
@@ -106,7 +106,8 @@ def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, cha
     """Return the chance [Q, G] that a gene changes: whether it did in each support, kriged with the answer's weights.
 
     It may be below 0 or above 1, as kriging of any indicator may. A support that does not tell counts like the mean of
-    those that do.
+    those that do. What supports do to the genes that they are named after is left out, as it is of effects, and tells
+    of own genes alone: of a query's, the share of supports whose own gene changed, those of its name counting more.
 
     Parameters
     ----------
@@ -115,8 +116,17 @@ def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, cha
     changes
         int8 [N, G], as `Responses.changes`.
     """
-    known = changes[answered.scene.supports]
+    scene = answered.scene
+    known = changes[scene.supports]
     told, changed = known != UNTOLD, ((known == 1) | (known == -1)).float()
+    apart = None
+    if bank.effects_on_others is not bank.effects:
+        apart = change_of_own(bank, scene, changed, told)
+        told = told & ~on_own_genes(bank, scene.supports)
     if not told.all():
-        changed = torch.where(told, changed, changed.sum(0) / told.sum(0).clamp_min(1))
-    return apply(answered.answer, bank, answered.scene, weights, changed)
+        changed = torch.where(told, changed, (changed * told).sum(0) / told.sum(0).clamp_min(1))
+    found = apply(answered.answer, bank, scene, weights, changed)
+    if apart is not None:
+        rows, own, chance = apart
+        found[rows, own] = chance
+    return found

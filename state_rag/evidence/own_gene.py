@@ -27,6 +27,10 @@ RIDGE = 5.0
 """Conditions that a slope of 0 counts for, of inputs of unit deviation."""
 
 
+LIKE_ALL = 1.0
+"""Conditions of a name that all others count for, where it is told whether an own gene changes."""
+
+
 @dataclass(frozen=True)
 class OwnGene:
     """What was learned for one use.
@@ -176,6 +180,37 @@ def own_rows(bank: Bank, scene: Scene, truth: Tensor) -> tuple[Tensor, Tensor, T
     """
     rows, own = _with_own(bank, scene)
     return rows, own, bank.effects[truth[rows], own]
+
+
+def on_own_genes(bank: Bank, rows: Tensor) -> Tensor:
+    """Return whether a gene is the one that the perturbation of a row is named after, bool [n, G]."""
+    own = bank.own_gene[bank.perturbation[rows]]
+    return own[:, None] == torch.arange(bank.effects.shape[1])[None]
+
+
+def change_of_own(bank: Bank, scene: Scene, changed: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which queries have a measured gene of their own [n], these genes [n], and the chance [n] of their change.
+
+    It is the share of supports whose own gene changed; what those of the query's name did counts besides.
+
+    Parameters
+    ----------
+    bank, scene
+        The question.
+    changed
+        float [S, G]: 1 where a support changed a gene, else 0.
+    told
+        Bool [S, G]: whether that is known.
+    """
+    rows, own = _with_own(bank, scene)
+    of = bank.own_gene[bank.perturbation[scene.supports]]
+    known = torch.nonzero(of >= 0).flatten()
+    known = known[told[known, of[known]]]
+    did = changed[known, of[known]]
+    share = (did.sum() + 0.5) / (len(did) + 1)
+    name = bank.named[bank.perturbation[scene.supports[known]]]
+    same = (name[:, None] == bank.named[scene.queries[rows]][None]).to(changed.dtype)
+    return rows, own, (LIKE_ALL * share + did @ same) / (LIKE_ALL + same.sum(0))
 
 
 def _with_own(bank: Bank, scene: Scene) -> tuple[Tensor, Tensor]:

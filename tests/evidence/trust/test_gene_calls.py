@@ -93,6 +93,39 @@ def test_the_chance_of_a_change_is_kriging_of_whether_supports_changed(engine):
     torch.testing.assert_close(chance_of_change(engine.bank, answered, learned.weights, untold), expected)
 
 
+def test_changes_of_own_genes_tell_of_own_genes_alone():
+    plain = drawn().responses([(0, 3)])
+    names = [f"P{number}" for number in range(30)]  # gene g is what perturbation g is named after
+    changes = changes_of(plain.effects).astype(np.int8)
+    number = np.array([int(name[1:]) for name in plain.perturbations])
+    own = np.flatnonzero(number < 30)
+    changes[own, number[own]] = -1
+    changes[own[:5], number[own[:5]]] = 0
+    data = Responses(plain.effects, plain.contexts, plain.perturbations, names, changes=changes)
+    fitted = Evidence(QUICK).fit(data, drawn().embeddings, uses=["few-shot"])
+    (question,) = ask(fitted.bank, fitted.similarity, 0, ["P3"])
+    learned = fitted.trained["few-shot"]
+    answered = answer_scene(fitted.bank, fitted.similarity, question.scene, learned, 1000)
+    told = torch.from_numpy(changes)
+
+    chance = chance_of_change(fitted.bank, answered, learned.weights, told)
+
+    opposite = told.clone()
+    opposite[own, number[own]] = 1 + opposite[own, number[own]]
+    again = chance_of_change(fitted.bank, answered, learned.weights, opposite)
+    assert chance[0, 3] != again[0, 3]
+    again[0, 3] = chance[0, 3]
+    torch.testing.assert_close(again, chance)
+    # by a plain loop: all supports with a gene of their own, and once more those of the same name
+    everyone, same = [], []
+    for row in answered.scene.supports.tolist():
+        if number[row] < 30:
+            everyone.append(abs(int(changes[row, number[row]])))
+            same += everyone[-1:] if number[row] == 3 else []
+    share = (sum(everyone) + 0.5) / (len(everyone) + 1)
+    assert float(chance[0, 3]) == pytest.approx((share + sum(same)) / (1 + len(same)), rel=1e-5)
+
+
 def test_it_comes_back_with_the_state(engine):
     state = engine.to_state()
     tensors = load(save({name: tensor.contiguous() for name, tensor in state["tensors"].items()}))
