@@ -12,7 +12,19 @@ from state_rag.cell_files import CellFile
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_cells, read_column
 from state_rag.names import drug_of, listing
-from state_rag.names.treatments import Treatment, dose_of, hours_of, label_of, mode_of, treatment_of, unit_of
+from state_rag.names.combinations import parts_of
+from state_rag.names.treatments import (
+    Treatment,
+    canonical,
+    dose_of,
+    doses_in,
+    hours_of,
+    label_of,
+    mode_of,
+    told_in,
+    treatment_of,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +43,7 @@ class TreatmentColumns:
         Such as CRISPRi, CRISPRa, KO or drug.
     dose
         Numbers, with or without a unit (molar ones come to µM), or Tahoe-100M's lists of (drug, dose, unit). It may be
-        the column of perturbations itself; then the drug is the name.
+        the column of perturbations itself, with such lists or labels (`NAME:dose=0.5`); then the drug is the name.
     time
         Hours, or numbers with a unit.
     """
@@ -155,8 +167,17 @@ def _joined(
             key: None if one < 0 else values[one] for key, one, values in zip(keys, others, told, strict=True)
         }
         treatment = Treatment(*(parts.get(key) for key in KEYS))
-        drug = drug_of(name) if columns.dose == perturbation else None
-        labels.append(label_of(name if drug is None else drug, treatment))
+        if perturbation not in columns.to_data().values():
+            labels.append(label_of(name, treatment))
+        elif len(parts_of(name)) > 1 and _tells(name):
+            labels.append(canonical(name))
+        else:  # the label tells it
+            plain, own = told_in(name)
+            mode = own.mode if treatment.mode is None else treatment.mode
+            dose = own.dose if treatment.dose is None else treatment.dose
+            labels.append(
+                label_of(plain, Treatment(mode, dose, own.time if treatment.time is None else treatment.time))
+            )
     found = np.full(len(code), -1, dtype=np.int64)
     found[code >= 0] = place.ravel()
     return Labels(np.array(labels, dtype=object), found, np.array(of, dtype=object))
@@ -170,6 +191,8 @@ def _told(
     read: Callable[[str], Any] = {"mode_col": mode_of, "dose_col": dose_of, "time_col": hours_of}[key]
     texts = {number: str(categories[number]) for number in sorted(used)}
     column = columns.to_data()[key]
+    if any(_tells(text) and drug_of(text) is None for text in texts.values()):
+        return _told_in_labels(key, column, texts, len(categories))
     try:
         found = [read(texts[number]) if number in texts else None for number in range(len(categories))]
         units = {unit_of(text) for text in texts.values()} - {None} if key == "dose_col" else set()
@@ -179,6 +202,18 @@ def _told(
         named = listing([repr(unit) if unit else "none" for unit in sorted(map(str, units))])
         raise StateRagError(f"obs column {column!r} (--dose-col) mixes units ({named}); bring all doses to one.")
     return found
+
+
+def _told_in_labels(key: str, column: str, texts: Mapping[int, str], count: int) -> list[Any]:
+    """Return what labels such as `NAME:dose=0.5` tell of a part."""
+    lacking = [text for text in texts.values() if not _tells(text)]
+    if lacking:
+        raise StateRagError(
+            f"obs column {column!r} (--{key.replace('_', '-')}): some labels tell a dose or a time, as NAME:dose=0.5, "
+            f"and {len(lacking)} do not ({listing(lacking)})."
+        )
+    place = KEYS.index(key)
+    return [told_in(texts[number])[1][place] if number in texts else None for number in range(count)]
 
 
 def dose_unit(files: Iterable[Path], perturbation: str, control: str, columns: TreatmentColumns) -> str | None:
@@ -210,12 +245,23 @@ def dose_unit(files: Iterable[Path], perturbation: str, control: str, columns: T
             doses, dose = read_column(file, columns.dose, "--dose-col")
         treated = np.array([str(one) != control for one in names.tolist()], dtype=bool)[name] & (name >= 0)
         used = np.unique(dose[treated & (dose >= 0)])
-        for unit in {unit_of(str(doses[one])) for one in used.tolist()} - {None}:
+        texts = [str(doses[one]) for one in used.tolist()]
+        for unit in {_unit_in(text) for text in texts} - {None}:
             found.setdefault(str(unit), path)
     if len(found) > 1:
         named = listing([f"{unit or 'none'} in {path}" for unit, path in sorted(found.items())])
         raise StateRagError(f"obs column {columns.dose!r} (--dose-col) mixes units ({named}); bring all doses to one.")
     return next(iter(found), None)
+
+
+def _unit_in(text: str) -> str | None:
+    told = doses_in(text) if drug_of(text) is None and _tells(text) else [text]
+    return next(map(unit_of, told), None)
+
+
+def _tells(label: str) -> bool:
+    """Tell whether a label has a dose or a time in it, of a combination all of its members."""
+    return all(told_in(part)[1] != Treatment() for part in parts_of(label))
 
 
 def count_labels(

@@ -11,7 +11,7 @@ from state_rag.datasets.treated_labels import KEYS, TreatmentColumns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_cells, read_column
 from state_rag.names import listing
-from state_rag.names.treatments import dose_of, hours_of, mode_of
+from state_rag.names.treatments import Treatment, dose_of, hours_of, mode_of, told_in
 
 _WORDS = {
     "mode_col": {"perturbation_type", "pert_type", "perturbation_mode", "pert_mode"},
@@ -81,6 +81,32 @@ def untold_columns(
             one = _differs(file, column, key, place, treated)
             found += [] if one is None else [one]
     return found
+
+
+def untold_labels(path: Path, perturbation: str, columns: TreatmentColumns) -> list[str]:
+    """Return that labels of perturbations tell doses or times, where no option says that they do; nothing else.
+
+    Parameters
+    ----------
+    path
+        A file of cells.
+    perturbation
+        Their column.
+    columns
+        Those that are named.
+    """
+    if columns:
+        return []
+    with open_cells(path) as file:
+        names, name = read_column(file, perturbation, "--pert-col")
+    labels = [str(names[one]) for one in np.unique(name[name >= 0]).tolist()]
+    told = [label for label in labels if told_in(label)[1] != Treatment()]
+    if len(told) < 2:
+        return []
+    return [
+        f"labels of obs column {perturbation!r} tell doses or times (such as {told[0]}). The evidence engine takes "
+        f"each for a name of its own, unless --dose-col {perturbation} says that they do."
+    ]
 
 
 def _differs(file: CellFile, column: str, key: str, condition: np.ndarray, treated: np.ndarray) -> Untold | None:

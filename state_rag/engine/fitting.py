@@ -14,10 +14,10 @@ from state_rag.contract.findings import findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
 from state_rag.datasets.splitting.split_check import SplitSummary, check_split, find_names
 from state_rag.datasets.splitting.split_copy import split_tables
-from state_rag.datasets.splitting.split_questions import QUESTIONS, questions
+from state_rag.datasets.splitting.split_questions import DOSE_QUESTIONS, QUESTIONS, questions
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, dose_unit
-from state_rag.datasets.untold_treatments import untold_columns
+from state_rag.datasets.untold_treatments import untold_columns, untold_labels
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
@@ -126,6 +126,8 @@ def fit(
                 columns = data["pert_col"], data["cell_type_key"], data["control_pert"]
                 for one in untold_columns(summary.files[0], *columns, treatment):
                     logger.warning("%s: %s", summary.files[0], one)
+                for text in untold_labels(summary.files[0], data["pert_col"], treatment):
+                    logger.warning("%s: %s", summary.files[0], text)
                 unit = dose_unit(summary.files, data["pert_col"], data["control_pert"], treatment)
                 responses = _responses(identity, data, progress, readers)
             except StateRagError as error:
@@ -222,8 +224,11 @@ def uses_of(conditions: Mapping[tuple[str, str, str], int], control: str) -> lis
     control
         Label of control cells.
     """
-    names = dict(zip(QUESTIONS, USES, strict=True))
-    return [names[question.name] for question in questions(conditions, control)] or None
+    names: dict[str, tuple[str, ...]] = {name: (use,) for name, use in zip(QUESTIONS, USES, strict=True)}
+    # of a name that was measured in another dose: in other lines, or in this one alone
+    names |= {DOSE_QUESTIONS[0]: USES[::2], DOSE_QUESTIONS[1]: USES[1::2]}
+    asked = dict.fromkeys(use for question in questions(conditions, control) for use in names[question.name])
+    return [use for use in USES if use in asked] or None
 
 
 def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Identity]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from state_rag.errors import StateRagError
 from state_rag.names.combinations import SEPARATOR, closes, parts_of
-from state_rag.names.drugs import dose_in
+from state_rag.names.drugs import dose_in, drug_of
 
 COLON = ":"
 """Between the parts of a label."""
@@ -132,6 +132,29 @@ def name_in(label: str) -> str:
     parts = parts_of(label)
     names = [treatment_of(part)[0] for part in parts]
     return names[0] if len(names) == 1 else SEPARATOR.join(names)
+
+
+def told_in(label: str) -> tuple[str, Treatment]:
+    """Return the name in a label of cells, and the treatment, where it tells a dose or a time; else the label itself.
+
+    Tahoe-100M's lists of (drug, dose, unit) are read too. What has a `:` and tells neither is a name, such as a locus.
+
+    Examples
+    --------
+    >>> told_in("Afatinib:dose=0.5:time=24")
+    ('Afatinib', Treatment(mode=None, dose=0.5, time=24.0))
+    >>> [told_in(label)[0] for label in ("[('Afatinib', 0.5, 'uM')]", "B:dose=1+A:dose=2", "chr1:100-200")]
+    ['Afatinib', 'A+B', 'chr1:100-200']
+    """
+    drug = drug_of(label)
+    if drug is not None:
+        return drug, Treatment(dose=dose_of(label))
+    if f"{COLON}{DOSE}" not in label and f"{COLON}{TIME}" not in label:
+        return label, Treatment()
+    try:
+        return treatment_of(label) if len(parts_of(label)) == 1 else (name_in(label), Treatment())
+    except StateRagError:
+        return label, Treatment()
 
 
 def single_labels(labels: Iterable[str]) -> list[str]:

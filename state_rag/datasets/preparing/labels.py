@@ -2,8 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
+from state_rag.names import listing
+
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
 
 
 def fix_obs(adata: "anndata.AnnData", names: dict[str, str], changes: list[str]) -> "anndata.AnnData":
@@ -34,6 +38,24 @@ def fix_obs(adata: "anndata.AnnData", names: dict[str, str], changes: list[str])
             adata.obs[column] = adata.obs[column].cat.remove_unused_categories()
             changes.append(f"removed {unused} unused categories from obs column {column!r}")
     return adata
+
+
+def write_treatments(
+    obs: "pd.DataFrame", perturbation: str, control: str, columns: tuple[str | None, ...], changes: list[str]
+) -> None:
+    """Write mode, dose and time of cells into the labels of their perturbations, where columns of these are named."""
+    import pandas as pd
+
+    treatment = TreatmentColumns(*columns)
+    if not treatment:
+        return
+    told = labels_in(obs, perturbation, control, treatment)
+    obs[perturbation] = pd.Categorical(told.labels[told.code].astype(str))
+    written = [label for label in obs[perturbation].cat.categories if label != control]
+    changes.append(
+        f"wrote {', '.join(sorted(set(treatment.to_data().values())))} into the labels of obs column {perturbation!r}, "
+        f"which are {len(written)} now ({listing(written, 3)})"
+    )
 
 
 def _as_labels(values: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from state_rag.datasets.formats.in_files import rewrite
 from state_rag.datasets.preparing.alike import read_model, take_genes, take_hvgs
 from state_rag.datasets.preparing.hvgs import fix_hvgs
-from state_rag.datasets.preparing.labels import fix_indices, fix_obs
+from state_rag.datasets.preparing.labels import fix_indices, fix_obs, write_treatments
 from state_rag.datasets.preparing.names import find_names, rename
 from state_rag.datasets.preparing.values import fix_values
 from state_rag.errors import StateRagError
@@ -52,6 +52,9 @@ def prepare(
     one_line: str | None = None,
     batch_col: str | None = None,
     control: str | None = None,
+    mode_col: str | None = None,
+    dose_col: str | None = None,
+    time_col: str | None = None,
     n_hvgs: int | None = None,
     replogle_names: bool = False,
     like: Sequence[str | os.PathLike[str]] = (),
@@ -77,6 +80,8 @@ def prepare(
     one_line
         The cell line of all cells, where no column names it: an obs column `cell_line` is added. Where no column looks
         like one, that happens by itself, and the line is called `one_line`.
+    mode_col, dose_col, time_col
+        Obs columns of mode, dose and time: perturbations become labels that tell them, such as `Afatinib:dose=0.5`.
     n_hvgs
         Genes of `X_hvg`. Given, `X_hvg` is made anew; left out, an `X_hvg` or a `var["highly_variable"]` in the file
         is kept, and else 2,000 genes (all, if there are fewer) are chosen.
@@ -133,6 +138,7 @@ def prepare(
         )
     adata = fix_obs(adata, names, changes)
     changes += rewrite(adata.obs, names["pert_col"], plain)
+    write_treatments(adata.obs, names["pert_col"], names["control"], (mode_col, dose_col, time_col), changes)
     fix_indices(adata, changes)
     if model is not None:
         adata = take_genes(adata, model, common, changes)

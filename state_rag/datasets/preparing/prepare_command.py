@@ -24,6 +24,12 @@ def add_prepare(commands: Any) -> None:
         help="no column names the cell line: add one, cell_line, with NAME for all cells (default: one_line)",
     )
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found, or added)")
+    for part, what in (("mode", "CRISPRi, CRISPRa, KO, drug"), ("dose", "with or without a unit"), ("time", "hours")):
+        parser.add_argument(
+            f"--{part}-col",
+            metavar="COLUMN",
+            help=f"obs column of the {part} ({what}): write it into the labels of perturbations, as in NAME:dose=0.5",
+        )
     parser.add_argument(
         "--n-hvgs", type=int, metavar="N", help="genes of X_hvg (default: the file's own choice, else 2000)"
     )
@@ -57,6 +63,9 @@ def run_prepare(args: argparse.Namespace) -> None:
         one_line=args.one_line,
         batch_col=args.batch_col,
         control=args.control,
+        mode_col=args.mode_col,
+        dose_col=args.dose_col,
+        time_col=args.time_col,
         n_hvgs=args.n_hvgs,
         replogle_names=args.replogle_names,
         like=args.like,

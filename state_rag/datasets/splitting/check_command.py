@@ -33,7 +33,7 @@ def run_check(args: argparse.Namespace) -> None:
     from state_rag.datasets.splitting.split_check import check_split, find_names
     from state_rag.datasets.splitting.split_questions import questions, told
     from state_rag.datasets.treated_labels import TreatmentColumns, count_labels, treatment_words
-    from state_rag.datasets.untold_treatments import untold_columns
+    from state_rag.datasets.untold_treatments import untold_columns, untold_labels
 
     names = find_names(
         args.toml,
@@ -67,6 +67,7 @@ def run_check(args: argparse.Namespace) -> None:
             print(line)
     columns = names["pert_col"], names["cell_type_key"], names["control_pert"]
     untold = [f"{path}: {one}" for path in summary.files[:1] for one in untold_columns(path, *columns, treatment)]
+    untold += untold_labels(summary.files[0], names["pert_col"], treatment)
     wrong = print_values(summary, names, args, untold)
     if wrong:
         raise SystemExit(1)

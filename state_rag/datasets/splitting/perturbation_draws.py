@@ -4,11 +4,12 @@ A label such as `A+B` perturbs `A` and `B` at once. Of what is not tested, the l
 where `A` is tested) would show it to training; they are set aside, and validate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from state_rag.errors import StateRagError
 from state_rag.names import listing
+from state_rag.names.treatments import Treatment, told_in
 
 BOTH, ONE, NONE, ANY = PAIR_CLASSES = ("both-seen", "one-seen", "none-seen", "any")
 """How many members of a tested pair training sees as singles: all, some, none; `any` does not ask."""
@@ -62,6 +63,20 @@ def pair_class(label: str, singles: set[str], control: str | None = None) -> str
     return BOTH if seen == len(members) else ONE if seen else NONE
 
 
+def families(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return name -> its labels, sorted: one label each where labels tell no dose and no time.
+
+    Examples
+    --------
+    >>> families(["A:dose=1", "A:dose=10", "B", "TP53:KO"])
+    {'A': ['A:dose=1', 'A:dose=10'], 'B': ['B'], 'TP53:KO': ['TP53:KO']}
+    """
+    found: dict[str, list[str]] = {}
+    for label in sorted(names):
+        found.setdefault(told_in(label)[0], []).append(label)
+    return found
+
+
 def singles_of(names: Sequence[str], control: str | None = None) -> set[str]:
     """Return the members that a label perturbs alone."""
     parted = (members_of(name, control) for name in names)
@@ -79,12 +94,15 @@ def draw_share(
 ) -> Draw:
     """Draw a share of the perturbations (default: of all) for the test and another for validation; at least one each.
 
+    All doses and times of a name are held out together.
+
     Raises
     ------
     StateRagError
         If fewer than two can be held out, or none would be left to train on.
     """
-    order = _shuffled(names if among is None else among, seed)
+    together = families(names if among is None else among)
+    order = _shuffled(list(together), seed)
     if len(order) < 2:
         raise StateRagError(
             f"--held-out-perturbations {share:g}: {len(order)} perturbations can be held out ({listing(order)}), and a "
@@ -92,7 +110,8 @@ def draw_share(
         )
     n_val = _count(val_share, len(order))
     n_test = min(_count(share, len(order)), len(order) - 1)
-    return of_lists(names, control, order[:n_test], order[n_test : n_test + n_val])
+    test, val = _labels(together, order[:n_test]), _labels(together, order[n_test : n_test + n_val])
+    return of_lists(names, control, test, val, other_labels(names, test, control))
 
 
 def draw_folds(
@@ -100,12 +119,15 @@ def draw_folds(
 ) -> list[Draw]:
     """Deal perturbations into folds, each the test of one draw; together they are all of `among` (default: of `names`).
 
+    All doses and times of a name are in one fold.
+
     Raises
     ------
     StateRagError
         If there are fewer perturbations than folds, fewer than two folds, or a fold leaves none to train on.
     """
-    dealt = _shuffled(names if among is None else among, seed)
+    together = families(names if among is None else among)
+    dealt = _shuffled(list(together), seed)
     if not 2 <= folds <= len(dealt):
         raise StateRagError(
             f"--folds {folds}: expected from 2 to {len(dealt)}, the number of perturbations that can be held out."
@@ -114,7 +136,9 @@ def draw_folds(
     for number in range(folds):
         test = dealt[number::folds]
         rest = _shuffled(sorted(set(dealt) - set(test)), [seed, number])
-        draws.append(of_lists(names, control, test, rest[: _count(val_share, len(dealt))]))
+        labels = _labels(together, test)
+        val = _labels(together, rest[: _count(val_share, len(dealt))])
+        draws.append(of_lists(names, control, labels, val, other_labels(names, labels, control)))
     return draws
 
 
@@ -232,6 +256,19 @@ def of_lists(
         )
     train_list, val_list, test_list, aside_list = (tuple(sorted(part)) for part in (train, set(val), set(test), aside))
     return Draw(train_list, val_list, test_list, aside_list)
+
+
+def other_labels(names: Sequence[str], test: Sequence[str], control: str) -> set[str]:
+    """Return the members of all labels that are of a tested name, in whatever dose or time."""
+    tested = {
+        told_in(member)[0] for name in test for member in members_of(name, control) if told_in(name)[1] != Treatment()
+    }
+    every = {member for name in names for member in members_of(name, control)} if tested else set()
+    return {member for member in every if told_in(member)[0] in tested}
+
+
+def _labels(together: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[str]:
+    return [label for name in names for label in together[name]]
 
 
 def _wanted(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.datasets.screen_table import ScreenTable, read_screen_table
+from state_rag.datasets.splitting.dose_draws import DOSES, draw_doses, not_unseen
 from state_rag.datasets.splitting.perturbation_draws import (
     ANY,
     BOTH,
@@ -20,11 +21,19 @@ from state_rag.datasets.splitting.perturbation_draws import (
     draw_folds,
     draw_pairs,
     draw_share,
+    families,
     of_lists,
     pairs_for,
 )
 from state_rag.datasets.splitting.split_toml import write_split_toml
-from state_rag.datasets.splitting.splits import WrittenSplit, check_listed, check_share, dataset_name, read_test_list
+from state_rag.datasets.splitting.splits import (
+    WrittenSplit,
+    check_listed,
+    check_share,
+    dataset_name,
+    read_test_list,
+    with_doses,
+)
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 
@@ -41,6 +50,7 @@ def write_perturbation_splits(
     share: float | None = None,
     test_list: str | os.PathLike[str] | None = None,
     pairs: str | None = None,
+    doses: str | None = None,
     folds: int | None = None,
     held_out: str | None = None,
     few_shot: float = 0.0,
@@ -65,6 +75,9 @@ def write_perturbation_splits(
         A file of the perturbations to test on, as `splits.read_test_list` reads it, in place of a fraction.
     pairs
         Test pairs `A+B` only, by how many of their members training sees: one of `perturbation_draws.PAIR_CLASSES`.
+    doses
+        Hold one dose of each drug out, whose other doses train: one of `dose_draws.DOSES`. Then `share` is a fraction
+        of the drugs; default: all that have enough doses. Otherwise all doses of a name are held out together.
     folds
         Write so many splits, whose tests are disjoint and together all perturbations (with `pairs`: all such pairs).
     held_out
@@ -92,10 +105,12 @@ def write_perturbation_splits(
         If what is asked for contradicts itself or the data, or leaves nothing to train on; nothing is written then.
     """
     _refuse_contradictions(share, test_list, pairs, folds)
+    if doses is not None:
+        _refuse_beside_doses(doses, test_list, pairs, folds)
     check_share(val_fraction, "--val-fraction")
     check_share(few_shot, "--few-shot")
-    share = SHARE if share is None else share
-    if not 0 < share < 1:
+    share = (SHARE if doses is None else 1.0) if share is None else share
+    if not (0 < share < 1 or (doses is not None and share == 1)):
         raise StateRagError(f"--held-out-perturbations {share:g}: expected a fraction between 0 and 1, or a file.")
     dataset = dataset_name(h5ad, name)
     table = read_screen_table(h5ad, pert_col=pert_col, cell_type_col=cell_type_col, control=control)
@@ -114,15 +129,19 @@ def write_perturbation_splits(
         draws = draw_folds(names, table.control, folds, val_fraction, seed, among=among)
     elif pairs is not None:
         draws = [draw_pairs(names, table.control, pairs, share, val_fraction, seed, among=among)]
+    elif doses is not None:
+        draws = [draw_doses(names, table.control, doses, share, val_fraction, seed, among=among)]
     else:
         draws = [draw_share(names, table.control, share, val_fraction, seed, among=among)]
+    for warning in not_unseen(draws[0].test, draws[0].train) if test_list is not None else ():
+        logger.warning("%s: %s In a list the name of a drug stands for all its doses.", test_list, warning)
     all_lists = [_lists(table, draw, held_out, few_shot, seed) for draw in draws]
     written = []
     for number, (draw, lists) in enumerate(zip(draws, all_lists, strict=True)):
         path = Path(output)
         if folds is not None:
             path = path.with_name(f"{path.stem}_fold{number}{path.suffix}")
-        what = "Perturbations" if pairs is None else f"Pairs ({pairs})"
+        what = f"Pairs ({pairs})" if pairs else f"One dose of each drug ({doses})" if doses else "Perturbations"
         how = (
             f"fold {number} of {folds} (from 0), seed {seed}"
             if folds is not None
@@ -172,11 +191,27 @@ def _refuse_contradictions(
         )
 
 
+def _refuse_beside_doses(
+    doses: str, test_list: str | os.PathLike[str] | None, pairs: str | None, folds: int | None
+) -> None:
+    """Refuse what says otherwise what is held out than doses do."""
+    if doses not in DOSES:
+        raise StateRagError(f"--held-out-doses {doses}: expected one of {', '.join(DOSES)}.")
+    for option, given in (("--held-out-pairs", pairs), ("--folds", folds)):
+        if given is not None:
+            raise StateRagError(f"--held-out-doses {doses} draws one dose of each drug; leave {option} out.")
+    if test_list is not None:
+        raise StateRagError(
+            f"--held-out-doses {doses} draws what is tested, and {test_list} lists it. Leave one out; "
+            "--held-out-perturbations may be the fraction of the drugs."
+        )
+
+
 def _listed(
     source: str | os.PathLike[str], table: ScreenTable, among: Sequence[str], val_fraction: float, seed: int
 ) -> Draw:
     """Return the draw of a file's lists; a validation list is drawn where it has none."""
-    val, test = read_test_list(source)
+    val, test = (with_doses(part, table.perturbations) for part in read_test_list(source))
     check_listed(source, val, test, table.control, table.perturbations)
     possible = set(among)
     if absent := [name for name in test if name not in possible]:
@@ -188,9 +223,10 @@ def _listed(
     if len(absent) == len(test):
         raise StateRagError(f"{source}: names no perturbation that has cells in the held-out line. Name others.")
     if not val:
-        rest = sorted(possible - set(test))
-        order = np.random.default_rng(seed).permutation(len(rest))
-        val = [rest[i] for i in order[: max(1, round(val_fraction * len(possible)))]]
+        together = [*families(possible - set(test)).values()]
+        order = np.random.default_rng(seed).permutation(len(together))
+        chosen = order[: max(1, round(val_fraction * len(families(possible))))]
+        val = [label for i in chosen for label in together[i]]
     return of_lists(table.perturbations, table.control, test, val)
 
 

@@ -22,6 +22,7 @@ from state_rag.datasets.doubled_labels import refuse_doubled
 from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.in_files import names_by_format
 from state_rag.datasets.readable import refuse_unreadable
+from state_rag.datasets.splitting.dose_draws import not_unseen
 from state_rag.datasets.splitting.label_spelling import alike_labels, further_controls, shown
 from state_rag.datasets.splitting.split_toml import Split, read_split
 from state_rag.errors import StateRagError
@@ -386,6 +387,7 @@ def _about_labels(split: Split, tally: _Tally, control_pert: str) -> list[str]:
             f"{split.path}: {len(leaks)} tested perturbations are trained or validated on under such another spelling "
             f"({listing(leaks)}), so results would be too good."
         )
+    warnings += [f"{split.path}: {text}" for text in not_unseen(test, tally.parts["train"])]
     if controls := further_controls(tally.perturbations, control_pert):
         warnings.append(
             f"{split.path}: named like controls, and perturbations here, since the control is {control_pert!r}: "

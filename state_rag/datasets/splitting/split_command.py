@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def add_split(commands: Any) -> None:
     """Add `data split`."""
+    from state_rag.datasets.splitting.dose_draws import DOSES
     from state_rag.datasets.splitting.perturbation_draws import PAIR_CLASSES
 
     parser = commands.add_parser(
@@ -21,7 +22,7 @@ def add_split(commands: Any) -> None:
         help="hold a cell line out, perturbations, or both",
         description="Write which conditions train, validate and are tested: a cell line held out, all but a fraction "
         "of its perturbations (--held-out); perturbations held out in every line (--held-out-perturbations, --folds, "
-        "--held-out-pairs), for which one line is enough; or both together.",
+        "--held-out-pairs, --held-out-doses), for which one line is enough; or both together.",
     )
     parser.add_argument("file", metavar="FILE", help="h5ad file, folder of them, or glob pattern in quotes")
     parser.add_argument("--held-out", metavar="LINE", help="the cell line to hold out")
@@ -41,6 +42,12 @@ def add_split(commands: Any) -> None:
         choices=PAIR_CLASSES,
         help="hold out pairs A+B only, by how many of their members training sees as singles (the fraction of them is "
         "--held-out-perturbations, or 0.2)",
+    )
+    parser.add_argument(
+        "--held-out-doses",
+        choices=DOSES,
+        help="hold one dose of each drug out, between two others or the highest; the others train (otherwise all doses "
+        "of a name are held out together)",
     )
     parser.add_argument(
         "--few-shot",
@@ -69,7 +76,9 @@ def add_split(commands: Any) -> None:
 
 def run_split(args: argparse.Namespace) -> None:
     """Write a split file, or one a fold."""
-    by_perturbation = args.held_out_perturbations or args.held_out_pairs or args.folds is not None
+    by_perturbation = (
+        args.held_out_perturbations or args.held_out_pairs or args.held_out_doses or args.folds is not None
+    )
     if args.held_out is None and not by_perturbation:
         raise StateRagError(
             "say what is held out: a cell line (--held-out LINE), perturbations (--held-out-perturbations 0.2), all "
@@ -93,7 +102,8 @@ def run_split(args: argparse.Namespace) -> None:
 def _default_split(args: argparse.Namespace) -> Path:
     """Return where a split goes: beside the data, named after what is held out."""
     data = Path(args.file)
-    kind = "pairs" if args.held_out_pairs else "perturbations" if args.held_out_perturbations else None
+    doses = f"{args.held_out_doses}_doses" if args.held_out_doses else None
+    kind = doses or ("pairs" if args.held_out_pairs else "perturbations" if args.held_out_perturbations else None)
     parts = [args.held_out, kind]
     return (data.parent if data.is_file() else Path()) / f"{'_'.join(['split', *filter(None, parts)])}.toml"
 
@@ -122,14 +132,16 @@ def _split_perturbations(args: argparse.Namespace, given: dict[str, Any]) -> "tu
         share=share,
         test_list=given_as if share is None else None,
         pairs=args.held_out_pairs,
+        doses=args.held_out_doses,
         folds=args.folds,
         held_out=args.held_out,
         few_shot=args.few_shot or 0.0,
         **given,
     )
     lines = listing(splits[0].lines)
+    what = "pairs" if args.held_out_pairs else "doses" if args.held_out_doses else "perturbations"
     print(
-        f"{'pairs' if args.held_out_pairs else 'perturbations'} held out in {lines}"
+        f"{what} held out in {lines}"
         + (f"; {args.few_shot or 0:.0%} of the others of {args.held_out} train" if args.held_out else "")
     )
     for number, split in enumerate(splits):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from state_rag.datasets.splitting.dose_draws import between_others, trained_doses
 from state_rag.datasets.splitting.perturbation_draws import members_of, pair_class, singles_of
 from state_rag.names import listing
 
@@ -17,6 +18,12 @@ MEANING = {
     ZERO_SHOT: "the line gives training its controls only; other lines train on the perturbation",
     UNSEEN: "no training cell has the perturbation; the line trains on others",
     UNSEEN_BOTH: "no training cell has the perturbation, and the line gives training its controls only",
+}
+UNSEEN_DOSE, UNSEEN_DOSE_BOTH = DOSE_QUESTIONS = ("unseen dose", "unseen dose in a zero-shot line")
+"""Where no training cell has the label, and some have another dose or time of its name."""
+MEANING |= {
+    UNSEEN_DOSE: "no training cell has the dose, and some have others of the same name; the line trains",
+    UNSEEN_DOSE_BOTH: "no training cell has the dose, and some have others of the same name; the line gives controls",
 }
 
 
@@ -35,12 +42,15 @@ class Question:
         train.
     given_away
         Tested perturbations that a training label contains, with that label: `A` where `A+B` trains.
+    between
+        Of unseen doses, how many lie between two that train.
     """
 
     name: str
     conditions: tuple[tuple[str, str], ...]
     pairs: dict[str, int]
     given_away: dict[str, str]
+    between: int = 0
 
     @property
     def lines(self) -> list[str]:
@@ -67,10 +77,12 @@ def questions(conditions: Mapping[tuple[str, str, str], int], control: str) -> l
     """
     lines = {line for part, line, _ in conditions if part == "train"}
     trained = {name for part, _, name in conditions if part == "train"}
-    found: dict[str, list[tuple[str, str]]] = {name: [] for name in QUESTIONS}
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in (*QUESTIONS, *DOSE_QUESTIONS)}
+    other_dose = trained_doses({name for part, _, name in conditions if part == "test"}, trained)
     for part, line, name in conditions:
         if part == "test":
             seen = (FEW_SHOT, ZERO_SHOT) if name in trained else (UNSEEN, UNSEEN_BOTH)
+            seen = DOSE_QUESTIONS if name in other_dose else seen
             found[seen[line not in lines]].append((line, name))
     singles = singles_of(sorted(trained), control)
     containing: dict[str, str] = {}  # what a training label perturbs besides something else -> the label
@@ -96,7 +108,8 @@ def questions(conditions: Mapping[tuple[str, str, str], int], control: str) -> l
                 for perturbation, members in alone.items()
                 if len(members) == 1 and members[0] in containing
             }
-        asked.append(Question(name, tuple(sorted(places)), classes, given_away))
+        between = len(between_others(tested, trained)) if name in DOSE_QUESTIONS else 0
+        asked.append(Question(name, tuple(sorted(places)), classes, given_away, between))
     return asked
 
 
@@ -113,6 +126,11 @@ def told(asked: list[Question]) -> list[str]:
         if question.pairs:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(question.pairs.items()))
             text.append(f"pairs among them, by the members that train as singles: {counts}")
+        if question.name in DOSE_QUESTIONS:
+            text.append(
+                f"doses among them that lie between two that train: {question.between} of {names}. These are no unseen "
+                "drugs: for such, hold all doses of a name out (`data split --held-out-perturbations`)"
+            )
         if question.given_away:
             some = [f"{name} in {label}" for name, label in question.given_away.items()]
             text.append(f"NOT wholly unseen, since training has them in pairs: {listing(some)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from state_rag.datasets.screen_table import read_screen_table
+from state_rag.datasets.splitting.perturbation_draws import families
 from state_rag.datasets.splitting.split_check import SplitSummary, check_split
 from state_rag.datasets.splitting.split_toml import Split, read_split, write_split_toml
 from state_rag.errors import StateRagError
@@ -85,13 +86,15 @@ def write_split(
     output
         The TOML file to write.
     few_shot
-        Fraction of the held-out line's perturbations that stay in training. Not used with `test_list`.
+        Fraction of the held-out line's perturbations that stay in training, all doses of a name or none. Not used with
+        `test_list`.
     val_fraction
         Fraction of the held-out line's perturbations for validation; at least one. Not used if `test_list` names
         validation perturbations.
     test_list
         A text file of test perturbations, one on a line, or a JSON file: a list, or an object with `test` and
         optionally `val`. All perturbations of the line that it does not name, less a validation list, stay in training.
+        The name of a drug stands for all its doses.
     pert_col, cell_type_col, control
         The obs columns and the control; found by their usual names where left out.
     name
@@ -124,7 +127,7 @@ def write_split(
     if test_list is None:
         train, val, test = _draw(in_line, few_shot, val_fraction, seed)
     else:
-        listed_val, listed_test = read_test_list(test_list)
+        listed_val, listed_test = (with_doses(part, table.perturbations) for part in read_test_list(test_list))
         check_listed(test_list, listed_val, listed_test, table.control, table.perturbations)
         train, val, test = _from_lists(in_line, listed_val, listed_test, val_fraction, seed)
     for part, label in ((test, "test"), (val, "validation")):
@@ -214,6 +217,19 @@ def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(val)), list(dict.fromkeys(test))
 
 
+def with_doses(listed: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return listed perturbations, names of drugs as all their labels in the data.
+
+    Examples
+    --------
+    >>> with_doses(["A", "B:dose=1", "C"], ["A:dose=1", "A:dose=2", "B:dose=1", "C"])
+    ['A:dose=1', 'A:dose=2', 'B:dose=1', 'C']
+    """
+    present, by_name = set(known), families(known)
+    expanded = ([name] if name in present or name not in by_name else by_name[name] for name in listed)
+    return list(dict.fromkeys(label for labels in expanded for label in labels))
+
+
 def check_listed(
     source: str | os.PathLike[str], val: Sequence[str], test: Sequence[str], control: str, known: Sequence[str]
 ) -> None:
@@ -233,12 +249,13 @@ def check_listed(
 
 
 def _draw(names: list[str], few_shot: float, val_fraction: float, seed: int) -> tuple[list[str], list[str], list[str]]:
-    """Draw the training, validation and test perturbations of a line, each sorted."""
-    order = np.random.default_rng(seed).permutation(len(names))
-    n_train = round(few_shot * len(names))
-    n_val = max(1, round(val_fraction * len(names)))
+    """Draw the training, validation and test perturbations of a line, each sorted; all doses of a name in one."""
+    together = [*families(names).values()]
+    order = np.random.default_rng(seed).permutation(len(together))
+    n_train = round(few_shot * len(together))
+    n_val = max(1, round(val_fraction * len(together)))
     parts = np.split(order, [n_train, n_train + n_val])
-    train, val, test = ([names[i] for i in sorted(part)] for part in parts)
+    train, val, test = (sorted(label for i in part for label in together[i]) for part in parts)
     return train, val, test
 
 
@@ -257,6 +274,8 @@ def _from_lists(
         val = [p for p in listed_val if p in present]
         return sorted(present.difference(val, test)), val, test
     rest = sorted(present.difference(test))
-    n_val = min(len(rest), max(1, round(val_fraction * len(names))))
-    val = sorted(rest[i] for i in np.random.default_rng(seed).permutation(len(rest))[:n_val])
+    together = [*families(rest).values()]
+    n_val = min(len(together), max(1, round(val_fraction * len(families(names)))))
+    chosen = np.random.default_rng(seed).permutation(len(together))[:n_val]
+    val = sorted(label for i in chosen for label in together[i])
     return sorted(set(rest).difference(val)), val, test
