@@ -30,6 +30,9 @@ from state_rag.evidence.trust.gene_calls import Calling, fit_caller
 from state_rag.names.combinations import parts_of
 from state_rag.names.treatments import single_labels, treatment_of
 
+_PROFILES = "similarity.profiles"
+"""Name in a state of what is costly to find again from the responses."""
+
 
 class Evidence:
     """Predicts responses from what similar perturbations did, here and in other contexts.
@@ -231,7 +234,7 @@ class Evidence:
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
         self.check_fitted()
-        return pack(
+        state = pack(
             self.settings,
             self.responses,
             self.similarity.sources,
@@ -242,6 +245,8 @@ class Evidence:
             self.bank.axes,
             own_apart=self.bank.own_apart,
         )
+        state["tensors"][_PROFILES] = self.similarity.profiles.clone()
+        return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Evidence:
@@ -259,7 +264,8 @@ class Evidence:
         engine.responses, engine.combined = responses, combined
         more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
         engine.bank = Bank(responses, more, axes, own_apart=apart)
-        engine.similarity = Similarity(engine.bank, sources, settings.powers)
+        profiles = state["tensors"].get(_PROFILES)  # states from before do not have them
+        engine.similarity = Similarity(engine.bank, sources, settings.powers, profiles)
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
         engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
         return engine

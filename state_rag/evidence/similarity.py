@@ -180,6 +180,8 @@ class Similarity:
         Embeddings, of all perturbations of the bank.
     powers
         Powers of each source's cosines.
+    profiles
+        The attribute, of the same bank, where it is known; to find it takes most of the time of reading an engine.
 
     Attributes
     ----------
@@ -189,9 +191,14 @@ class Similarity:
         J of them, in the order of `stack`.
     treatments
         What labels tell beside names; None where they are names.
+    profiles
+        What perturbations did, float32 [R, measured perturbations, <=60], unit rows or zero. R is a context; where
+        labels tell treatments, a context and mode, and rows are names, over doses and times.
     """
 
-    def __init__(self, bank: Bank, sources: Sequence[Source], powers: Sequence[int] = (1, 2, 4)) -> None:
+    def __init__(
+        self, bank: Bank, sources: Sequence[Source], powers: Sequence[int] = (1, 2, 4), profiles: Tensor | None = None
+    ) -> None:
         self.sources = list(sources)
         self.powers = tuple(powers)
         self.names = (*(source.name for source in self.sources), RESPONSES)
@@ -199,8 +206,10 @@ class Similarity:
         self._looks = [(source.vectors, source.coarse()) for source in self.sources]
         self.treatments = bank.treatments
         self._named = None if bank.treatments is None else bank.named
-        profiles, self._context_of = _profiles(bank)
-        self._profiles = profiles, unit(profiles[..., :COARSE_RESPONSES])
+        self.profiles = _profiles(bank) if profiles is None else profiles
+        n_modes = len(self.profiles) // max(len(bank.contexts), 1)
+        self._context_of = [place // n_modes for place in range(len(self.profiles))]
+        self._profiles = self.profiles, unit(self.profiles[..., :COARSE_RESPONSES])
         self._measured = [profile.abs().sum(2) > 0 for profile in self._profiles]
 
     def known(self, perturbations: Tensor, context: int) -> Tensor:
@@ -332,11 +341,8 @@ def _pad(values: Tensor) -> Tensor:
     return torch.cat([values, values.new_zeros(1, *values.shape[1:])])
 
 
-def _profiles(bank: Bank) -> tuple[Tensor, list[int]]:
-    """Return what perturbations did, float32 [R, measured perturbations, <=60], unit rows or zero, and R contexts.
-
-    R is a context; where labels tell treatments, a context and mode, and rows are names, over doses and times.
-    """
+def _profiles(bank: Bank) -> Tensor:
+    """Return `Similarity.profiles`."""
     width = min(COMPONENTS, bank.effects.shape[1])
     told = bank.treatments
     n_modes = 1 if told is None else len(told.axes.modes)
@@ -351,4 +357,4 @@ def _profiles(bank: Bank) -> tuple[Tensor, list[int]]:
             total = scores.new_zeros(n_measured, scores.shape[1])
             total.index_add_(0, bank.named[labels[here]], scores[here])
             profiles[context * n_modes + mode, :, : scores.shape[1]] = unit(total).float()
-    return profiles, [place // n_modes for place in range(len(profiles))]
+    return profiles

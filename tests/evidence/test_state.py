@@ -52,3 +52,11 @@ def test_the_state_holds_tensors_and_plain_values_only():
     state = Evidence(QUICK).fit(screen().responses(), uses=["few-shot"]).to_state()
     assert set(state) == {"settings", "tensors"}
     assert all(type(tensor) is torch.Tensor for tensor in state["tensors"].values())
+
+
+def test_a_state_without_profiles_of_responses_answers_alike():
+    engine = Evidence(QUICK).fit(screen().responses([(0, 7)]), uses=["few-shot"])
+    state = engine.to_state()
+    assert state["tensors"].pop("similarity.profiles").shape[0] == len(engine.bank.contexts)
+    before, after = (one.predict("line0", NAMES) for one in (engine, Evidence.from_state(state)))
+    assert np.array_equal(before.mean, after.mean)
