@@ -16,10 +16,12 @@ import pandas as pd
 
 from state_rag.contract.matrices import ArrayRows, Rows, open_rows
 from state_rag.contract.scale import ScaleTally
+from state_rag.datasets.doubled_labels import refuse_doubled_in_memory
 from state_rag.datasets.treated_labels import TreatmentColumns
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, open_h5ad
 from state_rag.names import listing, suggest
+from state_rag.names.combinations import in_order
 from state_rag.names.gene_ids import unversioned
 
 logger = logging.getLogger(__name__)
@@ -140,7 +142,8 @@ def open_pair(
     Returns
     -------
     Pair
-        Conditions sorted by cell line and perturbation.
+        Conditions sorted by cell line and perturbation. A combination whose members the predictions have in another
+        order is called as in the real cells.
 
     Raises
     ------
@@ -152,6 +155,7 @@ def open_pair(
     names, gene_order, left_out = _match_features(sides[0], sides[1], features)
     _warn_of_other_scale(sides[0], sides[1])
     groups = [_group_rows(side, columns) for side in sides]
+    groups[1] = _as_in(groups[0], groups[1])
     _check_same_conditions(groups[0], groups[1], sides)
     chosen = None if conditions is None else set(conditions)
     lines: dict[str, list[Condition]] = {}
@@ -280,7 +284,17 @@ def _group_rows(side: Side, columns: Columns) -> dict[tuple[str, str], np.ndarra
         raise StateRagError(f"{side.name}: {count} cells have no {columns.perturbation} or {columns.cell_line}")
     labels = labels.apply(lambda column: column.astype("category").cat.rename_categories(str))
     found = labels.groupby(list(labels.columns), observed=True).indices
+    try:
+        refuse_doubled_in_memory({str(key[0]) for key in found}, columns.control, columns.perturbation)
+    except StateRagError as error:
+        raise StateRagError(f"{side.name}: {error}") from error
     return {(str(key[0]), str(key[1])): np.asarray(rows) for key, rows in found.items()}
+
+
+def _as_in(real: dict, predicted: dict) -> dict:
+    """Return predicted rows by the real side's labels, where these have the members of `A+B` in another order."""
+    own = {in_order(name): name for name, _ in real}
+    return {(own.get(in_order(name), name), line): rows for (name, line), rows in predicted.items()}
 
 
 def _check_same_conditions(real: dict, predicted: dict, sides: list[Side]) -> None:

@@ -67,6 +67,14 @@ def test_sides_with_different_conditions_are_refused_and_the_differing_ones_are_
         open_pair(cells(("A", "A", "A", "ctrl", "ctrl")), cells(), COLUMNS)
 
 
+def test_members_of_a_combination_stand_in_any_order_and_one_side_has_one():
+    labels = ("A+B", "A", "A", "ctrl", "ctrl")
+    pair = open_pair(cells(("B+A", *labels[1:])), cells(labels), COLUMNS)
+    assert [one.perturbation for one in pair.lines["k562"]] == ["A", "A+B"]
+    with pytest.raises(StateRagError, match=r"predicted AnnData: obs column 'gene' has 1 perturbation under several"):
+        open_pair(cells(("B+A", "A+B", "A", "ctrl", "ctrl")), cells(labels), COLUMNS)
+
+
 def test_a_missing_column_is_reported_with_those_there_are():
     with pytest.raises(StateRagError, match=r"no column 'guide'; it has gene, cell_line"):
         open_pair(cells(), cells(), Columns("guide", "cell_line", "ctrl"))
