@@ -34,6 +34,9 @@ CELLS_AT_ONCE = 2**19
 KEPT_FROM = 2**25
 """Bytes from which on a file's sums are kept; smaller ones are read in the time that it takes to look."""
 
+AT_HAND = 2**26
+"""Bytes of sums up to which those of a thread of this process are handed over, rather than read from where they lie."""
+
 _ENDS = 1 << 20
 
 
@@ -186,7 +189,8 @@ def sum_shard(wanted: Wanted, shard: Shard, told: Callable[[int], object] | None
     if shard.kept is not None:
         try:
             write_sums(shard.kept, found, {"unlabelled": unlabelled})
-            return ShardSums(None, unlabelled)
+            if told is None or found.sums.nbytes > AT_HAND:
+                return ShardSums(None, unlabelled)
         except (OSError, StateRagError) as error:
             logger.warning("The sums of %s are not kept (%s): %s", shard.path, ENVIRONMENT, error)
     return ShardSums(found, unlabelled)
