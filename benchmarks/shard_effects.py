@@ -203,7 +203,7 @@ def with_dask(cells: int, add: Callable, workers: int, folder: Path) -> dict[str
 
 def compiled() -> None:
     """Import and compile what a worker needs."""
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow  # noqa: F401
     from scipy import sparse
 
     from state_rag.contract.matrices import ArrayRows

@@ -116,7 +116,7 @@ def shards_of(path: Path, cells: int, wanted: Wanted, folder: Path | None) -> li
     for start in range(0, max(cells, 1), CELLS_AT_ONCE):
         stop, kept = min(start + CELLS_AT_ONCE, cells), None
         if folder is not None and identity is not None:
-            kept = folder / f"{hashlib.sha256(f'{identity} {start} {stop}'.encode()).hexdigest()}.parquet"
+            kept = folder / f"{hashlib.sha256(f'{identity} {start} {stop}'.encode()).hexdigest()}.arrow"
         found.append(Shard(path, start, stop, kept))
     return found
 

@@ -1,4 +1,4 @@
-"""Sums of cells as a Parquet file, a row a group: what a pass over many files keeps of each.
+"""Sums of cells as an Arrow file (IPC), a row a group: what a pass over many files keeps of each.
 
 ======================  ============================================================================================
 `line`, `label`         cell line and perturbation, with what mode, dose and time add to its name
@@ -19,7 +19,7 @@ import numpy as np
 from state_rag.effects.cell_sums import CellSums
 from state_rag.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 KEYS = ("line", "label", "name")
 _VALUES_AT_ONCE = 2**21
 
@@ -27,7 +27,6 @@ _VALUES_AT_ONCE = 2**21
 def write_sums(path: Path, found: CellSums, about: dict[str, Any]) -> None:
     """Write sums; `path` holds the whole file afterwards, or what it held before."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     width = found.sums.shape[1]
     lists = pa.list_(pa.float64(), width)
@@ -35,12 +34,10 @@ def write_sums(path: Path, found: CellSums, about: dict[str, Any]) -> None:
     fields += [pa.field(name, lists, nullable=False) for name in ("sums", "squares")]
     schema = pa.schema(fields, {"state_rag": json.dumps({"format": FORMAT, **about})})
     step = max(1, _VALUES_AT_ONCE // max(width, 1))
-    labels = list(KEYS)
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(
-            temporary, schema, compression="none", use_dictionary=labels, write_statistics=labels
-        ) as writer,
+        pa.OSFile(str(temporary), "wb") as stream,
+        pa.ipc.new_file(stream, schema) as writer,
     ):
         for start in range(0, len(found.keys), step):
             rows = slice(start, start + step)
@@ -59,9 +56,10 @@ def read_about(path: Path) -> dict[str, Any]:
     OSError, ValueError, KeyError
         If it is no such file, or damaged (`pyarrow` raises errors of these kinds).
     """
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
-    about = json.loads(pq.read_schema(path).metadata[b"state_rag"])
+    with pa.OSFile(str(path), "rb") as stream, pa.ipc.open_file(stream) as file:
+        about = json.loads(file.schema.metadata[b"state_rag"])
     if about["format"] != FORMAT:
         raise ValueError(f"format {about['format']}")
     return about
@@ -69,14 +67,11 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def read_sums(path: Path) -> Iterator[CellSums]:
     """Yield the groups of a file, some at a time."""
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
-    with pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            table = file.read_row_group(number, use_threads=False)
-            values = [
-                table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-                for name in ("sums", "squares")
-            ]
-            keys = list(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
-            yield CellSums(keys, table["cells"].to_numpy(), *values)
+    with pa.OSFile(str(path), "rb") as stream, pa.ipc.open_file(stream) as file:
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            values = [batch[name].flatten().to_numpy().reshape(len(batch), -1) for name in ("sums", "squares")]
+            keys = list(zip(*(batch[name].to_pylist() for name in KEYS), strict=True))
+            yield CellSums(keys, batch["cells"].to_numpy(), *values)

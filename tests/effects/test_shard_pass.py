@@ -144,17 +144,17 @@ def test_a_pass_that_was_stopped_reads_only_what_is_missing(cells, tmp_path, kep
     monkeypatch.setattr("state_rag.effects.workers._THREADS", 1)
     with pytest.raises(Stopped):
         totals_of(files)
-    done = len(list(kept.glob("*.parquet")))
+    done = len(list(kept.glob("*.arrow")))
     assert 2 <= done <= 4
     missing = [file for file in files if file.name not in {name for name, _ in reads}]
-    for path in list(kept.glob("*.parquet"))[: 1 if not missing else 0]:  # all were done before the stop was heard
+    for path in list(kept.glob("*.arrow"))[: 1 if not missing else 0]:  # all were done before the stop was heard
         path.unlink()
     reads.clear()
     monkeypatch.setattr(GroupTotals, "join", join)
     totals, _ = totals_of(files)
     assert len(reads) == max(4 - done, 1)
     check(totals, plain(cells))
-    assert not [path for path in kept.iterdir() if path.suffix != ".parquet"]
+    assert not [path for path in kept.iterdir() if path.suffix != ".arrow"]
     reads.clear()
     totals_of(files)
     assert reads == []
@@ -212,7 +212,7 @@ def test_other_genes_columns_or_matrices_are_kept_apart_and_another_split_is_not
 def test_damaged_kept_sums_are_made_again(cells, tmp_path, kept, reads):
     cells.write_h5ad(tmp_path / "one.h5ad")
     totals_of([tmp_path / "one.h5ad"])
-    (only,) = kept.glob("*.parquet")
+    (only,) = kept.glob("*.arrow")
     only.write_bytes(only.read_bytes()[:-100])
     totals, _ = totals_of([tmp_path / "one.h5ad"])
     assert len(reads) == 2
@@ -306,7 +306,7 @@ def test_workers_of_dask_give_the_same(cells, tmp_path, kept):
     files = sorted(in_parts(cells, tmp_path / "parts", 5).iterdir())
     with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
         totals, _ = totals_of(files, workers=Workers(cluster.scheduler_address))
-        assert len(list(kept.glob("*.parquet"))) == 5
+        assert len(list(kept.glob("*.arrow"))) == 5
         (tmp_path / "parts" / "3.h5ad").write_bytes(b"no h5ad file")
         with pytest.raises(StateRagError, match="3.h5ad"):
             totals_of(files, workers=Workers(cluster.scheduler_address))
