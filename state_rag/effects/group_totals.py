@@ -16,7 +16,7 @@ from state_rag.progress import bar
 Group = tuple[str, str]
 """Cell line and perturbation."""
 
-_VALUES_AT_ONCE = 2**17
+_VALUES_AT_ONCE = 2**16
 
 
 class GroupTotals:
@@ -112,8 +112,13 @@ class GroupTotals:
         self._sums[here] = known + total
         if self._squares is not None:
             share = before * cells / np.maximum(before + cells, 1)
-            apart = known / np.maximum(before, 1)[:, None] - total / np.maximum(cells, 1)[:, None]
-            self._squares[here] = self._squares[here] + found.squares[there] + share[:, None] * np.square(apart)
+            apart = known / np.maximum(before, 1)[:, None]  # all else in its place: this is what a pass waits for
+            apart -= total / np.maximum(cells, 1)[:, None]
+            np.square(apart, out=apart)
+            apart *= share[:, None]
+            apart += found.squares[there]
+            apart += self._squares[here]
+            self._squares[here] = apart
 
     def mean(self, group: Group) -> np.ndarray:
         """Return a group's mean `[G]` over all files, in float64."""
