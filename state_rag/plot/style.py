@@ -31,9 +31,14 @@ LONGEST = 36
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as `name.png` and `name.svg`."""
     settle(figure)
-    for suffix in ("png", "svg"):
-        with atomic_path(folder / f"{name}.{suffix}") as path:
-            figure.savefig(path, format=suffix, dpi=150)
+    layout = figure.get_layout_engine()
+    try:
+        for suffix in ("png", "svg"):
+            with atomic_path(folder / f"{name}.{suffix}") as path:
+                figure.savefig(path, format=suffix, dpi=150)
+            figure.set_layout_engine("none")  # the second is laid out as the first, which took longer than to draw it
+    finally:
+        figure.set_layout_engine(layout)
 
 
 def settle(figure: Figure) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 RIDGE = 0.1
 """Strength of the ridge, as a share of the conditions."""
@@ -234,6 +233,8 @@ def _ridge(signs: np.ndarray, accuracy: np.ndarray, rising: bool) -> tuple[np.nd
         matrix = z.T @ z / len(z) + RIDGE * np.eye(z.shape[1])
         slopes = np.linalg.solve(matrix, z.T @ (accuracy - accuracy.mean()) / len(z))
         return centre, np.where(np.isfinite(spread), spread, 1.0), slopes
+    from scipy.optimize import nnls  # costs every command that reads an engine
+
     # in every sign more is better: a slope that falls is chance, and misleads where questions are of another kind
     strength = np.sqrt(RIDGE * len(z)) * np.eye(z.shape[1])
     slopes, _ = nnls(np.concatenate([z, strength]), np.concatenate([accuracy - accuracy.mean(), np.zeros(z.shape[1])]))
@@ -284,7 +285,7 @@ def _ends_elsewhere(values: np.ndarray, context: np.ndarray) -> np.ndarray:
     means = np.array([values[context == c].mean() for c in there])
     if len(there) < 2:
         return np.array([-np.inf, np.inf])
-    between = means.std(ddof=1) * np.sqrt(1 + 1 / len(there)) * student.ppf((1 + COVERAGE) / 2, len(there) - 1)
+    between = means.std(ddof=1) * np.sqrt(1 + 1 / len(there)) * stdtrit(len(there) - 1, (1 + COVERAGE) / 2)
     ends: np.ndarray = means.mean() + np.array([-1, 1]) * np.hypot(tolerance_ends(values - means[place]), between)
     return ends
 
