@@ -182,6 +182,7 @@ def fit_to_split(
     embeddings: str | os.PathLike[str] | None,
     sources: Mapping[str, str | os.PathLike[str]] | None = None,
     *,
+    treated: bool = False,
     find: bool = True,
     seed: int = 0,
     progress: bool = True,
@@ -198,6 +199,8 @@ def fit_to_split(
         The section `data.kwargs` of its configuration.
     embeddings, sources, seed, progress
         As for `fit`.
+    treated
+        Whether perturbations are labels that tell modes, doses or times, which are known by the names in them.
     find
         Whether embeddings are looked for at the usual places where none are given.
 
@@ -206,8 +209,9 @@ def fit_to_split(
     StateRagError
         As `fit`.
     """
-    responses = _responses(identity, data, progress)
-    tables = knowledge_of(embeddings, sources, with_members(summary.perturbations), read_symbols(), find=find).tables
+    responses = _responses(identity, data, progress, treated=treated)
+    asked = tuple(dict.fromkeys(map(name_in, summary.perturbations))) if treated else summary.perturbations
+    tables = knowledge_of(embeddings, sources, with_members(asked), read_symbols(), find=find).tables
     engine = Evidence(seed=seed)
     with FitBar(progress) as bar:
         uses = list(dict.fromkeys([*(uses_of(summary.conditions, data["control_pert"]) or ()), "few-shot"]))
@@ -259,9 +263,14 @@ def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Ident
 
 
 def _responses(
-    identity: Identity, data: Mapping[str, Any], progress: bool, workers: Workers | None = None
+    identity: Identity,
+    data: Mapping[str, Any],
+    progress: bool,
+    workers: Workers | None = None,
+    *,
+    treated: bool = False,
 ) -> Responses:
-    """Read the responses of a split's training cells."""
+    """Read the responses of a split's training cells; `treated` where their labels tell treatments as they are."""
     source = Path(data["toml_config_path"])
     space = identity.spaces[spaces_used(data["embed_key"], data["output_space"])[-1]]
     columns = Columns.of(data)
@@ -280,7 +289,7 @@ def _responses(
     if effects.not_finite:
         logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(effects.not_finite))
     genes = space.names or tuple(f"{space.key.removeprefix('obsm/')}_{number}" for number in range(space.width))
-    return responses_of(effects, genes, columns.control, treated=bool(columns.treatment))
+    return responses_of(effects, genes, columns.control, treated=treated or bool(columns.treatment))
 
 
 class FitBar:

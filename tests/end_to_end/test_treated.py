@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import state_rag as sr
+from state_rag.evidence.estimator import Evidence
 from tests.end_to_end.commands import OURS, run, the_error
 
 pytestmark = pytest.mark.slow
@@ -53,12 +54,29 @@ def test_a_dose_between_those_of_training_is_predicted_and_its_place_travels_wit
     assert all((effects[one] != effects[other]).any() for one, other in zip(asked, asked[1:], strict=False))
 
 
-def test_an_anchored_run_says_which_method_takes_such_labels(trained, project):
-    folder, _, _ = trained
+def test_an_anchored_run_brings_cells_to_what_the_evidence_says_of_a_dose(trained, project):
+    folder, cells, _ = trained
     words = project.train_rag("anchored", "data.kwargs.toml_config_path=split.toml", "rag=evidence")
-    refused = run(words, folder, check=False)
-    assert "rag=evidence takes labels as they are written" in the_error(refused.stderr)
-    assert not (folder / "runs" / "anchored" / "checkpoints").exists()
+    run(words, folder)
+    run(["tx", "predict", "--output-dir", "runs/anchored", "--predict-only"], folder)
+    predicted = ad.read_h5ad(folder / "runs" / "anchored" / "eval_last.ckpt" / "adata_pred.h5ad")
+    assert predicted.obs["expected_pearson"].shape[0] == predicted.n_obs
+    cells[cells.obs["gene"] == CONTROL].copy().write_h5ad(folder / "controls.h5ad")
+    name = str(next(label for label in cells.obs["gene"].cat.categories if label != CONTROL)).partition(":")[0]
+    asked = [f"{name}:drug:dose={dose}" for dose in ("0.1", "1", "10")]
+    words = ["tx", "infer", "--model-dir", "runs/anchored", "--adata", "controls.h5ad", "--pert-col", "gene"]
+    run([*words, "--perturbations", ",".join(asked), "--output", "anchored.h5ad"], folder)
+    found = ad.read_h5ad(folder / "anchored.h5ad")
+    saved = torch.load(folder / "runs" / "anchored" / "checkpoints" / "last.ckpt", weights_only=True)["state_rag"]
+    engine = Evidence.from_state(saved["evidence"]["engine"])
+    assert engine.bank.treatments is not None
+    effects = engine.predict("k562", asked, trust=False).mean
+    assert (effects[0] != effects[1]).any()
+    assert (effects[1] != effects[2]).any()
+    for label, effect in zip(asked, effects, strict=True):
+        mean = np.maximum(engine.responses.controls["k562"] + effect, 0)
+        own = found[(found.obs["gene"] == label) & (found.obs["cell_line"] == "k562")].obsm["X_hvg"]
+        np.testing.assert_allclose(np.asarray(own).mean(0), mean, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["ptrag", "genept"])

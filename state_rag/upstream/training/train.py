@@ -91,13 +91,6 @@ def _train(
     else:
         tables = load_sources(settings, split.perturbations)
         coordinates = coordinates_of(tables, split.train_perturbations)
-        if coordinates is not None and settings.anchors:
-            column = values["data"]["kwargs"]["pert_col"]
-            raise StateRagError(
-                f"rag=evidence takes labels as they are written, and those of column {column} tell modes, doses "
-                "or times. Use another method (rag=ptrag, rag=genept), or the engine alone: `state-rag evidence fit` "
-                "with --mode-col, --dose-col or --time-col."
-            )
         knowledge = knowledge_of({source: read.table for source, read in tables.items()}, coordinates)
         about = about_sources(tables)
     missing = sorted(set(split.perturbations) - set(knowledge.names))
@@ -109,7 +102,7 @@ def _train(
     if not processes.follows(values):  # the first process looks at the data, and gives its evidence to the others
         identity = record(values["data"]["kwargs"], split.files, refuse=True)
         refuse_other_genes(identity, starting_checkpoint(values))
-        anchor = evidence_for(values, settings, split, identity)
+        anchor = evidence_for(values, settings, split, identity, treated=knowledge.scaling is not None)
 
     import state.tx.models.state_transition as state_transition
     from cell_load.utils.modules import DATA_MODULE_DICT
@@ -158,9 +151,11 @@ def _train(
 
 
 def evidence_for(
-    values: Mapping[str, Any], settings: RagSettings, split: SplitSummary, identity: Identity
+    values: Mapping[str, Any], settings: RagSettings, split: SplitSummary, identity: Identity, *, treated: bool = False
 ) -> "Anchor | None":
     """Fit the evidence that predicted cells are anchored with; None where they are not.
+
+    `treated` where labels that tell modes, doses or times are known by the names in them.
 
     Raises
     ------
@@ -183,7 +178,7 @@ def evidence_for(
     seed = int(values["training"].get("train_seed") or 0)
     files: dict[str, Path] = find_sources(settings.sources) if settings.rag_sources else {}
     text, find = files.pop(TEXT, settings.genept_path), not settings.rag_sources
-    engine = fit_to_split(split, identity, data, text, files, find=find, seed=seed)
+    engine = fit_to_split(split, identity, data, text, files, treated=treated, find=find, seed=seed)
     logger.info("Evidence: fitted on %d conditions; it travels in the checkpoint.", len(engine.responses))
     if told := similarity_words(engine):
         logger.info("%s", told)
