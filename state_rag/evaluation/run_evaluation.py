@@ -21,6 +21,7 @@ from state_rag.engine.bank import responses_of
 from state_rag.engine.folder import is_evidence_run
 from state_rag.engine.held_out import conditions_of
 from state_rag.errors import StateRagError
+from state_rag.evaluation.baselines.by_name import by_name, known_by_name
 from state_rag.evaluation.baselines.evidence_row import (
     FITTED,
     LEFT_OUT,
@@ -56,7 +57,6 @@ from state_rag.evaluation.up_to_date import (
 from state_rag.files import existing_file, sample_digest, writable_folder
 from state_rag.h5ad import open_h5ad
 from state_rag.metrics.registry import METRICS, Metric
-from state_rag.names.treatments import name_in
 from state_rag.run_folders import PREDICTED, REAL
 
 logger = logging.getLogger(__name__)
@@ -214,16 +214,18 @@ class Request:
             elif training is None:
                 self._refuse_loss(remarks[BASELINES_LEFT_OUT].removeprefix(f"{TRAINED}: "))
             asked = [*chain.from_iterable(pair.lines.values())]
-            if vectors and columns.treatment and training is not None:
+            described, treated = vectors, bool(columns.treatment)
+            if vectors and training is not None:
                 labels = {one.perturbation for one in asked}.union(*training.effects.values())
-                vectors = {label: vectors[name] for label in labels if (name := name_in(label)) in vectors}
-            baselines = naive_baselines(training, len(pair.features), vectors, asked)
+                treated = treated or known_by_name(labels, vectors)
+                described = by_name(labels, vectors) if treated else vectors
+            baselines = naive_baselines(training, len(pair.features), described, asked)
             if MEAN_EFFECT in baselines and OTHER_LINES not in baselines:
                 remarks |= {NOT_APPLICABLE: NO_OTHER_LINE}
             if training is not None:
                 remarks |= mixed_questions(training, asked, columns.control)
             if split is not None and training is not None and training.n_conditions:
-                row, told = self._evidence(training, split, pair.features, asked, vectors)
+                row, told = self._evidence(training, split, pair.features, asked, vectors, treated=treated)
                 baselines |= {} if row is None else {EVIDENCE: row}
                 remarks |= told
         evaluation = evaluate_pair(
@@ -291,13 +293,15 @@ class Request:
         features: list[str],
         asked: Sequence[Condition],
         vectors: Mapping[str, np.ndarray] | None,
+        *,
+        treated: bool,
     ) -> tuple[EvidenceRow | None, dict[str, Any]]:
         """Return the evidence engine's row, and a note on what it was fitted on or why there is none."""
         if why := self._no_evidence(training, len(features)):
             return None, {LEFT_OUT: why}
         try:
             row, told = evidence_row(
-                responses_of(training, features, self._columns.control, treated=bool(self._columns.treatment)),
+                responses_of(training, features, self._columns.control, treated=treated),
                 conditions_of(read_split(split), self._columns),
                 self._columns.control,
                 asked,

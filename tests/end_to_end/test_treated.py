@@ -61,6 +61,10 @@ def test_an_anchored_run_brings_cells_to_what_the_evidence_says_of_a_dose(traine
     run(["tx", "predict", "--output-dir", "runs/anchored", "--predict-only"], folder)
     predicted = ad.read_h5ad(folder / "runs" / "anchored" / "eval_last.ckpt" / "adata_pred.h5ad")
     assert predicted.obs["expected_pearson"].shape[0] == predicted.n_obs
+    told = run(["evaluate", "runs/anchored"], folder, via=OURS)
+    names = {label.partition(":")[0] for label in cells.obs["gene"].cat.categories if label != CONTROL}
+    assert f"embeddings of {len(names)} of {len(names)} perturbations" in told.stdout + told.stderr
+    assert "fallbacks of embedding ridge" not in told.stdout + told.stderr
     cells[cells.obs["gene"] == CONTROL].copy().write_h5ad(folder / "controls.h5ad")
     name = str(next(label for label in cells.obs["gene"].cat.categories if label != CONTROL)).partition(":")[0]
     asked = [f"{name}:drug:dose={dose}" for dose in ("0.1", "1", "10")]

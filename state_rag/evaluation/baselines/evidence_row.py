@@ -24,6 +24,7 @@ from state_rag.evidence.training import Settings
 from state_rag.names.combinations import parts_of, to_be_known, with_members
 from state_rag.names.matching import OtherNames
 from state_rag.names.tables import read_symbols
+from state_rag.names.treatments import name_in
 
 SETTINGS = replace(Settings(), calibrating=0)
 """Those of `state-rag evidence fit`; how far to trust predictions is not asked here, and changes none."""
@@ -137,7 +138,7 @@ def evidence_row(
         If the engine cannot be fitted.
     """
     vectors, source = embeddings[0] or {}, embeddings[1]
-    labels = sorted(with_members(name for _, _, name in conditions))
+    labels = sorted(with_members(name_in(name) if responses.treated else name for _, _, name in conditions))
     known = OtherNames(labels, read_symbols()).matched(vectors, TEXT)
     if _nothing_to_tell(responses, asked, known):
         return None, NOTHING
@@ -154,6 +155,9 @@ def evidence_row(
 
 def _nothing_to_tell(responses: Responses, asked: Iterable[Condition], embedded: Collection[str]) -> bool:
     """Return whether the engine could only repeat the mean effect, for it knows none of the conditions."""
+    if responses.treated:  # another dose of a name tells something, in whichever line
+        known = {*embedded, *map(name_in, responses.perturbation_names)}
+        return not any(part in known for one in asked for part in parts_of(name_in(one.perturbation)))
     lines: dict[str, set[str]] = {}
     for line, name in responses.conditions:
         lines.setdefault(name, set()).add(line)
