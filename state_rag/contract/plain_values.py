@@ -46,6 +46,8 @@ class PlainValues:
         """Return the values of a data set; None where its bytes in the file are not those of the values."""
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or not dataset.chunks or not len(dataset):
             return None
+        if not hasattr(os, "preadv"):  # Windows
+            return None
         made, file = dataset.id.get_create_plist(), dataset.file
         plain = made.get_nfilters() == 0 and dataset.dtype.kind in "iuf" and dataset.dtype.isnative
         if not plain or file.mode != "r" or file.driver != "sec2" or file.userblock_size:
