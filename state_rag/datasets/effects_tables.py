@@ -28,7 +28,9 @@ def is_effects_table(file: h5py.File, control: str | None = None) -> bool:
 
 def _has_one_row_each(file: h5py.File, perturbation: str, context: str, control: str | None) -> bool:
     (names, name), (contexts, where) = (read_column(file, column, "") for column in (perturbation, context))
-    if not len(name) or (name < 0).any() or (where < 0).any() or {*CONTROLS, control} & set(names[name].tolist()):
+    if not 0 < len(name) <= len(names) * len(contexts) or (name < 0).any() or (where < 0).any():
+        return False
+    if {*CONTROLS, control} & set(names[np.unique(name)].tolist()):
         return False
     return len(np.unique(where.astype(np.int64) * len(names) + name)) == len(name)
 

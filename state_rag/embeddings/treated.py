@@ -7,7 +7,7 @@ between two others lies between them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,8 +151,8 @@ def with_names(labels: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*given, *(name for label in given for name, _ in members_in(label))]))
 
 
-def treated(table: Embeddings, labels: Iterable[str]) -> list[str]:
-    """Return the labels with a treatment that a table does not know as they are written, but by their names."""
+def treated(table: Container[str], labels: Iterable[str]) -> list[str]:
+    """Return the labels with a treatment that a table, or its names, has by their names alone, not as written."""
     return [
         label
         for label in dict.fromkeys(labels)

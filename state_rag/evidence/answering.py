@@ -12,7 +12,7 @@ from state_rag.evidence.bands import Spread, banded
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.gene_features import ESTIMATES, GeneFeatures, gene_features
 from state_rag.evidence.kriging import Answer, KernelWeights, Scene, apply, krige, nearest
-from state_rag.evidence.own_gene import change_of_own, on_own_genes, with_same_name
+from state_rag.evidence.own_gene import change_of_own, with_own, with_same_name
 from state_rag.evidence.responses import UNTOLD
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.training import KRIGING, Trained, is_blind
@@ -122,7 +122,7 @@ def chance_of_change(bank: Bank, answered: Answered, weights: KernelWeights, cha
     apart = None
     if bank.effects_on_others is not bank.effects:
         apart = change_of_own(bank, scene, changed, told)
-        told = told & ~on_own_genes(bank, scene.supports)
+        told[with_own(bank, bank.perturbation[scene.supports])] = False
     if not told.all():
         changed = torch.where(told, changed, (changed * told).sum(0) / told.sum(0).clamp_min(1))
     found = apply(answered.answer, bank, scene, weights, changed)

@@ -57,7 +57,7 @@ class OwnGene:
         values
             float64 [Q, G]: predictions, in units of the bank.
         """
-        rows, own = _with_own(bank, scene)
+        rows, own = with_own(bank, scene.queries)
         if not len(rows):
             return values
         inputs = _inputs(bank, scene, rows, values[rows, own], self.n_contexts)
@@ -116,7 +116,7 @@ def with_same_name(bank: Bank, scene: Scene, weight: Tensor, values: Tensor) -> 
     values
         float64 [Q, G]: predictions, in units of the bank.
     """
-    rows, own = _with_own(bank, scene)
+    rows, own = with_own(bank, scene.queries)
     if not len(rows):
         return values
     found = values.clone()
@@ -178,14 +178,8 @@ def own_rows(bank: Bank, scene: Scene, truth: Tensor) -> tuple[Tensor, Tensor, T
     truth
         Rows of the bank that answer it, long [Q].
     """
-    rows, own = _with_own(bank, scene)
+    rows, own = with_own(bank, scene.queries)
     return rows, own, bank.effects[truth[rows], own]
-
-
-def on_own_genes(bank: Bank, rows: Tensor) -> Tensor:
-    """Return whether a gene is the one that the perturbation of a row is named after, bool [n, G]."""
-    own = bank.own_gene[bank.perturbation[rows]]
-    return own[:, None] == torch.arange(bank.effects.shape[1])[None]
 
 
 def change_of_own(bank: Bank, scene: Scene, changed: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,20 +196,19 @@ def change_of_own(bank: Bank, scene: Scene, changed: Tensor, told: Tensor) -> tu
     told
         Bool [S, G]: whether that is known.
     """
-    rows, own = _with_own(bank, scene)
-    of = bank.own_gene[bank.perturbation[scene.supports]]
-    known = torch.nonzero(of >= 0).flatten()
-    known = known[told[known, of[known]]]
-    did = changed[known, of[known]]
+    rows, own = with_own(bank, scene.queries)
+    known, of = with_own(bank, bank.perturbation[scene.supports])
+    known, of = known[told[known, of]], of[told[known, of]]
+    did = changed[known, of]
     share = (did.sum() + 0.5) / (len(did) + 1)
     name = bank.named[bank.perturbation[scene.supports[known]]]
     same = (name[:, None] == bank.named[scene.queries[rows]][None]).to(changed.dtype)
     return rows, own, (LIKE_ALL * share + did @ same) / (LIKE_ALL + same.sum(0))
 
 
-def _with_own(bank: Bank, scene: Scene) -> tuple[Tensor, Tensor]:
-    """Return the places [n] of queries that are named after measured genes, and these genes [n]."""
-    own = bank.own_gene[scene.queries]
+def with_own(bank: Bank, perturbations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places [n] of perturbations that are named after measured genes, and these genes [n]."""
+    own = bank.own_gene[perturbations]
     rows = torch.nonzero(own >= 0).flatten()
     return rows, own[rows]
 

@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from state_rag.embeddings.treated import members_in
+from state_rag.embeddings.treated import members_in, treated
 from state_rag.names.combinations import SEPARATOR
-from state_rag.names.treatments import Treatment
 
 
 def known_by_name(labels: Iterable[str], vectors: Collection[str]) -> bool:
@@ -17,10 +16,7 @@ def known_by_name(labels: Iterable[str], vectors: Collection[str]) -> bool:
     >>> known_by_name(["A:dose=1"], {"A"}), known_by_name(["A:dose=1"], {"A", "A:dose=1"}), known_by_name(["A"], {"A"})
     (True, False, False)
     """
-    return any(
-        label not in vectors and any(told != Treatment() and name in vectors for name, told in members_in(label))
-        for label in labels
-    )
+    return bool(treated(vectors, labels))
 
 
 def by_name(labels: Iterable[str], vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
