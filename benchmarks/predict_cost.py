@@ -6,7 +6,7 @@ and writing, not imports. "set by set" is PT-RAG (`rag=ptrag`) as STATE would pr
 "STATE" is `model=rag_paper` with one-hot perturbations and no plugin. Beside seconds stands the processor time of all
 threads, which other work on the machine disturbs less.
 
-    python benchmarks/predict_cost.py [--repeats 3] [--folder DIR]
+    python benchmarks/predict_cost.py [--repeats 3] [--folder DIR] [--cells 14640]
     python benchmarks/predict_cost.py --memory 10000 200000     # peak resident memory instead, test sets of such sizes
 """
 
@@ -147,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where screens and runs are made, and found again")
+    parser.add_argument("--cells", type=int, help="cells of the test set, the same ones again; 5,608 by default")
     parser.add_argument("--memory", type=int, nargs="+", metavar="CELLS", help="cells of the test set")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--only", choices=list(SIDES), help=argparse.SUPPRESS)
@@ -167,7 +168,8 @@ def main() -> None:
                     sizes = f"{side:10}  {found['cells']:8,} cells   peak {found['peak']:6.3f} GiB"
                     print(f"{sizes}   ratio {ratio:.3f}   {rate:6.0f} cells/s", flush=True)
             return
-        rounds = [{side: measure(side, folder) for side in args.sides} for _ in range(args.repeats)]
+        split = enlarge(folder, args.cells) if args.cells else None
+        rounds = [{side: measure(side, folder, split) for side in args.sides} for _ in range(args.repeats)]
         for side in args.sides:
             found = [one[side] for one in rounds]
             rates = [statistics.median(one["cells"] / one[unit] for one in found) for unit in ("seconds", "processor")]

@@ -1,10 +1,13 @@
+import csv
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from state_rag.csv_tables import read_csv_table
+from state_rag.csv_tables import csv_line, read_csv_table
 from state_rag.engine.called import read_calls, write_calls
 from state_rag.errors import StateRagError
 from state_rag.evaluation.results import load_table
@@ -60,3 +63,11 @@ def test_a_damaged_table_is_named_with_what_to_do(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n1,2,3,4\n1\n")
     with pytest.raises(StateRagError, match=r"table\.csv cannot be read.* Write it again\."):
         read_csv_table(tmp_path / "table.csv", remedy="Write it again.", columns=["c"])
+
+
+@QUICK
+@given(values=st.lists(st.one_of(st.text(st.characters(codec="utf-8")), st.integers()), min_size=1, max_size=5))
+def test_a_line_is_what_the_writer_of_the_standard_library_writes(values):
+    written = io.StringIO()
+    csv.writer(written).writerow(values)
+    assert csv_line(values) == written.getvalue()

@@ -75,12 +75,21 @@ class DenseFileRows:
         self.shape: tuple[int, int] = (int(dataset.shape[0]), int(dataset.shape[1]))
         plain = isinstance(dataset, h5py.Dataset) and dataset.chunks is None and dataset.dtype.isnative
         self.offset = dataset.id.get_offset() if plain else None
-        self.file = open(dataset.file.filename, "rb") if self.offset is not None else None  # noqa: SIM115
+        self.file = open(dataset.file.filename, "rb", buffering=0) if self.offset is not None else None  # noqa: SIM115
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether a row anywhere in the file costs no more than its bytes: nothing is decompressed or converted."""
+        return self.file is not None and self.dataset.dtype == np.float32 and hasattr(os, "preadv")
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
         rows = np.asarray(rows, dtype=np.int64)
         out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        if self.reads_in_place:
+            for start, stop in runs(rows):
+                self._fill(out[start:stop], int(rows[start]))
+            return out
         order = np.argsort(rows, kind="stable")
         for start, stop in runs(rows[order]):
             first, count = int(rows[order[start]]), stop - start
@@ -91,17 +100,32 @@ class DenseFileRows:
         """Return the rows from `start` to before `stop` as they are stored."""
         return self._read_run(start, stop - start)
 
+    def _fill(self, out: np.ndarray, first: int) -> None:
+        """Read as many consecutive rows as `out` has, of the values' own kind, into it."""
+        width = self.shape[1] * self.dataset.dtype.itemsize
+        assert self.file is not None
+        assert self.offset is not None
+        place, rest = self.offset + first * width, out.reshape(-1).view(np.uint8).data
+        while len(rest):
+            count = os.preadv(self.file.fileno(), [rest], place)
+            if count <= 0:
+                raise self._truncated((place - self.offset) // width)
+            place, rest = place + count, rest[count:]
+
     def _read_run(self, first: int, count: int) -> np.ndarray:
         if self.file is None:
             return self.dataset[first : first + count]
         width = self.shape[1] * self.dataset.dtype.itemsize
         raw = os.pread(self.file.fileno(), count * width, self.offset + first * width)
         if len(raw) != count * width:
-            raise StateRagError(
-                f"{self.dataset.file.filename}: '{self.dataset.name}' ends at row "
-                f"{first + len(raw) // width} of {self.shape[0]}; the file is truncated, so predict again"
-            )
+            raise self._truncated(first + len(raw) // width)
         return np.frombuffer(raw, dtype=self.dataset.dtype).reshape(count, -1)
+
+    def _truncated(self, row: int) -> StateRagError:
+        return StateRagError(
+            f"{self.dataset.file.filename}: '{self.dataset.name}' ends at row {row} of {self.shape[0]}; the file is "
+            "truncated. Copy or write it again"
+        )
 
 
 class SparseFileRows:
@@ -154,18 +178,18 @@ def _within(indices: np.ndarray, width: int) -> bool:
     return not len(indices) or bool(indices.max() < width)
 
 
-def runs(sorted_rows: np.ndarray) -> list[tuple[int, int]]:
-    """Split a sorted array of row numbers into stretches of consecutive ones.
+def runs(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Split an array of row numbers into stretches of consecutive ones.
 
     Examples
     --------
     >>> runs(np.array([3, 4, 5, 9, 10]))
     [(0, 3), (3, 5)]
     """
-    if len(sorted_rows) == 0:
+    if len(rows) == 0:
         return []
-    breaks = np.flatnonzero(np.diff(sorted_rows) != 1) + 1
-    edges = [0, *breaks.tolist(), len(sorted_rows)]
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    edges = [0, *breaks.tolist(), len(rows)]
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from state_rag.csv_tables import csv_line
 from state_rag.engine.retrieved import COLUMNS, SOURCES
 from state_rag.files import atomic_path
 from state_rag.metrics.degs import LISTED, WelchMoments, differential_names
@@ -41,7 +42,6 @@ class RetrievalInfo:
         self._several = False
         self._moments: dict[tuple[str, str], WelchMoments] = {}
         self._rows = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")  # noqa: SIM115  closed by __exit__
-        self._writer = csv.writer(self._rows)
 
     def __enter__(self) -> "RetrievalInfo":
         return self
@@ -64,7 +64,7 @@ class RetrievalInfo:
         for place, (name, cell_type) in enumerate(zip(names, types, strict=True)):
             retrieved, selected, count = found[place][1:] if found else ("", "none", 0)
             row = [cell_type, name, retrieved, selected, count, trace.n_retrieved if found else 0]
-            self._writer.writerow([*row, sources[place // cells] if sources else ""])
+            self._rows.write(csv_line([*row, sources[place // cells] if sources else ""]))
         real = output.get("pert_cell_counts")
         real = output.get("pert_cell_emb") if real is None else real
         if real is not None:
@@ -75,12 +75,11 @@ class RetrievalInfo:
         genes = {condition: self._differential(condition) for condition in self._moments}
         self._rows.seek(0)
         with atomic_path(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow([*COLUMNS, SOURCES] if self._several else COLUMNS)
+            stream.write(csv_line([*COLUMNS, SOURCES] if self._several else COLUMNS))
             for *row, sources in csv.reader(self._rows):
                 names = genes.get((row[0], row[1]), [])
                 more = [sources] if self._several else []
-                writer.writerow([*row, "|".join(names[:LISTED]), len(names), *more])
+                stream.write(csv_line([*row, "|".join(names[:LISTED]), len(names), *more]))
 
     def _differential(self, condition: tuple[str, str]) -> list[str]:
         """Return the names of a condition's differential genes, smallest p-value first."""

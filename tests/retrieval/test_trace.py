@@ -21,9 +21,18 @@ def test_the_published_strings_are_written_for_each_cell():
 def test_selected_means_a_weight_above_one_half():
     trace = make_trace()
     assert trace.selected.tolist() == [[[True, False], [False, False]], [[True, True], [False, True]]]
-    assert trace.selected_names(1, 0) == ["B", "C"]
     assert trace.n_retrieved == 2
     assert trace.candidates == [["C", "A"], ["B", "C"]]
+
+
+def test_weights_are_shown_as_python_rounds_them():
+    weights = torch.cat([torch.linspace(0, 1, 401), torch.rand(200), torch.tensor([0.005, 0.125, 0.875, 1e-9])])
+    width = len(weights)
+    names = [f"P{number}" for number in range(width)]
+    rows = torch.arange(width)[None]
+    trace = RetrievalTrace.from_tensors(["X"], names, rows, torch.zeros(1, width), weights[None, None])
+    [(_, shown, _, _)] = trace.cells()
+    assert shown.split("|") == [f"{name}(w={weight:.2f})" for name, weight in zip(names, weights.tolist(), strict=True)]
 
 
 def test_a_trace_holds_arrays_not_tensors():

@@ -14,6 +14,9 @@ from state_rag.upstream.sets.set_reader import SetReader
 WINDOW_BYTES = 32 * 2**20
 """Predicted and control cells, as float32, that are read at a time; some four such windows exist at once."""
 
+FIRST_PART = 4
+"""The first window is so many times smaller."""
+
 
 @dataclass
 class Sets:
@@ -68,12 +71,14 @@ class GroupedLoader:
         width = dataset.get_dim_for_obsm(dataset.embed_key) if dataset.embed_key else dataset.n_genes
         if dataset.store_raw_expression and dataset.output_space == "all":
             width = max(width, dataset.n_genes)
+        # The first windows are small ones, so that predicting begins early.
         most = max(1, WINDOW_BYTES // (8 * width))
+        allowed = most // FIRST_PART
         window: list[Sequence[int]] = []
         for rows in self._loader.batch_sampler:
-            if window and sum(map(len, window)) + len(rows) > most:
+            if window and sum(map(len, window)) + len(rows) > allowed:
                 yield Sets(reader.read(window), list(map(len, window)))
-                window = []
+                window, allowed = [], min(most, 2 * allowed + 1)
             window.append(rows)
         if window:
             yield Sets(reader.read(window), list(map(len, window)))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from state_rag.retrieval.trace import RetrievalTrace
 from state_rag.upstream.sets.grouped_loader import Sets
+from state_rag.upstream.sets.lean_layers import lean
 
-CELLS_A_PASS = {"cpu": 1024, "cuda": 2**14}
+CELLS_A_PASS = {"cpu": 384, "cuda": 2**14}
 """Cells in one forward pass. On a CPU what a pass makes shall stay in the cache."""
 
 INPUTS = ("ctrl_cell_emb", "pert_name", "cell_type", "batch")
@@ -79,6 +80,7 @@ class GroupedSets:
         self._threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
         self._running: deque[Callable[[], Predicted]] = deque()
+        self._backbone: tuple[Any, torch.nn.Module] | None = None
 
     def __enter__(self) -> "GroupedSets":
         return self
@@ -136,10 +138,12 @@ class GroupedSets:
         independent = model.sets_are_independent
         most = CELLS_A_PASS.get(device.type, CELLS_A_PASS["cuda"]) if independent else 0
         decodes = model.gene_decoder is not None and self._decoded
-        alone_of = _copies(model, without_decoder=not decodes and _undecoded_alike(model))
+        if self._backbone is None or self._backbone[0] is not model:
+            self._backbone = model, lean(model.transformer_backbone)
+        alone_of = _copies(model, self._backbone[1], without_decoder=not decodes and _undecoded_alike(model))
         passes = [(places, _rows(places, starts)) for places in _equally_long(sets.sizes, most)]
 
-        def run(places: Sequence[int], rows: Tensor) -> tuple[dict[str, Tensor], Any]:
+        def run(places: Sequence[int], rows: slice | Tensor) -> tuple[dict[str, Tensor], Any]:
             alone = alone_of(sets.sizes[places[0]])
             batch = {name: _part(sets.batch[name], rows, device) for name in INPUTS if name in sets.batch}
             with torch.no_grad():
@@ -171,16 +175,18 @@ def decoded_width(model: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def _copies(model: Any, *, without_decoder: bool) -> Callable[[int], Any]:
+def _copies(model: Any, backbone: torch.nn.Module, *, without_decoder: bool) -> Callable[[int], Any]:
     """Return a function that makes a copy for a pass over sets of some size.
 
     What a pass notes in the model is the copy's own; the parameters are shared.
     """
+    parts = {**model._modules, "transformer_backbone": backbone}
+    if without_decoder:
+        parts["gene_decoder"] = None
 
     def make(size: int) -> Any:
         alone = copy.copy(model)
-        if without_decoder:
-            alone.__dict__["_modules"] = {**model._modules, "gene_decoder": None}
+        alone.__dict__["_modules"] = parts
         alone.cell_sentence_len = size
         return alone
 
@@ -205,12 +211,17 @@ def _equally_long(sizes: Sequence[int], most: int) -> list[list[int]]:
     return groups if most else sorted(groups)
 
 
-def _rows(places: Sequence[int], starts: Sequence[int]) -> Tensor:
+def _rows(places: Sequence[int], starts: Sequence[int]) -> slice | Tensor:
+    """Return the cells of some sets; those that follow each other need no copy."""
+    if places[-1] - places[0] == len(places) - 1:
+        return slice(starts[places[0]], starts[places[-1] + 1])
     return torch.cat([torch.arange(starts[place], starts[place + 1]) for place in places])
 
 
-def _part(values: Any, rows: Tensor, device: torch.device) -> Any:
-    return values[rows].to(device) if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
+def _part(values: Any, rows: slice | Tensor, device: torch.device) -> Any:
+    if isinstance(values, Tensor):
+        return values[rows].to(device)
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
 def _put_together(sets: Sets, starts: Sequence[int], passes: Any, results: Any) -> Predicted:
@@ -220,7 +231,8 @@ def _put_together(sets: Sets, starts: Sequence[int], passes: Any, results: Any) 
         for name, values in found.items():
             if name not in output:
                 output[name] = values.new_empty(starts[-1], values.shape[1])
-            output[name][rows] = values
+            # by NumPy: torch's threads would wait here for cores that the next passes have
+            output[name].numpy()[rows if isinstance(rows, slice) else rows.numpy()] = values.numpy()
         if trace is not None:
             names = [str(sets.batch["pert_name"][starts[place]]) for place in places]
             for place, part in zip(places, trace.of_sets(names), strict=True):

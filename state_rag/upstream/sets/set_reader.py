@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from state_rag.contract.matrices import DenseFileRows, Rows, open_rows
+
 KEPT_BYTES = 96 * 2**20
 """Control cells that a file's reader keeps in memory; cell-load keeps the last 10,000 cells, however wide they are."""
 
@@ -29,6 +31,7 @@ class SetReader:
         self._sets_read = 0
         self._strategies = list({id(part.dataset): part.dataset.mapping_strategy for part in self._subsets}.values())
         self._generators = [[copy.deepcopy(s.rng) for s in self._strategies] for _ in range(loader.num_workers)]
+        self._matrices: dict[tuple[int, str], Rows] = {}
         self._kept: dict[tuple[int, str], _KeptRows] = {}
 
     @staticmethod
@@ -61,7 +64,7 @@ class SetReader:
         rows = np.concatenate([np.asarray(own, dtype=np.int64) for own in sets])
         which = np.searchsorted(self._ends, rows, side="right")
         cells, controls = np.empty_like(rows), np.empty_like(rows)
-        for place, (cell, control) in enumerate(self._drawn(sets)):
+        for place, (cell, control) in enumerate(self._drawn(sets, which.tolist())):
             cells[place], controls[place] = cell, control
         files: dict[int, np.ndarray] = {}
         for number in np.unique(which):
@@ -75,9 +78,9 @@ class SetReader:
                 _put(batch, name, values, places, len(rows))
         return batch
 
-    def _drawn(self, sets: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    def _drawn(self, sets: Sequence[Sequence[int]], which: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Yield each cell's row in its file, and that of its control; -1 where there is none."""
-        starts = [0, *self._ends.tolist()]
+        starts, numbers = [0, *self._ends.tolist()], iter(which)
         for own in sets:
             if self._generators:
                 generators = self._generators[self._sets_read % len(self._generators)]
@@ -85,7 +88,7 @@ class SetReader:
                     strategy.rng = generator
             self._sets_read += 1
             for row in own:
-                number = int(np.searchsorted(self._ends, row, side="right"))
+                number = next(numbers)
                 subset = self._subsets[number]
                 dataset = subset.dataset
                 cell = int(dataset.all_indices[subset.indices[row - starts[number]]])
@@ -100,7 +103,7 @@ class SetReader:
         codes = cache.batch_codes[cells]
         space = dataset.embed_key or ""
         found: dict[str, Any] = {
-            "pert_cell_emb": _fetch(dataset, space, cells),
+            "pert_cell_emb": self._rows(dataset, space).read(cells),
             "ctrl_cell_emb": self._controls(dataset, space, controls),
             "pert_name": np.asarray(dataset.pert_categories, dtype=object)[cache.pert_codes[cells]],
             "cell_type": np.asarray(dataset.cell_type_categories, dtype=object)[cache.cell_type_codes[cells]],
@@ -111,25 +114,36 @@ class SetReader:
         if dataset.store_raw_expression and dataset.output_space != "embedding":
             counts = "X_hvg" if dataset.output_space == "gene" else ""
             same = counts == space
-            found["pert_cell_counts"] = found["pert_cell_emb"] if same else _fetch(dataset, counts, cells)
+            found["pert_cell_counts"] = found["pert_cell_emb"] if same else self._rows(dataset, counts).read(cells)
         if dataset.barcode and dataset.cell_barcodes is not None:
             found["pert_cell_barcode"] = dataset.cell_barcodes[cells].astype(object)
             found["ctrl_cell_barcode"] = dataset.cell_barcodes[controls].astype(object)
         return found
 
+    def _rows(self, dataset: Any, space: str) -> Rows:
+        """Return the matrix ``obsm[space]`` of a file, or X where `space` is empty."""
+        key = id(dataset), space
+        if key not in self._matrices:
+            self._matrices[key] = open_rows(dataset.h5_file, f"obsm/{space}" if space else "X")
+        return self._matrices[key]
+
     def _controls(self, dataset: Any, space: str, rows: np.ndarray) -> np.ndarray:
+        """Return float32 [len(rows), D]; zeros for row -1."""
+        matrix = self._rows(dataset, space)
+        if isinstance(matrix, DenseFileRows) and matrix.reads_in_place and (rows >= 0).all():
+            return matrix.read(rows)
         key = id(dataset), space
         if key not in self._kept:
-            self._kept[key] = _KeptRows(lambda wanted: _fetch(dataset, space, wanted), dataset.n_cells)
+            self._kept[key] = _KeptRows(matrix)
         return self._kept[key].rows(rows)
 
 
 class _KeptRows:
     """Rows of a matrix in a file, the last ones kept; row -1 is zeros."""
 
-    def __init__(self, fetch: Any, n_rows: int) -> None:
-        self._fetch = fetch
-        self._slot = np.full(n_rows, -1, dtype=np.int32)
+    def __init__(self, matrix: Rows) -> None:
+        self._fetch = matrix.read
+        self._slot = np.full(matrix.shape[0], -1, dtype=np.int32)
         self._values: np.ndarray | None = None
         self._owner = np.empty(0, dtype=np.int64)
         self._next = 0
@@ -161,17 +175,6 @@ class _KeptRows:
             self._next += len(missing)
         out[real] = self._values[self._slot[wanted[real]]]
         return out
-
-
-def _fetch(dataset: Any, space: str, rows: np.ndarray) -> np.ndarray:
-    """Return rows of ``obsm[space]``, or of X where `space` is empty, float32 [len(rows), D]."""
-    distinct, back = np.unique(rows, return_inverse=True)
-    if space:
-        values = dataset._fetch_obsm_expression_batch(distinct, space)
-    else:
-        values = dataset._fetch_gene_expression_batch(distinct)
-    values = values.numpy()
-    return values if len(distinct) == len(rows) and np.array_equal(distinct, rows) else values[back]
 
 
 def _put(batch: dict[str, Any], name: str, values: Any, places: np.ndarray, total: int) -> None:
