@@ -3,10 +3,10 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -56,7 +56,11 @@ class Added:
     expected: Mapping[str, tuple[int, float, float]]
 
 
-def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = True) -> Added:
+Files: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A file, or several."""
+
+
+def add(run: EvidenceRun, source: Files, *, progress: bool = True) -> Added:
     """Return a run that also knows new measurements. Nothing is trained again, and nothing is written.
 
     Parameters
@@ -65,16 +69,40 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
         A fitted run; it stays as it is.
     source
         h5ad file: cells, with controls of each context and the columns that the run was fitted by; or a table of
-        effects with a row a condition (`obs` with `perturbation` and `context`), in the run's unit.
+        effects with a row a condition (`obs` with `perturbation` and `context`), in the run's unit. Several are added
+        in their order; a condition in two of them is averaged.
     progress
         Whether to show progress bars.
 
     Raises
     ------
     StateRagError
-        If the file is of another scale or lacks genes, controls or columns, or holds what the run's split tests.
+        If a file is of another scale or lacks genes, controls or columns, or holds what the run's split tests; if one
+        is given twice.
     """
-    path = existing_file(Path(source), "new measurements", (".h5ad",))
+    paths = [existing_file(Path(one), "new measurements", (".h5ad",)) for one in _several(source)]
+    times = Counter(path.resolve() for path in paths)
+    if again := [path for path in times if times[path] > 1]:
+        raise StateRagError(f"{again[0]} is given twice: its measurements would count twice. Give it once.")
+    if not paths:
+        raise StateRagError("No file with new measurements was given.")
+    before, merges = run, []
+    for path in paths:
+        run, merged = _with_file(run, path, progress)
+        merges.append(merged)
+    added = [condition for merged in merges for condition in merged.added]
+    averaged = dict.fromkeys(condition for merged in merges for condition in merged.averaged)
+    known_before = [condition for condition in averaged if condition not in set(added)]
+    whole = Merged(merges[-1].responses, tuple(added), tuple(known_before))
+    contexts = dict.fromkeys(context for context, _ in [*added, *averaged])
+    return Added(run, whole, _expected(before.engine, run.engine, contexts, before.data.get("control_pert")))
+
+
+def _several(source: Files) -> list[str | os.PathLike[str]]:
+    return [source] if isinstance(source, str | os.PathLike) else list(source)
+
+
+def _with_file(run: EvidenceRun, path: Path, progress: bool) -> tuple[EvidenceRun, Merged]:
     new = _measured(run, path, progress)
     _refuse_other_unit(run, path)
     _refuse_held_out(run, new, path)
@@ -82,13 +110,12 @@ def add(run: EvidenceRun, source: str | os.PathLike[str], *, progress: bool = Tr
     run = knowing(run, new.perturbation_names)
     engine, merged = with_responses(run.engine, new)
     config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
-    found = EvidenceRun(engine, config, run.identity, run.names)
-    return Added(found, merged, _expected(run.engine, engine, new.context_names, run.data.get("control_pert")))
+    return EvidenceRun(engine, config, run.identity, run.names), merged
 
 
 def add_to_folder(
     run: EvidenceRun,
-    source: str | os.PathLike[str],
+    source: Files,
     output: str | os.PathLike[str],
     *,
     overwrite: bool = False,

@@ -177,7 +177,9 @@ def _add_add(commands: Any) -> None:
         "holds out, and writes a run that knows them. What was learned stays, so that it takes seconds.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="run folder of `state-rag evidence fit`")
-    parser.add_argument("source", metavar="NEW.h5ad", help="cells, or effects with a row a condition")
+    parser.add_argument(
+        "source", nargs="+", metavar="NEW.h5ad", help="cells, or effects with a row a condition; one file or several"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="run folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an evidence run at that place")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

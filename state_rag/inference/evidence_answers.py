@@ -1,7 +1,6 @@
 """What a trained run answers from measured responses, beside predicted cells: effects, why, which genes."""
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -18,6 +17,7 @@ from state_rag.upstream.run_folder import Run
 if TYPE_CHECKING:
     import anndata
 
+    from state_rag.engine.adding import Files
     from state_rag.evidence.explanation import Explanation
 
 
@@ -220,7 +220,7 @@ class EvidenceAnswers:
 
         return predicted_effects(self._evidence, listed(contexts), listed(perturbations), new_context=new_context)
 
-    def add(self, source: str | os.PathLike[str], *, progress: bool = False) -> Self:
+    def add(self, source: "Files", *, progress: bool = False) -> Self:
         """Return a predictor that also knows new measurements; nothing is trained again, and nothing is written.
 
         Only for runs of `state-rag evidence fit`; what `state-rag evidence add` does, which writes the run too.
@@ -229,7 +229,7 @@ class EvidenceAnswers:
         ----------
         source
             h5ad file: cells with their controls and the columns that the run was fitted by, or a table of effects with
-            a row a condition (`obs` with `perturbation` and `context`).
+            a row a condition (`obs` with `perturbation` and `context`); or several such files.
         progress
             Whether to show progress bars.
 

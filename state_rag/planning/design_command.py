@@ -47,7 +47,11 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("--cost", type=Path, metavar="CSV", help="columns perturbation,cost (default: 1 each)")
     parser.add_argument(
-        "--add", type=Path, metavar="NEW.h5ad", help="count in new measurements, as `state-rag evidence add` does"
+        "--add",
+        type=Path,
+        nargs="+",
+        metavar="NEW.h5ad",
+        help="count in new measurements, as `state-rag evidence add` does",
     )
     parser.add_argument("--replicates", action="store_true", help="also offer what was measured already")
     parser.add_argument("--new-context", action="store_true", help="a context is new: nothing was measured in it")

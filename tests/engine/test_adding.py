@@ -40,6 +40,33 @@ def test_new_cells_become_effects_of_their_own_controls(evidence_run, tmp_path):
     assert found.run.engine.predict("liver", ["unheard of"]).context == "liver"
 
 
+def test_several_files_are_added_in_their_order(evidence_run, tmp_path):
+    screen, folder = evidence_run
+    run = read_run(folder)
+    names = list(run.engine.responses.perturbation_names[:4])
+    first = new_cells(screen, names[:3], tmp_path)
+    second = new_cells(screen, names[2:], tmp_path, label="kidney")
+    third = tmp_path / "third.h5ad"
+    cells = ad.read_h5ad(second)
+    cells.obs["cell_line"] = "liver"
+    cells.write_h5ad(third)
+    found = add(run, [first, second, third], progress=False)
+    wanted = {("liver", name) for name in names} | {("kidney", name) for name in names[2:]}
+    assert set(found.merged.added) == wanted
+    assert found.merged.averaged == ()  # of what the run knew
+    assert found.run.config["added"] == [str(first), str(second), str(third)]
+    one_by_one = add(add(add(run, first, progress=False).run, second, progress=False).run, third, progress=False)
+    np.testing.assert_array_equal(found.run.engine.responses.effects, one_by_one.run.engine.responses.effects)
+    assert found.expected.keys() <= {"liver", "kidney"}
+
+
+def test_a_file_given_twice_is_refused(evidence_run, tmp_path):
+    screen, folder = evidence_run
+    path = new_cells(screen, ["GENE1"], tmp_path)
+    with pytest.raises(StateRagError, match="given twice"):
+        add(read_run(folder), [path, tmp_path / "." / path.name], progress=False)
+
+
 def test_what_the_split_tests_is_refused(evidence_run, tmp_path):
     screen, folder = evidence_run
     run = read_run(folder)
