@@ -156,7 +156,8 @@ def draw_pairs(
 
     The class of a tested pair is told from the singles that train. What must not be seen of a tested pair is in no
     training label, as a single or in another pair; so a pair whose members are measured as singles becomes `one-seen`
-    or `none-seen` by setting aside one of these singles, or all. Pairs that need no such loss come first.
+    or `none-seen` by setting aside one of these singles, or all. Pairs that need no such loss come first. All doses and
+    times of a pair are held out together, and what is set aside is so in all of its doses and times.
 
     Parameters
     ----------
@@ -174,10 +175,11 @@ def draw_pairs(
     StateRagError
         If the data have fewer than two such pairs, or none would be left to train on.
     """
-    singles = singles_of(names, control)
-    eligible = pairs_for(names, control, kind, among)
+    together = families(names)
+    singles = singles_of(list(together), control)
+    eligible = list(families(pairs_for(names, control, kind, among)))
     if len(eligible) < 2:
-        pairs = [name for name in names if len(members_of(name, control)) > 1]
+        pairs = [name for name in together if len(members_of(name, control)) > 1]
         raise StateRagError(
             f"--held-out-pairs {kind}: {len(eligible)} pairs can be of that class, and a split needs two, for test and "
             f"validation. The data have {len(pairs)} pairs (labels A+B; {listing(pairs)}) and {len(singles)} singles."
@@ -204,15 +206,17 @@ def draw_pairs(
             "for test and validation."
         )
     n_test = min(n_test, len(chosen) - 1)
-    return of_lists(names, control, chosen[:n_test], chosen[n_test:], unseen)
+    drawn = of_lists(list(together), control, chosen[:n_test], chosen[n_test:], unseen)
+    parts = (drawn.train, drawn.val, drawn.test, drawn.aside)
+    return Draw(*(tuple(sorted(_labels(together, part))) for part in parts))
 
 
 def pairs_for(names: Sequence[str], control: str, kind: str, among: Sequence[str] | None = None) -> list[str]:
     """Return the pairs (default: of all) that can be tested as one of a class, singles being set aside if needed."""
-    singles = singles_of(names, control)
+    singles = singles_of(list(families(names)), control)
     possible = {ANY: (BOTH, ONE, NONE), BOTH: (BOTH,), ONE: (BOTH, ONE), NONE: (BOTH, ONE, NONE)}[kind]
-    candidates = names if among is None else among
-    return [name for name in candidates if pair_class(name, singles, control) in possible]
+    together = families(names if among is None else among)
+    return _labels(together, [name for name in together if pair_class(name, singles, control) in possible])
 
 
 def of_lists(
@@ -259,10 +263,10 @@ def of_lists(
 
 
 def other_labels(names: Sequence[str], test: Sequence[str], control: str) -> set[str]:
-    """Return the members of all labels that are of a tested name, in whatever dose or time."""
-    tested = {
-        told_in(member)[0] for name in test for member in members_of(name, control) if told_in(name)[1] != Treatment()
-    }
+    """Return the members of all labels that are of a name tested alone, in whatever dose or time."""
+    alone = (members_of(name, control) for name in test)
+    told = [told_in(members[0]) for members in alone if len(members) == 1]
+    tested = {name for name, treatment in told if treatment != Treatment()}
     every = {member for name in names for member in members_of(name, control)} if tested else set()
     return {member for member in every if told_in(member)[0] in tested}
 

@@ -15,6 +15,7 @@ from state_rag.datasets.splitting.perturbation_draws import (
     pairs_for,
 )
 from state_rag.errors import StateRagError
+from state_rag.names.treatments import name_in
 
 CONTROL = "control"
 GENES = [f"G{i}" for i in range(12)]
@@ -135,6 +136,33 @@ def test_what_contains_a_listed_perturbation_is_set_aside():
     drawn = of_lists(["A", "B", "C", "A+B", "B+A", "A+B+C", "B+C"], CONTROL, ["A+B", "C"], ["B"])
     assert drawn.aside == ("A+B+C", "B+A", "B+C")
     assert drawn.train == ("A",)
+
+
+@pytest.mark.parametrize("kind", ["both-seen", "one-seen", "none-seen", "any"])
+def test_all_doses_of_a_pair_are_held_out_together(kind):
+    drugs = "ABCDEFGHIJ"
+    names = [f"{drug}:dose={dose}" for drug in drugs for dose in (1, 10)]
+    pairs = [f"{a}:dose={dose}+{b}:dose=1" for a, b in zip(drugs, drugs[1:], strict=False) for dose in (1, 10)]
+    for seed in range(5):
+        drawn = draw_pairs([*names, *pairs], CONTROL, kind, 0.2, 0.1, seed)
+        assert sorted([*drawn.train, *drawn.val, *drawn.test, *drawn.aside]) == sorted([*names, *pairs])
+        tested = {name_in(label) for label in drawn.test}
+        assert tested
+        assert not tested & {name_in(label) for label in (*drawn.train, *drawn.val, *drawn.aside)}
+        trained = {name_in(label) for label in drawn.train}
+        if kind != "any":
+            seen = {"both-seen": 2, "one-seen": 1, "none-seen": 0}[kind]
+            assert {sum(drug in trained for drug in name.split("+")) for name in tested} == {seen}
+
+
+def test_a_tested_combination_leaves_its_members_to_training():
+    singles = [f"{drug}:dose={dose}" for drug in "ABCD" for dose in (1, 10)]
+    pairs = ["A:dose=1+B:dose=1", "C:dose=1+D:dose=1", "A:dose=1+C:dose=1"]
+    drawn = draw_folds(
+        [*singles, *pairs], CONTROL, 3, 0.1, 0, among=pairs_for([*singles, *pairs], CONTROL, "both-seen")
+    )
+    assert sorted(label for draw in drawn for label in draw.test) == sorted(pairs)
+    assert all(set(singles) <= set(draw.train) for draw in drawn)
 
 
 def test_drug_names_with_a_plus_sign_are_no_pairs():
