@@ -27,6 +27,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import forward_cost
+from state_rag.contract.matrices import DenseFileRows
 from state_rag.retrieval import knowledge, retriever, scoring
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.retrieval.neighbour_table import NeighbourTable
@@ -180,7 +181,7 @@ def effects(folder: Path, screen: Path) -> dict[str, float]:
 def prediction(folder: Path, screen: Path) -> dict[str, float]:
     """Count the bytes that sets of cells to be predicted are read with, for each byte of these cells."""
     from state_rag.upstream.data_module import LimitedDataModule
-    from state_rag.upstream.sets import set_reader
+    from state_rag.upstream.sets.set_reader import SetReader
 
     toml = folder / "test.toml"
     toml.write_text(
@@ -193,16 +194,15 @@ def prediction(folder: Path, screen: Path) -> dict[str, float]:
     module.setup()
     loader = module.test_dataloader()
     sets = list(loader.batch_sampler)
-    read, fetch = 0, set_reader._fetch
+    read, fill = 0, DenseFileRows._fill
 
-    def counted(*args: Any) -> Any:
+    def counted(rows: DenseFileRows, out: np.ndarray, first: int) -> None:
         nonlocal read
-        found = fetch(*args)
-        read += found.nbytes
-        return found
+        read += out.nbytes
+        fill(rows, out, first)
 
-    with replaced(set_reader, "_fetch", counted):
-        reader = set_reader.SetReader(loader)
+    with replaced(DenseFileRows, "_fill", counted):
+        reader = SetReader(loader)
         for few in range(0, len(sets), 4):
             reader.read(sets[few : few + 4])
     return {"prediction/bytes read": read / (sum(map(len, sets)) * GENES * 4)}

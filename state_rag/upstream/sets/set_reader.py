@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from state_rag.contract.matrices import DenseFileRows, Rows, open_rows
+from state_rag.contract.matrices import Rows, open_rows
 
 KEPT_BYTES = 96 * 2**20
 """Control cells that a file's reader keeps in memory; cell-load keeps the last 10,000 cells, however wide they are."""
@@ -129,12 +129,9 @@ class SetReader:
 
     def _controls(self, dataset: Any, space: str, rows: np.ndarray) -> np.ndarray:
         """Return float32 [len(rows), D]; zeros for row -1."""
-        matrix = self._rows(dataset, space)
-        if isinstance(matrix, DenseFileRows) and matrix.reads_in_place and (rows >= 0).all():
-            return matrix.read(rows)
         key = id(dataset), space
         if key not in self._kept:
-            self._kept[key] = _KeptRows(matrix)
+            self._kept[key] = _KeptRows(self._rows(dataset, space))
         return self._kept[key].rows(rows)
 
 
@@ -162,19 +159,18 @@ class _KeptRows:
             # Start anew: what is thrown away is read again when it is asked for.
             self._slot[self._owner[: self._next]] = -1
             self._next, missing = 0, asked
-        out = np.zeros((len(wanted), self._values.shape[1]), dtype=np.float32)
-        real = wanted >= 0
         if len(missing) > len(self._values):
-            values = self._fetch(asked)
-            out[real] = values[np.searchsorted(asked, wanted[real])]
-            return out
-        if len(missing):
-            slots = np.arange(self._next, self._next + len(missing))
-            self._values[slots] = self._fetch(missing)
-            self._owner[slots], self._slot[missing] = missing, slots
-            self._next += len(missing)
-        out[real] = self._values[self._slot[wanted[real]]]
-        return out
+            values, place = self._fetch(asked), np.searchsorted(asked, wanted)
+        else:
+            if len(missing):
+                slots = np.arange(self._next, self._next + len(missing))
+                self._values[self._next : slots[-1] + 1] = self._fetch(missing)
+                self._owner[slots], self._slot[missing] = missing, slots
+                self._next += len(missing)
+            values, place = self._values, self._slot[wanted]
+        found = values[place]
+        found[wanted < 0] = 0
+        return found
 
 
 def _put(batch: dict[str, Any], name: str, values: Any, places: np.ndarray, total: int) -> None:

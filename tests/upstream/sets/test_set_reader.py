@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from state_rag.contract.matrices import DenseFileRows
 from state_rag.upstream.data_module import LimitedDataModule
 from state_rag.upstream.sets import grouped_loader, set_reader
 from state_rag.upstream.sets.grouped_loader import GroupedLoader, read_ahead
@@ -68,7 +67,6 @@ def test_all_that_a_set_has_is_that_of_the_loader(make_loader, settings, monkeyp
 
 def test_controls_are_the_same_however_few_of_them_are_kept(make_loader, monkeypatch):
     expected = torch.cat([batch["ctrl_cell_emb"] for batch in make_loader()])
-    monkeypatch.setattr(DenseFileRows, "reads_in_place", False)  # as of a compressed file
     for kept in (1, 4 * 40 * 12, 4 * 40 * 60):
         monkeypatch.setattr(set_reader, "KEPT_BYTES", kept)
         windows = [item["sets"] for item in GroupedLoader(make_loader(), together=True, count_cells=True)]
