@@ -1,4 +1,7 @@
-"""From signs to an expected accuracy with an interval, and to deviations of genes: slopes, monotone curves, conformal.
+"""From signs to an expected accuracy with an interval, and to deviations of genes: a score, monotone curves, conformal.
+
+The score is the mean of what slopes and what trees make of the signs; of a new context what slopes do alone, none of
+which falls, since trees know nothing beyond what they have seen.
 
 Everything is judged on conditions that the curve was not made from: by fivefold division of the perturbations, or, for
 a new context, by leaving out one context after another. Intervals are those of split conformal prediction with
@@ -7,11 +10,14 @@ residuals divided by their local size (Lei et al. 2018, section 5.2), their two 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
+
+from state_rag.evidence.trust.trees import NONE, grow, tell
 
 RIDGE = 0.1
 """Strength of the ridge, as a share of the conditions."""
@@ -45,6 +51,8 @@ class TrustModel:
     ----------
     centre, spread, slopes
         float64 [F]: of the ridge on signs.
+    nodes
+        float64 [M, 5]: of trees, see `trees.grow`; none for a new context, where the ridge makes the score alone.
     scores, accuracies, widths
         float64 [K]: at a score, the accuracy, and the size of its error.
     ends
@@ -68,6 +76,7 @@ class TrustModel:
     centre: np.ndarray
     spread: np.ndarray
     slopes: np.ndarray
+    nodes: np.ndarray
     scores: np.ndarray
     accuracies: np.ndarray
     widths: np.ndarray
@@ -85,8 +94,8 @@ class TrustModel:
     def score(self, signs: np.ndarray) -> np.ndarray:
         """Return float64 [Q]: the higher, the more accurate."""
         clipped = np.clip(signs, *self.range)
-        score: np.ndarray = ((clipped - self.centre) / self.spread) @ self.slopes
-        return score
+        by_slopes = _apply((self.centre, self.spread, self.slopes), clipped)
+        return (by_slopes + tell(self.nodes, clipped)) / 2 if len(self.nodes) else by_slopes
 
     def expect(self, signs: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return expected accuracy [Q] and both ends of its interval; context -1 for a new one."""
@@ -133,7 +142,8 @@ class TrustModel:
 
     @classmethod
     def of(cls, arrays: dict[str, Any]) -> TrustModel:
-        """Return the model of such arrays."""
+        """Return the model of such arrays; those of a run that was fitted before there were trees have no nodes."""
+        arrays = {"nodes": NONE, **arrays}
         return cls(**{field.name: np.asarray(arrays[field.name], dtype=np.float64) for field in fields(cls)})
 
 
@@ -179,19 +189,16 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         Whether questions are about contexts that nothing was measured in.
     """
     groups = _groups(seen, new_context)
+    target = seen.accuracy - _offsets(seen.accuracy - seen.accuracy.mean(), seen.context, n_contexts)[seen.context]
+    score, whole, nodes = _scored(seen.signs, seen.accuracy if new_context else target, groups, new_context)
     expected = np.zeros(len(groups))
-    for group in np.unique(groups):
-        out = groups == group
-        train = ~out if (~out).any() else out
-        slopes = _ridge(seen.signs[train], seen.accuracy[train], new_context)
-        rise = rising_curve(_apply(slopes, seen.signs[train]), seen.accuracy[train])
+    for train, out in _judged(groups):
+        rise = rising_curve(score[train], seen.accuracy[train])
         offsets = np.zeros(n_contexts)
         if not new_context:
-            error = seen.accuracy[train] - np.interp(_apply(slopes, seen.signs[train]), *rise)
+            error = seen.accuracy[train] - np.interp(score[train], *rise)
             offsets = _offsets(error, seen.context[train], n_contexts)
-        expected[out] = np.interp(_apply(slopes, seen.signs[out]), *rise) + offsets[seen.context[out]]
-    whole = _ridge(seen.signs, seen.accuracy, new_context)
-    score = _apply(whole, seen.signs)
+        expected[out] = np.interp(score[out], *rise) + offsets[seen.context[out]]
     scores, accuracies = rising_curve(score, seen.accuracy)
     error = seen.accuracy - expected
     widths = _widths(score, error, scores)
@@ -206,6 +213,7 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
     low, high = tolerance_ends(seen.of_mean)
     return TrustModel(
         *whole,
+        nodes,
         scores,
         accuracies,
         widths,
@@ -217,6 +225,28 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
         *_gene_errors(seen, groups, n_contexts, new_context),
         np.array([len(groups), len(np.unique(seen.context))], dtype=np.float64),
     )
+
+
+def _scored(
+    signs: np.ndarray, target: np.ndarray, groups: np.ndarray, new_context: bool
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Return each condition's score [N] by a model that did not see its group, the ridge of all, and trees, or none."""
+    by_slopes, by_trees = np.empty(len(target)), np.empty(len(target))
+    for train, out in _judged(groups):
+        by_slopes[out] = _apply(_ridge(signs[train], target[train], new_context), signs[out])
+        if not new_context:
+            by_trees[out] = tell(grow(signs[train], target[train] - target[train].mean()), signs[out])
+    whole = _ridge(signs, target, new_context)
+    if new_context:
+        return by_slopes, whole, NONE
+    return (by_slopes + by_trees) / 2, whole, grow(signs, target - target.mean())
+
+
+def _judged(groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield which conditions teach, and which these are judged on; of a single group both."""
+    for group in np.unique(groups):
+        out = groups == group
+        yield (~out if (~out).any() else out), out
 
 
 def _groups(seen: Calibration, new_context: bool) -> np.ndarray:
@@ -302,9 +332,7 @@ def _gene_errors(
     """Return `gene_scale`, `size_edges`, `gene_edges` and `factors`; factors are judged on other groups."""
     square = np.square(seen.truth - seen.predicted, dtype=np.float64)
     relative, level = np.empty_like(seen.predicted), np.empty_like(seen.predicted)
-    for group in np.unique(groups):
-        out = groups == group
-        train = ~out if (~out).any() else out
+    for train, out in _judged(groups):
         scales = _scales(square[train], seen.context[train], n_contexts)
         scale = np.where(new_context, scales[-1], scales[seen.context[out]])
         relative[out] = np.sqrt(square[out]) / scale
