@@ -181,5 +181,6 @@ def labelled(table: Embeddings, labels: Collection[str]) -> Embeddings:
 
 
 def _logs(values: Sequence[float], least: float) -> np.ndarray:
-    logs: np.ndarray = np.log10(np.maximum(np.asarray(values, dtype=np.float64), least / BELOW_LEAST))
+    with np.errstate(divide="ignore"):  # of the least number that floats can say, a tenth is 0
+        logs: np.ndarray = np.log10(np.maximum(np.asarray(values, dtype=np.float64), least / BELOW_LEAST))
     return logs
