@@ -157,6 +157,20 @@ def models() -> dict[str, float]:
     return found
 
 
+@contextlib.contextmanager
+def bytes_of_rows() -> Iterator[list[int]]:
+    """Collect the bytes of every read of consecutive rows."""
+    read: list[int] = []
+    fill = DenseFileRows._fill
+
+    def counted(rows: DenseFileRows, out: np.ndarray, first: int) -> None:
+        read.append(out.nbytes)
+        fill(rows, out, first)
+
+    with replaced(DenseFileRows, "_fill", counted):
+        yield read
+
+
 def effects(folder: Path, screen: Path) -> dict[str, float]:
     """Count the bytes that a pass over training cells reads of an h5ad file, for each byte of its matrix."""
     from state_rag.datasets.splitting.split_toml import read_split
@@ -165,17 +179,10 @@ def effects(folder: Path, screen: Path) -> dict[str, float]:
 
     toml = folder / "all.toml"
     toml.write_text(f'[datasets]\ns = "{screen}"\n[training]\ns = "train"\n[zeroshot]\n[fewshot]\n')
-    read, pread = 0, os.pread
-
-    def counted(file: int, length: int, offset: int) -> bytes:
-        nonlocal read
-        read += length
-        return pread(file, length, offset)
-
     # sums that an earlier pass has kept would be read in place of cells
-    with mock.patch.dict(os.environ, STATE_RAG_CACHE=str(folder)), replaced(os, "pread", counted):
+    with mock.patch.dict(os.environ, STATE_RAG_CACHE=str(folder)), bytes_of_rows() as read:
         training_effects(read_split(toml), Columns.of(COLUMNS), "X", GENES, progress=False)
-    return {"effects/bytes read": read / (SCREEN * GENES * 4)}
+    return {"effects/bytes read": sum(read) / (SCREEN * GENES * 4)}
 
 
 def prediction(folder: Path, screen: Path) -> dict[str, float]:
@@ -194,18 +201,11 @@ def prediction(folder: Path, screen: Path) -> dict[str, float]:
     module.setup()
     loader = module.test_dataloader()
     sets = list(loader.batch_sampler)
-    read, fill = 0, DenseFileRows._fill
-
-    def counted(rows: DenseFileRows, out: np.ndarray, first: int) -> None:
-        nonlocal read
-        read += out.nbytes
-        fill(rows, out, first)
-
-    with replaced(DenseFileRows, "_fill", counted):
+    with bytes_of_rows() as read:
         reader = SetReader(loader)
         for few in range(0, len(sets), 4):
             reader.read(sets[few : few + 4])
-    return {"prediction/bytes read": read / (sum(map(len, sets)) * GENES * 4)}
+    return {"prediction/bytes read": sum(read) / (sum(map(len, sets)) * GENES * 4)}
 
 
 def reads() -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Read chosen rows of a matrix that may be far larger than memory."""
 
-import os
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -9,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from state_rag.cell_files import CellFile, is_group
-from state_rag.contract.plain_values import PlainValues
+from state_rag.contract.plain_values import CAN_READ_INTO, PlainValues, read_into
 from state_rag.errors import StateRagError
 
 Block: TypeAlias = np.ndarray | sparse.csr_matrix
@@ -74,19 +73,14 @@ class DenseFileRows:
         self.dataset = dataset
         self.shape: tuple[int, int] = (int(dataset.shape[0]), int(dataset.shape[1]))
         plain = isinstance(dataset, h5py.Dataset) and dataset.chunks is None and dataset.dtype.isnative
-        self.offset = dataset.id.get_offset() if plain else None
+        self.offset = dataset.id.get_offset() if plain and CAN_READ_INTO else None
         self.file = open(dataset.file.filename, "rb", buffering=0) if self.offset is not None else None  # noqa: SIM115
-
-    @property
-    def reads_in_place(self) -> bool:
-        """Whether a row anywhere in the file costs no more than its bytes: nothing is decompressed or converted."""
-        return self.file is not None and self.dataset.dtype == np.float32 and hasattr(os, "preadv")
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
         rows = np.asarray(rows, dtype=np.int64)
         out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
-        if self.reads_in_place:
+        if self.file is not None and self.dataset.dtype == out.dtype:
             for start, stop in runs(rows):
                 self._fill(out[start:stop], int(rows[start]))
             return out
@@ -100,32 +94,24 @@ class DenseFileRows:
         """Return the rows from `start` to before `stop` as they are stored."""
         return self._read_run(start, stop - start)
 
-    def _fill(self, out: np.ndarray, first: int) -> None:
-        """Read as many consecutive rows as `out` has, of the values' own kind, into it."""
-        width = self.shape[1] * self.dataset.dtype.itemsize
-        assert self.file is not None
-        assert self.offset is not None
-        place, rest = self.offset + first * width, out.reshape(-1).view(np.uint8).data
-        while len(rest):
-            count = os.preadv(self.file.fileno(), [rest], place)
-            if count <= 0:
-                raise self._truncated((place - self.offset) // width)
-            place, rest = place + count, rest[count:]
-
     def _read_run(self, first: int, count: int) -> np.ndarray:
         if self.file is None:
             return self.dataset[first : first + count]
-        width = self.shape[1] * self.dataset.dtype.itemsize
-        raw = os.pread(self.file.fileno(), count * width, self.offset + first * width)
-        if len(raw) != count * width:
-            raise self._truncated(first + len(raw) // width)
-        return np.frombuffer(raw, dtype=self.dataset.dtype).reshape(count, -1)
+        found = np.empty((count, self.shape[1]), dtype=self.dataset.dtype)
+        self._fill(found, first)
+        return found
 
-    def _truncated(self, row: int) -> StateRagError:
-        return StateRagError(
-            f"{self.dataset.file.filename}: '{self.dataset.name}' ends at row {row} of {self.shape[0]}; the file is "
-            "truncated. Copy or write it again"
-        )
+    def _fill(self, out: np.ndarray, first: int) -> None:
+        """Read as many consecutive rows as `out` has, of the values' own kind, into it."""
+        assert self.file is not None
+        assert self.offset is not None
+        width = self.shape[1] * self.dataset.dtype.itemsize
+        count = read_into(self.file, out.reshape(-1).view(np.uint8).data, self.offset + first * width)
+        if count < out.nbytes:
+            raise StateRagError(
+                f"{self.dataset.file.filename}: '{self.dataset.name}' ends at row {first + count // width} of "
+                f"{self.shape[0]}; the file is truncated. Copy or write it again"
+            )
 
 
 class SparseFileRows:

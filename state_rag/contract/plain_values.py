@@ -1,12 +1,24 @@
 """Values of an HDF5 data set that lie in the file as they are, read past HDF5: a third of the time, or less."""
 
 import os
+from io import FileIO
 from typing import Any
 
 import h5py
 import numpy as np
 
 from state_rag.errors import StateRagError
+
+CAN_READ_INTO = hasattr(os, "preadv")
+"""Windows cannot."""
+
+
+def read_into(file: FileIO, into: memoryview, place: int) -> int:
+    """Fill `into` with the bytes of a file from `place` on; return how many there were."""
+    start = place
+    while len(into) and (count := os.preadv(file.fileno(), [into], place)) > 0:
+        into, place = into[count:], place + count
+    return place - start
 
 
 class PlainValues:
@@ -46,7 +58,7 @@ class PlainValues:
         """Return the values of a data set; None where its bytes in the file are not those of the values."""
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or not dataset.chunks or not len(dataset):
             return None
-        if not hasattr(os, "preadv"):  # Windows
+        if not CAN_READ_INTO:
             return None
         made, file = dataset.id.get_create_plist(), dataset.file
         plain = made.get_nfilters() == 0 and dataset.dtype.kind in "iuf" and dataset.dtype.isnative
@@ -93,11 +105,8 @@ class PlainValues:
         return found
 
     def _fill(self, into: memoryview, place: int) -> None:
-        while len(into):
-            count = os.preadv(self._file.fileno(), [into], place)
-            if count <= 0:
-                raise StateRagError(
-                    f"{self._file.name}: the file ends in the middle of its matrix; it is truncated. Copy or write it "
-                    "again."
-                )
-            into, place = into[count:], place + count
+        if read_into(self._file, into, place) < len(into):
+            raise StateRagError(
+                f"{self._file.name}: the file ends in the middle of its matrix; it is truncated. Copy or write it "
+                "again."
+            )

@@ -49,9 +49,9 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--add",
         type=Path,
-        nargs="+",
+        action="append",
         metavar="NEW.h5ad",
-        help="count in new measurements, as `state-rag evidence add` does",
+        help="count in new measurements, as `state-rag evidence add` does; once for each file",
     )
     parser.add_argument("--replicates", action="store_true", help="also offer what was measured already")
     parser.add_argument("--new-context", action="store_true", help="a context is new: nothing was measured in it")

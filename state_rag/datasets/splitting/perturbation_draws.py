@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from state_rag.errors import StateRagError
 from state_rag.names import listing
-from state_rag.names.treatments import Treatment, told_in
+from state_rag.names.treatments import told_in
 
 BOTH, ONE, NONE, ANY = PAIR_CLASSES = ("both-seen", "one-seen", "none-seen", "any")
 """How many members of a tested pair training sees as singles: all, some, none; `any` does not ask."""
@@ -101,8 +101,7 @@ def draw_share(
     StateRagError
         If fewer than two can be held out, or none would be left to train on.
     """
-    together = families(names if among is None else among)
-    order = _shuffled(list(together), seed)
+    order = _shuffled(list(families(names if among is None else among)), seed)
     if len(order) < 2:
         raise StateRagError(
             f"--held-out-perturbations {share:g}: {len(order)} perturbations can be held out ({listing(order)}), and a "
@@ -110,8 +109,7 @@ def draw_share(
         )
     n_val = _count(val_share, len(order))
     n_test = min(_count(share, len(order)), len(order) - 1)
-    test, val = _labels(together, order[:n_test]), _labels(together, order[n_test : n_test + n_val])
-    return of_lists(names, control, test, val, other_labels(names, test, control))
+    return _of_families(names, control, order[:n_test], order[n_test : n_test + n_val], among=among)
 
 
 def draw_folds(
@@ -126,8 +124,7 @@ def draw_folds(
     StateRagError
         If there are fewer perturbations than folds, fewer than two folds, or a fold leaves none to train on.
     """
-    together = families(names if among is None else among)
-    dealt = _shuffled(list(together), seed)
+    dealt = _shuffled(list(families(names if among is None else among)), seed)
     if not 2 <= folds <= len(dealt):
         raise StateRagError(
             f"--folds {folds}: expected from 2 to {len(dealt)}, the number of perturbations that can be held out."
@@ -136,9 +133,7 @@ def draw_folds(
     for number in range(folds):
         test = dealt[number::folds]
         rest = _shuffled(sorted(set(dealt) - set(test)), [seed, number])
-        labels = _labels(together, test)
-        val = _labels(together, rest[: _count(val_share, len(dealt))])
-        draws.append(of_lists(names, control, labels, val, other_labels(names, labels, control)))
+        draws.append(_of_families(names, control, test, rest[: _count(val_share, len(dealt))], among=among))
     return draws
 
 
@@ -206,9 +201,7 @@ def draw_pairs(
             "for test and validation."
         )
     n_test = min(n_test, len(chosen) - 1)
-    drawn = of_lists(list(together), control, chosen[:n_test], chosen[n_test:], unseen)
-    parts = (drawn.train, drawn.val, drawn.test, drawn.aside)
-    return Draw(*(tuple(sorted(_labels(together, part))) for part in parts))
+    return _of_families(names, control, chosen[:n_test], chosen[n_test:], unseen, among=among)
 
 
 def pairs_for(names: Sequence[str], control: str, kind: str, among: Sequence[str] | None = None) -> list[str]:
@@ -262,13 +255,24 @@ def of_lists(
     return Draw(train_list, val_list, test_list, aside_list)
 
 
-def other_labels(names: Sequence[str], test: Sequence[str], control: str) -> set[str]:
-    """Return the members of all labels that are of a name tested alone, in whatever dose or time."""
-    alone = (members_of(name, control) for name in test)
-    told = [told_in(members[0]) for members in alone if len(members) == 1]
-    tested = {name for name, treatment in told if treatment != Treatment()}
-    every = {member for name in names for member in members_of(name, control)} if tested else set()
-    return {member for member in every if told_in(member)[0] in tested}
+def _of_families(
+    names: Sequence[str],
+    control: str,
+    test: Sequence[str],
+    val: Sequence[str],
+    unseen: set[str] | None = None,
+    *,
+    among: Sequence[str] | None,
+) -> Draw:
+    """Return the draw of `of_lists` for names in all their doses and times; those not `among` are set aside."""
+    together = families(names)
+    drawn = of_lists(list(together), control, test, val, unseen)
+    asked = set(names if among is None else among)
+    held_out = [_labels(together, part) for part in (drawn.val, drawn.test)]
+    aside = [*_labels(together, drawn.aside), *(label for part in held_out for label in part if label not in asked)]
+    in_val, in_test = ([label for label in part if label in asked] for part in held_out)
+    parts = (_labels(together, drawn.train), in_val, in_test, aside)
+    return Draw(*(tuple(sorted(part)) for part in parts))
 
 
 def _labels(together: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[str]:

@@ -155,6 +155,18 @@ def test_all_doses_of_a_pair_are_held_out_together(kind):
             assert {sum(drug in trained for drug in name.split("+")) for name in tested} == {seen}
 
 
+def test_doses_of_a_tested_pair_that_the_line_lacks_do_not_train():
+    singles = [f"{drug}:dose=1" for drug in "ABCD"]
+    pairs = ["A:dose=1+B:dose=1", "A:dose=10+B:dose=1", "C:dose=1+D:dose=1", "C:dose=10+D:dose=1"]
+    in_line = [*singles, *(pair for pair in pairs if "dose=10" not in pair)]
+    among = pairs_for([*singles, *pairs], CONTROL, "both-seen", in_line)
+    for drawn in draw_folds([*singles, *pairs], CONTROL, 2, 0.1, 0, among=among):
+        assert set(drawn.test) | set(drawn.val) <= set(in_line)
+        held_out = {name_in(label) for label in (*drawn.test, *drawn.val)}
+        assert not held_out & {name_in(label) for label in drawn.train}
+        assert set(singles) <= set(drawn.train)
+
+
 def test_a_tested_combination_leaves_its_members_to_training():
     singles = [f"{drug}:dose={dose}" for drug in "ABCD" for dose in (1, 10)]
     pairs = ["A:dose=1+B:dose=1", "C:dose=1+D:dose=1", "A:dose=1+C:dose=1"]
