@@ -30,7 +30,6 @@ MARKS = ("run", "run: small", "shown: install", *(f"needs: {what}" for what in N
 SMALL = (
     *TINY_MODEL,
     "data.kwargs.num_workers=0",
-    "training.topk_rag=8",
     "training.batch_size=8",
     "training.max_steps=12",
     "training.val_freq=6",
