@@ -64,16 +64,7 @@ PRESETS = {
 SELECTING = ("published", "ptrag", "ptrag_anchored")
 """Methods with a selector."""
 
-MODEL = [
-    "model=rag",
-    "model.kwargs.cell_set_len=16",
-    "model.kwargs.hidden_dim=64",
-    "model.kwargs.transformer_backbone_kwargs.intermediate_size=128",
-    "model.kwargs.transformer_backbone_kwargs.num_hidden_layers=2",
-    "model.kwargs.transformer_backbone_kwargs.num_attention_heads=4",
-    "model.kwargs.transformer_backbone_kwargs.num_key_value_heads=4",
-    "model.kwargs.transformer_backbone_kwargs.head_dim=16",
-]
+SMALL = ["model=rag_small", "training=small"]
 """A model that trains on a laptop: two layers of width 64 on sets of 16 cells."""
 
 LOOK_AT = """\
@@ -195,11 +186,11 @@ class Screen:
         say(f"seed {self.seed}: training {TITLES[method]}, {steps} steps")
         chosen = PRESETS.get(method, [f"rag={method}"])
         self._command(
-            f"train_{method}", "state_rag", "tx", "train", *chosen, *MODEL, "data=replogle",
+            f"train_{method}", "state_rag", "tx", "train", *chosen, *SMALL, "data=replogle",
             "data.kwargs.num_workers=1", f"data.kwargs.toml_config_path={self.split}", "use_wandb=false",
             f"training.genept_path={self.folder / 'embeddings.safetensors'}", "training.topk_rag=10",
-            "training.batch_size=16", "training.lr=1e-3", f"training.max_steps={steps}",
-            f"training.val_freq={max(steps // 4, 1)}", f"training.train_seed={self.seed}",
+            f"training.max_steps={steps}", f"training.val_freq={max(steps // 4, 1)}",
+            f"training.train_seed={self.seed}",
             f"output_dir={self.folder / 'runs'}", f"name={method}", "overwrite=true",
         )  # fmt: skip
 

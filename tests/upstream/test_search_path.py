@@ -167,6 +167,23 @@ def test_the_paper_model_has_the_published_sizes(compose):
     assert (backbone["hidden_size"], backbone["max_position_embeddings"]) == (128, 64)
 
 
+def test_the_small_model_and_its_training_are_those_of_the_quick_experiments(compose):
+    together, whole = compose("model=rag_small", "training=small"), compose("model=rag")
+    sizes, backbone = together["model"]["kwargs"], together["model"]["kwargs"]["transformer_backbone_kwargs"]
+    assert together["model"]["name"] == "state"
+    assert (sizes["cell_set_len"], sizes["hidden_dim"], backbone["hidden_size"]) == (16, 64, 64)
+    assert (backbone["num_hidden_layers"], backbone["num_attention_heads"], backbone["head_dim"]) == (2, 4, 16)
+    assert sizes.keys() == whole["model"]["kwargs"].keys()
+    assert together["training"].keys() == whole["training"].keys()
+    assert (together["training"]["max_steps"], whole["training"]["max_steps"]) == (2000, 400000)
+
+
+def test_a_preset_of_retrieval_goes_with_the_small_training(compose):
+    training = compose("rag=ptrag", "training=small", "training.lr=0.5")["training"]
+    assert (training["topk_rag"], training["lr"], training["max_steps"]) == (32, 0.5, 2000)
+    assert training["rag_fusion"] == compose("rag=ptrag")["training"]["rag_fusion"]
+
+
 def test_the_replogle_data_differ_from_upstreams_in_names_and_spaces_only(compose):
     ours, theirs = compose("data=replogle")["data"], compose("data=perturbation")["data"]
     changed = {key for key in theirs["kwargs"] if ours["kwargs"][key] != theirs["kwargs"][key]}

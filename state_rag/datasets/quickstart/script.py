@@ -208,6 +208,8 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         "",
         f"# {next(number)}. Train PT-RAG (training.rag=true in place of rag=ptrag: as published; rag=genept: no "
         "retrieval).",
+        "#    This is STATE's full size and its 400,000 steps, hours on a GPU. On a laptop add: model=rag_small "
+        "training=small",
         train,
         "",
         f"# {next(number)}. Predict the held-out perturbations.",
