@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,5 +97,17 @@ def _umap(cells: np.ndarray) -> np.ndarray | None:
         warnings.simplefilter("ignore")  # umap-learn warns that a seed means one thread, which is what we ask for
         from umap import UMAP
 
+        _keep_compiled()
         reducer = UMAP(n_neighbors=NEIGHBOURS, min_dist=MIN_DIST, random_state=SEED, n_jobs=1)
         return np.asarray(reducer.fit_transform(cells.astype(np.float32)))
+
+
+def _keep_compiled() -> None:
+    """Let Numba keep on disk what it compiles of umap-learn, which takes ten seconds of every process otherwise."""
+    from umap import layouts, umap_, utils
+
+    for module in (umap_, layouts, utils):
+        for function in vars(module).values():
+            if hasattr(function, "enable_caching"):
+                with suppress(RuntimeError):  # Numba's, where it finds no folder that it may write to
+                    function.enable_caching()

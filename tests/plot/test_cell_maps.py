@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from umap import umap_
 
 from state_rag.effects.conditions import open_pair
 from state_rag.evaluation.runs import find_run
@@ -39,3 +42,9 @@ def test_many_cells_are_thinned_and_the_caption_says_so(pair, monkeypatch):
 def test_umap_is_left_out_where_there_are_too_few_cells(pair, monkeypatch):
     monkeypatch.setattr(cell_maps, "MAP_CELLS", 3)
     assert [drawn.name for drawn in cell_maps.cell_maps(pair, "hepg2", ["P01"])] == ["cells"]
+
+
+def test_what_numba_compiled_of_umap_lies_on_disk_for_the_next_process(pair):
+    cell_maps.cell_maps(pair, "hepg2", ["P01"])
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths):
+        assert list(Path(function.stats.cache_path).glob(f"umap_.{function.__name__}-*.nbc"))
