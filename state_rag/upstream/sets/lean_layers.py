@@ -1,7 +1,8 @@
 """The layers of a Llama backbone with fewer and smaller arrays in between, for predictions alone: the same values.
 
-Queries, keys and values are one product, rotations and gates are made where their operands lie. On a CPU, where what
-lies between products of matrices takes half of the time, a prediction takes a tenth less.
+Queries, keys and values are one product, rotations are products of complex numbers, and gates are made where their
+operands lie. On a CPU, where what lies between products of matrices takes half of the time, a prediction takes a tenth
+less.
 """
 
 import copy
@@ -56,12 +57,22 @@ def _lean_attention(attention: Any) -> Any:
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     if any(type(part) is not nn.Linear or part.bias is not None for part in parts):
         return attention
-    if len({part.out_features for part in parts}) > 1:
+    if len({part.out_features for part in parts}) > 1 or attention.head_dim % 2:
         return attention
     changed = copy.copy(attention)
     changed.__class__ = _LeanAttention
-    changed.__dict__["joined"] = torch.cat([part.weight.detach() for part in parts])
+    queries, keys = (_paired(part.weight.detach(), attention.head_dim) for part in parts[:2])
+    changed.__dict__["joined"] = torch.cat([queries, keys, attention.v_proj.weight.detach()])
     return changed
+
+
+def _paired(weight: Tensor, head_dim: int) -> Tensor:
+    """Return a projection whose heads have next to each other the two dimensions that a rotation turns together.
+
+    transformers has them half a head apart. Products of queries and keys do not depend on the order.
+    """
+    halves = weight.view(-1, 2, head_dim // 2, weight.shape[1])
+    return halves.transpose(1, 2).reshape(weight.shape)
 
 
 def _lean_gates(mlp: Any) -> Any:
@@ -88,8 +99,7 @@ class _LeanAttention(LlamaAttention):
             return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)
         sets, cells = hidden_states.shape[:2]
         made = nn.functional.linear(hidden_states, self.joined).view(sets, cells, 3, -1, self.head_dim)
-        cos, sin = (angles[:, :, None, None, :] for angles in position_embeddings)
-        queries, keys = _rotated(made[:, :, :2], cos, sin).unbind(2)
+        queries, keys = _rotated(made[:, :, :2], *position_embeddings).unbind(2)
         found, weights = ALL_ATTENTION_FUNCTIONS[KERNEL](
             self,
             queries.transpose(1, 2),
@@ -104,11 +114,14 @@ class _LeanAttention(LlamaAttention):
 
 
 def _rotated(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate [B, S, 2, heads, D], in place in float32, by angles whose cosines and sines are [.., S, D], halves alike.
+
+    Pairs of dimensions are complex numbers, which a product turns.
+    """
     half = values.shape[-1] // 2
-    out = values * cos
-    out[..., :half].addcmul_(values[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(values[..., :half], sin[..., half:])
-    return out
+    turn = torch.complex(cos[..., :half].float(), sin[..., :half].float())[:, :, None, None, :]
+    turned = torch.view_as_complex(values.float().unflatten(-1, (half, 2))).mul_(turn)
+    return torch.view_as_real(turned).flatten(-2).to(values.dtype)
 
 
 class _LeanGates(LlamaMLP):
