@@ -15,6 +15,7 @@ from state_rag.errors import StateRagError
 from state_rag.retrieval.knowledge import Knowledge
 from state_rag.run_folders import TRUST, split_file
 from state_rag.settings import TEXT
+from state_rag.threads import torch_threads_kept
 from state_rag.upstream import network_flags
 from state_rag.upstream.flops import FlopStats
 from state_rag.upstream.further_sources import engine_files, given_files, informed, with_further
@@ -160,7 +161,8 @@ def _predict(original: Callable[[Namespace], Any], args: Namespace, found: Run) 
             model = stack.enter_context(FlopStats(results / "flops_stats.json")).counting(model)
         stack.enter_context(replaced(state_transition, "StateTransitionPerturbationModel", model))
         try:
-            outcome = original(args)
+            with torch_threads_kept():  # STATE's evaluation runs Numba's parallel functions, ours follows
+                outcome = original(args)
         except Exception as error:
             if is_disk_full(error):
                 raise StateRagError(
