@@ -1,7 +1,7 @@
 """`state-rag`: everything that is not a `state` command.
 
-Each room brings its own sub-commands in a `commands` module with one function, `add_commands(subparsers)`;
-a command sets `run=` to a function that takes the parsed arguments. Only the module of the command that was
+Rooms bring their sub-commands in modules with a function `add_commands(subparsers)`, which `ROOMS` names; a
+command sets `run=` to a function that takes the parsed arguments. Only the module of the command that was
 asked for is imported with its heavy dependencies (inside `run`), so that `--help` stays quick.
 """
 

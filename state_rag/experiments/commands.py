@@ -37,7 +37,12 @@ def add_commands(subparsers: Any) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="as in Hydra; not needed: KEY=A,B is enough")
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and its cost; write nothing")
-    parser.add_argument("--sweep-dir", type=Path, metavar="DIR", help="folder for everything (default: sweeps/sweep)")
+    parser.add_argument(
+        "--sweep-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for everything (default: sweeps/sweep; of sweep=NAME sweeps/NAME)",
+    )
 
 
 def run_sweep(args: argparse.Namespace) -> None:

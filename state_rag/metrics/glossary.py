@@ -1,4 +1,4 @@
-"""What the metrics mean, for the terminal, the report and the README; the words are the registry's."""
+"""What the metrics mean, for the terminal, the report and Markdown; the words are the registry's."""
 
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SPACES = {
     "pca": "PCA of the cell line's real cells and controls, 50 components",
 }
 SHORT_SPACES = {"genes": "all genes", "degs": "DEGs", "pca": "PCA"}
-README_WIDTH = 120
+TEXT_WIDTH = 120
 HEADS = ("metric", "`--metrics`", "space", "formula", "meaning", "values", "source")
 SPACES_LINE = "Spaces: " + "; ".join(SPACES.values())
 
@@ -67,7 +67,7 @@ def markdown(metrics: Sequence[Metric] = METRICS) -> str:
         for label, name, space, formula, *rest in rows(metrics)
     ]
     head = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
-    below = [textwrap.fill(text, README_WIDTH) for text in (SYMBOLS, f"{SPACES_LINE}.")]
+    below = [textwrap.fill(text, TEXT_WIDTH) for text in (SYMBOLS, f"{SPACES_LINE}.")]
     return "\n".join([*head, *body, "", below[0], "", below[1], ""])
 
 

@@ -11,7 +11,7 @@ def add_metrics(subparsers) -> None:
         description="List the metrics that `evaluate`, `compare`, `report`, `table1` and `table2` know.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="as the Markdown table of the README")
+    parser.add_argument("--markdown", action="store_true", help="as a table in Markdown")
     parser.set_defaults(run=_metrics)
 
 

@@ -17,6 +17,6 @@ def test_a_misspelt_metric_is_refused_with_close_spellings(capsys):
     assert "no metric 'pearson_dleta'; close spellings: pearson_dleta -> pearson_delta," in capsys.readouterr().err
 
 
-def test_the_table_for_the_readme_is_markdown(capsys):
+def test_the_table_can_be_markdown(capsys):
     assert main(["metrics", "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("| metric | `--metrics` |")

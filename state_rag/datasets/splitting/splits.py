@@ -208,7 +208,7 @@ def read_test_list(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
         if not isinstance(part, list) or not all(isinstance(item, str) for item in part):
             raise StateRagError(
                 f'{path}: expected a list of names, or {{"test": [names], "val": [names]}}; found '
-                f"{type(part).__name__} content. See the README, section on splits."
+                f"{type(part).__name__} content."
             )
     assert isinstance(val, list)
     assert isinstance(test, list)
