@@ -194,19 +194,17 @@ def _print_table(title: str, rows: list[tuple[str, str]], header: tuple[str, str
     from rich.markup import escape
     from rich.table import Table
 
+    from state_rag.console import make_console
+
     table = Table(title=escape(title), title_justify="left", show_header=header is not None)
     for column, heading in enumerate(header or ("", "")):
         table.add_column(heading, overflow="fold", justify="right" if header and column else "left")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    _console().print(table)
+    make_console().print(table)
 
 
 def _say(text: str) -> None:
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+    from state_rag.console import make_console
 
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
+    make_console().print(text, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from state_rag.console import make_console
 from state_rag.errors import StateRagError
 from state_rag.experiments.cost import duration, estimate
 from state_rag.experiments.jobs import Job, kind_of, read_jobs, write_job
@@ -47,7 +48,7 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
     StateRagError
         If a configuration is refused, before any job starts; or, at the end, if jobs failed.
     """
-    console = console or Console()
+    console = console or make_console()
     multirun = multirun or names_several_values(overrides)
     with console.status("composing the configurations"):
         listing = list_jobs(overrides, multirun=multirun, write=not dry_run)
@@ -57,7 +58,7 @@ def sweep(overrides: Sequence[str], *, multirun: bool, dry_run: bool = False, co
     plans = {plan.job.name: plan for plan in reversed(listing.plans)}
     plans = {name: plans[name] for name in dict.fromkeys(plan.job.name for plan in listing.plans)}
     if dry_run:
-        _show_listing(console, listing, plans, folder)
+        _show_listing(console, listing, folder)
         return
     try:
         jobs = [] if listing.trials else _enter(plans, folder)
@@ -123,7 +124,7 @@ def state_of(plan: Plan, folder: Path) -> str:
     return "failed before" if job.status == "failed" else "new"
 
 
-def _show_listing(console: Console, listing: Listing, plans: dict[str, Plan], folder: Path) -> None:
+def _show_listing(console: Console, listing: Listing, folder: Path) -> None:
     rows = []
     first: dict[str, int] = {}
     left = []

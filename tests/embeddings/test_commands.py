@@ -48,6 +48,14 @@ def test_convert_writes_the_whole_table_and_names_the_file_last(tmp_path, source
     assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {out}"
 
 
+def test_a_row_goes_unbroken_into_a_pipe(tmp_path, monkeypatch, capsys):
+    names = [f"PERTURBATION{number}" * 3 for number in range(8)]
+    pd.DataFrame(np.eye(8), index=names).to_csv(tmp_path / "long.csv")
+    monkeypatch.delenv("COLUMNS")
+    command("info", tmp_path / "long.csv")
+    assert ", ".join(names) in capsys.readouterr().out
+
+
 def test_convert_keeps_the_names_of_a_list_and_says_which_are_lacking(tmp_path, source, capsys):
     (tmp_path / "names.txt").write_text("HARS\n\nNOPE\nAARS\nHARS\n")
     command("convert", source, "-o", tmp_path / "out.safetensors", "--names", tmp_path / "names.txt")

@@ -66,6 +66,13 @@ def test_every_combination_is_run_and_equal_jobs_once(start, tmp_path):
     assert "1 to run: 0 s one after the other, going by finished jobs" in listed
 
 
+def test_a_listing_goes_unbroken_into_a_pipe(in_screen, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    sweep([*in_screen, f"sweep_dir={tmp_path}/x", "held_out=k562", "rag=none"], multirun=True, dry_run=True)
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if " none-k562-" in line]
+    assert row[2:] == ["STATE", "k562", "-", "0", "new"]
+
+
 def test_a_failing_job_is_reported_with_its_log_and_does_not_stop_the_others(start, tmp_path):
     start("held_out=k562", "rag=genept")
     (first,) = read_jobs(tmp_path / "x")
