@@ -1,4 +1,4 @@
-"""Lines of a text file, packed or not, and what to say of one that cannot be read."""
+"""Lines of a text file, packed or not, what to say of one that cannot be read, and the numbers in them."""
 
 import gzip
 import zlib
@@ -37,3 +37,17 @@ def text_lines(path: Path) -> Iterator[str]:
         raise StateRagError(
             f"{path}: cannot be read, it is truncated or damaged ({error}). Download or write it again."
         ) from error
+
+
+def number_in(text: str) -> float | None:
+    """Return the number that a text is; None for any other text.
+
+    Examples
+    --------
+    >>> number_in("0.5"), number_in("-1e3"), number_in("TP53"), number_in("")
+    (0.5, -1000.0, None, None)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -17,7 +17,7 @@ from scipy.special import ive
 
 from state_rag.embeddings.factor import factor
 from state_rag.errors import StateRagError
-from state_rag.text_lines import text_lines
+from state_rag.text_lines import number_in, text_lines
 
 TIME = 2.0
 """How far a walk spreads, in units in which it leaves its start once on average."""
@@ -208,7 +208,7 @@ def parse_edges(
             if named or _names_ends(fields):
                 continue
         text = fields[place] if len(fields) > place else ""
-        weight = _number(text)
+        weight = number_in(text)
         if weight is not None and list(numbered) == [WORD] and len(first) == 1:
             first, second, weights, numbered = [], [], [], {}  # the line before was a header
         if weight is not None and not 0 <= weight < np.inf:
@@ -293,13 +293,6 @@ def _names_ends(fields: Sequence[str]) -> bool:
 def _weight_column(fields: Sequence[str]) -> int:
     lower = [field.lower() for field in fields]
     return next((lower.index(name) for name in WEIGHTS if name in lower[2:]), 2)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _string_names(path: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ from state_rag.embeddings.table import Embeddings
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, sha256
 from state_rag.names import listing
-from state_rag.text_lines import text_lines
+from state_rag.text_lines import number_in, text_lines
 
 logger = logging.getLogger(__name__)
 
@@ -258,11 +258,7 @@ def _looks_like_set(line: str) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text.strip() == ""
-    return True
+    return text.strip() == "" or number_in(text) is not None
 
 
 def _knows_none(path: Path, kind: str, has: tuple[str, ...], wanted: list[Any]) -> str:

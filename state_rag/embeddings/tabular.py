@@ -14,6 +14,7 @@ from state_rag.embeddings.progress import byte_progress
 from state_rag.embeddings.table import check_names
 from state_rag.errors import StateRagError
 from state_rag.names import listing
+from state_rag.text_lines import number_in
 
 Rows = dict[Any, Any]
 
@@ -80,22 +81,14 @@ def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.array(cells[1:], dtype=np.float64).astype(np.float32)
     except ValueError:
-        column = next(index for index, cell in enumerate(cells) if index and not _is_number(cell))
+        column = next(index for index, cell in enumerate(cells) if index and not number_in(cell) is not None)
         raise StateRagError(
             f"{path}: line {line}, '{cells[0]}', column {column + 1}: expected a number, found {cells[column]!r}"
         ) from None
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_header(cells: list[str]) -> bool:
-    if not cells[0].strip() or not all(_is_number(cell) for cell in cells[1:]):
+    if not cells[0].strip() or not all(number_in(cell) is not None for cell in cells[1:]):
         return True
     numbers = [float(cell) for cell in cells[1:]]
     return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))

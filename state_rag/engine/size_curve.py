@@ -19,9 +19,6 @@ from state_rag.names.treatments import Treatment, dose_of, hours_of, label_of, t
 from state_rag.plot.size_curve import size_figure
 from state_rag.plot.style import save_figure
 
-AXES = ("dose", "time")
-"""What a curve can run over."""
-
 FALL = 0.02
 """Share of the largest size by which an effect must become smaller for that to be said: less is noise of the fit."""
 

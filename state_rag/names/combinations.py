@@ -9,7 +9,7 @@ CONTROLS = ("ctrl", "control")
 """Parts that stand for no perturbation, as in GEARS' label `A+ctrl`."""
 
 
-def parts_of(name: str, separator: str = SEPARATOR) -> tuple[str, ...]:
+def parts_of(name: str) -> tuple[str, ...]:
     """Return the different parts of a label in alphabetical order, without controls.
 
     It is the label itself where a part has no letter or digit, or a bracket that another part closes.
@@ -21,14 +21,14 @@ def parts_of(name: str, separator: str = SEPARATOR) -> tuple[str, ...]:
     >>> parts_of("[('(+)-JQ1', 0.5, 'uM')]")
     ("[('(+)-JQ1', 0.5, 'uM')]",)
     """
-    parts = {part.strip() for part in name.split(separator)}
+    parts = {part.strip() for part in name.split(SEPARATOR)}
     if len(parts) < 2 or not all(map(_is_whole, parts)):
         return (name,)
     named = {part for part in parts if part.lower() not in CONTROLS}
     return tuple(sorted(named)) if named else (name,)
 
 
-def in_order(name: str, separator: str = SEPARATOR) -> str:
+def in_order(name: str) -> str:
     """Return a label as it is written here: members in alphabetical order, without controls.
 
     Examples
@@ -36,10 +36,10 @@ def in_order(name: str, separator: str = SEPARATOR) -> str:
     >>> in_order("B+A"), in_order("A + B"), in_order("ctrl+A"), in_order("A")
     ('A+B', 'A+B', 'A', 'A')
     """
-    return separator.join(parts_of(name, separator))
+    return SEPARATOR.join(parts_of(name))
 
 
-def doubled(names: Iterable[str], separator: str = SEPARATOR) -> list[tuple[str, ...]]:
+def doubled(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return groups of labels that name the same members, each sorted: one perturbation under several labels.
 
     Examples
@@ -49,11 +49,11 @@ def doubled(names: Iterable[str], separator: str = SEPARATOR) -> list[tuple[str,
     """
     groups: dict[tuple[str, ...], set[str]] = {}
     for name in names:
-        groups.setdefault(parts_of(name, separator), set()).add(name)
+        groups.setdefault(parts_of(name), set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
-def plain_of(name: str, separator: str = SEPARATOR) -> str:
+def plain_of(name: str) -> str:
     """Return the single perturbation that a label stands for; a combination stays.
 
     Examples
@@ -61,11 +61,11 @@ def plain_of(name: str, separator: str = SEPARATOR) -> str:
     >>> plain_of("A+ctrl"), plain_of("A"), plain_of("B+A")
     ('A', 'A', 'B+A')
     """
-    parts = parts_of(name, separator)
+    parts = parts_of(name)
     return parts[0] if len(parts) == 1 else name
 
 
-def with_members(names: Iterable[str], separator: str = SEPARATOR) -> list[str]:
+def with_members(names: Iterable[str]) -> list[str]:
     """Return names, and after them the members of those that are combinations.
 
     Examples
@@ -74,10 +74,10 @@ def with_members(names: Iterable[str], separator: str = SEPARATOR) -> list[str]:
     ['A+B', 'A', 'B']
     """
     given = list(names)
-    return list(dict.fromkeys([*given, *(part for name in given for part in parts_of(name, separator))]))
+    return list(dict.fromkeys([*given, *(part for name in given for part in parts_of(name))]))
 
 
-def is_made(name: str, known: Container[str], separator: str = SEPARATOR) -> bool:
+def is_made(name: str, known: Container[str]) -> bool:
     """Tell whether a label that is not known itself is made of members that all are.
 
     Examples
@@ -85,11 +85,11 @@ def is_made(name: str, known: Container[str], separator: str = SEPARATOR) -> boo
     >>> is_made("A+B", {"A", "B"}), is_made("A+ctrl", {"A"}), is_made("A+C", {"A"}), is_made("A", {"A"})
     (True, True, False, False)
     """
-    parts = parts_of(name, separator)
+    parts = parts_of(name)
     return name not in known and parts != (name,) and all(part in known for part in parts)
 
 
-def to_be_known(names: Iterable[str], known: Container[str], separator: str = SEPARATOR) -> list[str]:
+def to_be_known(names: Iterable[str], known: Container[str]) -> list[str]:
     """Return the names that a source is asked for: combinations are made of their members, so it need not know them.
 
     Parameters
@@ -104,7 +104,7 @@ def to_be_known(names: Iterable[str], known: Container[str], separator: str = SE
     >>> to_be_known(["A", "B", "C", "A+B", "A+C", "A+ctrl"], {"A", "A+C"})
     ['A', 'B', 'C', 'A+C']
     """
-    return [name for name in dict.fromkeys(names) if name in known or parts_of(name, separator) == (name,)]
+    return [name for name in dict.fromkeys(names) if name in known or parts_of(name) == (name,)]
 
 
 def closes(text: str) -> bool:

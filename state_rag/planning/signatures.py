@@ -15,6 +15,7 @@ from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing, suggest
+from state_rag.text_lines import number_in
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def _words(text: str, flag: str) -> dict[str, float]:
     pairs = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, colon, sign = (part.strip() for part in word.rpartition(":"))
-        value = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}.get(sign.lower(), _number(sign))
+        value = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}.get(sign.lower(), number_in(sign))
         if not (colon and name) or value is None:
             raise StateRagError(f"{flag}: {word!r} is no gene with a direction; write GENE:+ or GENE:-, or a number.")
         pairs.append((name, value))
@@ -156,7 +157,7 @@ def _table(path: Path, flag: str) -> dict[str, float]:
         columns[0] = 0  # the names of rows, as R writes them
     if len(head) == 2 and None in columns:
         # two columns leave no doubt about which is which, and a number is no heading
-        columns, start = [0, 1], 0 if _number(head[1]) is not None else 1
+        columns, start = [0, 1], 0 if number_in(head[1]) is not None else 1
     if None in columns:
         raise StateRagError(
             f"{flag} {path}: expected a column of genes ({', '.join(GENES)}) and one of values ({', '.join(VALUES)}), "
@@ -169,7 +170,7 @@ def _table(path: Path, flag: str) -> dict[str, float]:
     for row in rows[start:]:
         if len(row) <= max(gene, value) or row[value].strip().lower() in MISSING:
             continue
-        number = _number(row[value])
+        number = number_in(row[value])
         if number is None:
             raise StateRagError(f"{flag} {path}: the value of {row[gene]} is {row[value]!r}, not a number.")
         pairs.append((row[gene].strip(), number))
@@ -214,10 +215,3 @@ def _once(pairs: Iterable[tuple[str, float]], where: str) -> dict[str, float]:
     if not values:
         raise StateRagError(f"{where}: no gene with a value in it.")
     return values
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

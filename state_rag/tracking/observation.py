@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-INCLUDED_ABOVE = 0.5
-"""A candidate counts as selected when its weight exceeds this, as in `retrieval_info.csv`."""
+from state_rag.retrieval.trace import SELECTED_ABOVE
 
 MAX_CELL_TYPES = 32
 """Cell types that get a series of their own."""
@@ -93,7 +92,7 @@ def numbers(
     weights = observation.weights.float()
     found: dict[str, Tensor] = {}
     if observation.scores is not None:
-        per_set = (weights > INCLUDED_ABOVE).sum(-1, dtype=torch.float32).mean(-1)
+        per_set = (weights > SELECTED_ABOVE).sum(-1, dtype=torch.float32).mean(-1)
         main, share = "n_selected", "inclusion"
         difference = (observation.scores[..., 1] - observation.scores[..., 0]).float()
         found["score_mean"], found["score_std"] = difference.mean(), difference.std()
@@ -149,7 +148,7 @@ def jaccard(weights: Tensor, *, selects: bool) -> tuple[Tensor, Tensor]:
     tuple of torch.Tensor
         [L, L] with NaN where no perturbation has an index, and counts [L, L].
     """
-    values = (weights > INCLUDED_ABOVE).float() if selects else weights.float()
+    values = (weights > SELECTED_ABOVE).float() if selects else weights.float()
     count = len(values)
     mean = values.new_full((count, count), math.nan)
     used = torch.zeros(count, count, dtype=torch.long)

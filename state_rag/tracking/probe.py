@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from state_rag.retrieval.knowledge import Knowledge
+from state_rag.retrieval.trace import SELECTED_ABOVE
 from state_rag.settings import RagSettings
-from state_rag.tracking.observation import INCLUDED_ABOVE, MAX_CELL_TYPES, Observation, jaccard
+from state_rag.tracking.observation import MAX_CELL_TYPES, Observation, jaccard
 
 MAX_PERTURBATIONS = 64
 MAX_CELLS = 64
@@ -96,7 +97,7 @@ class Answer:
         rows = []
         for cell_type, weights in zip(self.cell_types, self.weights[:, place].tolist(), strict=True):
             pairs = list(zip(self.candidates[place], weights, strict=True))
-            selected = [name for name, weight in pairs if weight > INCLUDED_ABOVE]
+            selected = [name for name, weight in pairs if weight > SELECTED_ABOVE]
             rows.append(
                 {
                     "perturbation": perturbation,
@@ -150,7 +151,7 @@ class Probe:
             seen = model.retrieve_for(names, self.cells[cell_type])
             rows, selects = seen.rows, seen.scores is not None
             weights.append(seen.weights.float().mean(1))
-            selected.append((seen.weights > INCLUDED_ABOVE).sum(-1).float().mean(1))
+            selected.append((seen.weights > SELECTED_ABOVE).sum(-1).float().mean(1))
         assert rows is not None
         known = model.knowledge.names
         return Answer(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from state_rag.datasets.command_words import add_names, given_options, print_next, quote
 from state_rag.errors import StateRagError
 from state_rag.names import listing
+from state_rag.text_lines import number_in
 
 if TYPE_CHECKING:
     from state_rag.datasets.splitting.splits import WrittenSplit
@@ -126,7 +127,7 @@ def _split_perturbations(args: argparse.Namespace, given: dict[str, Any]) -> "tu
     from state_rag.datasets.splitting.perturbation_splits import write_perturbation_splits
 
     given_as: str | None = args.held_out_perturbations
-    share = None if given_as is None else _number(given_as)
+    share = None if given_as is None else number_in(given_as)
     splits = write_perturbation_splits(
         args.file,
         share=share,
@@ -151,11 +152,3 @@ def _split_perturbations(args: argparse.Namespace, given: dict[str, Any]) -> "tu
             f"validation, {len(split.test)} for test"
         )
     return splits
-
-
-def _number(text: str) -> float | None:
-    """Return a fraction; None for what is a file's name."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

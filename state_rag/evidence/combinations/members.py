@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Container
 
 from state_rag.evidence.responses import Responses
-from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
+from state_rag.names.combinations import parts_of, plain_of
 
 
-def members_of(name: str, known: Container[str], separator: str = SEPARATOR) -> tuple[str, ...]:
+def members_of(name: str, known: Container[str]) -> tuple[str, ...]:
     """Return the members of a combination in alphabetical order; nothing for a name that is none.
 
     A name is a combination where it has two or more different members and at least one of them is known.
@@ -19,15 +19,13 @@ def members_of(name: str, known: Container[str], separator: str = SEPARATOR) -> 
         Of the perturbation.
     known
         Single perturbations.
-    separator
-        Between members.
 
     Examples
     --------
     >>> members_of("B+A", ["A"]), members_of("A", ["A"]), members_of("X+Y", ["A"]), members_of("A+", ["A"])
     (('A', 'B'), (), (), ())
     """
-    parts = parts_of(name, separator)
+    parts = parts_of(name)
     return parts if len(parts) > 1 and any(part in known for part in parts) else ()
 
 
