@@ -217,7 +217,7 @@ def similarity_words_of(engine: Evidence, context: str, perturbation: str) -> st
     if not engine.similarity.sources or not engine.trained:
         return ""
     use = USES[0]  # of combinations
-    if not engine.combining.members(perturbation):
+    if not engine.combining.asked(context, perturbation):
         (question,) = ask(engine.bank, engine.similarity, engine.bank.number_of_context(context), [perturbation])
         use = question.use
     kind = f"a {KINDS_OF[use]}".replace("a un", "an un")

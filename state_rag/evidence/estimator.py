@@ -227,7 +227,7 @@ class Evidence:
         reaching = self.reaching([str(perturbation)])
         if reaching is not self:
             return reaching.explain(context, perturbation)
-        if members := self.combining.members(str(perturbation)):
+        if members := self.combining.asked(str(context), str(perturbation)):
             return explain_combination(self, str(context), str(perturbation), members)
         return explain(self, str(context), str(perturbation))
 

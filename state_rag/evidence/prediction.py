@@ -12,6 +12,7 @@ from torch import Tensor
 
 from state_rag.evidence.answering import answer_scene, expected_error
 from state_rag.evidence.bands import overall_weights
+from state_rag.evidence.combinations.answers import COMBINATIONS
 from state_rag.evidence.combinations.answers import USE as COMBINATION
 from state_rag.evidence.combinations.asked import answer_combinations, combined_error, trust_combinations
 from state_rag.evidence.prior import prior_of
@@ -45,8 +46,9 @@ class Prediction:
     uses
         [Q]: what kind of question it was, one of `USES`.
     sources
-        [Q]: sources that know the perturbation: embeddings by name, `responses` for a response elsewhere. Where it is
-        empty nothing is known, and the prediction is the mean effect of the context.
+        [Q]: sources that know the perturbation: embeddings by name, `responses` for a response elsewhere,
+        `combinations` for measured ones that it is part of. Where it is empty nothing is known, and the prediction is
+        the mean effect of the context.
     neighbours
         [Q]: the perturbations with the largest weights, at most `NEIGHBOURS`, each with its weight (in all contexts,
         without sign) relative to the largest; empty where nothing is known.
@@ -108,7 +110,7 @@ def predict(engine: Evidence, context: str, names: tuple[str, ...], *, trust: bo
         As for `Evidence.predict`.
     """
     draft = _Draft(engine, context, names, trust=trust)
-    combinations = {place: engine.combining.members(name) for place, name in enumerate(names)}
+    combinations = {place: engine.combining.asked(context, name) for place, name in enumerate(names)}
     combinations = {place: members for place, members in combinations.items() if members}
     if combinations:
         draft.fill_combinations(combinations)
@@ -139,11 +141,11 @@ class _Draft:
         self.calling = engine.calling(shape) if self.trusting is not None else None
 
     def fill_combinations(self, asked: Mapping[int, tuple[str, ...]]) -> None:
-        """Fill in what is predicted for combinations: place -> members."""
+        """Fill in what is predicted for combinations and members of measured ones: place -> what is asked."""
         places, members = list(asked), list(asked.values())
         found = answer_combinations(self.engine, self.context, members)
         self.mean[places] = (found.mean * self.engine.bank.scale).numpy()
-        self.variance[places] = combined_error(self.engine, found)
+        self.variance[places] = combined_error(self.engine, members, found)
         drawn = heaviest(tuple(name for _, name in found.conditions), found.weight)
         for place, one in zip(places, drawn, strict=True):
             self.uses[place], self.neighbours[place] = COMBINATION, one
@@ -199,7 +201,7 @@ class _Draft:
             self.mean[there, genes.numpy()] = (found * bank.scale).numpy()
 
     def finished(self, combinations: Mapping[int, tuple[str, ...]]) -> Prediction:
-        """Return the prediction, once all places are filled in; `combinations` are those among them."""
+        """Return the prediction, once all places are filled in; `combinations` are those that these answered."""
         engine, names, trusting = self.engine, self.names, self.trusting
         if trusting is not None:
             trusting.nothing([place for place, name in enumerate(names) if engine.does_nothing(name)])
@@ -210,13 +212,17 @@ class _Draft:
             self.mean,
             self.variance,
             tuple(self.uses),
-            tuple(self._sources(combinations.get(place, (name,))) for place, name in enumerate(names)),
+            tuple(
+                self._sources(combinations.get(place, (name,)), joint=place in combinations)
+                for place, name in enumerate(names)
+            ),
             tuple(self.neighbours),
             None if trusting is None else trusting.trust(),
             None if self.calling is None else self.calling.calls(),
         )
 
-    def _sources(self, members: Sequence[str]) -> tuple[str, ...]:
+    def _sources(self, members: Sequence[str], *, joint: bool) -> tuple[str, ...]:
         engine = self.engine
         found = [sources_of(engine.similarity, engine.bank.number_of(member), self.number) for member in members]
-        return tuple(dict.fromkeys(name for one in found for name in one))
+        told = (COMBINATIONS,) if joint and len(members) == 1 else ()
+        return tuple(dict.fromkeys([*told, *(name for one in found for name in one)]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.combinations.covariances import Rule
-from state_rag.evidence.combinations.measured import Learned
+from state_rag.evidence.combinations.measured import Judged, Learned
 from state_rag.evidence.fusion import Fusion
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.own_gene import OwnGene
@@ -31,8 +31,10 @@ VERSION = 1
 Combined = tuple[Responses | None, Mapping[str, tuple[str, ...]], Learned]
 """Responses of combinations, members of each, and what they taught."""
 
-_TAUGHT = ("accuracy", "size", "ratio")
-NO_COMBINATIONS: Combined = None, MappingProxyType({}), Learned(Rule(), *(np.empty(0) for _ in _TAUGHT))
+_TAUGHT = {"combinations": "taught", "members": "taught_members"}
+"""Part of what combinations taught -> how its tensors' names begin."""
+
+NO_COMBINATIONS: Combined = None, MappingProxyType({}), Learned(Rule())
 
 
 def pack(
@@ -64,7 +66,10 @@ def pack(
     tensors = _tensors_of(responses, "responses")
     if combined is not None:
         tensors |= _tensors_of(combined, "combined")
-    tensors |= {f"taught.{name}": torch.from_numpy(getattr(taught, name)) for name in _TAUGHT}
+    for part, prefix in _TAUGHT.items():
+        tensors |= {
+            f"{prefix}.{name}": torch.from_numpy(values) for name, values in vars(getattr(taught, part)).items()
+        }
     for number, mean in enumerate(responses.controls.values()):
         tensors[f"controls.{number}"] = torch.from_numpy(mean)
     for number, source in enumerate(sources):
@@ -169,7 +174,9 @@ def _combinations(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Co
     labels = about.get("combined")
     if labels is None:
         return NO_COMBINATIONS
-    taught = Learned(Rule(**about["rule"]), *(tensors[f"taught.{name}"].numpy() for name in _TAUGHT))
+    # runs from before were not judged on members
+    judged = {part: Judged(**found) for part, prefix in _TAUGHT.items() if (found := _of(f"{prefix}.", tensors))}
+    taught = Learned(Rule(**about["rule"]), **judged)
     members = {name: tuple(parts) for name, parts in about["members"].items()}
     return _responses(labels, about, tensors, "combined"), members, taught
 

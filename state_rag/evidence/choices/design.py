@@ -14,8 +14,8 @@ Several contexts are one model each, seen from its own context, whose reductions
 the similarity seen from *other* contexts is not counted.
 
 Combinations can be candidates and targets. Their covariance is that of `combinations`, in which single perturbations
-tell of combinations, and these of each other; predictions of single ones look at single ones alone, so that a measured
-combination takes nothing from their variance.
+tell of combinations, and these of each other and of their members. Predictions of a single perturbation look at no
+combination without it, so that a candidate counts for combinations and for its members alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.choices.covariances import JointCovariance
-from state_rag.evidence.choices.posterior import Among, Posterior, by_chance, greedy
+from state_rag.evidence.choices.posterior import Posterior, by_chance, greedy
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import KernelWeights
@@ -209,15 +209,9 @@ def design(
             "without an embedding and a response elsewhere. Give other targets."
         )
     models = [
-        model
+        _model(roster, weights.weights, number[name], _some(asked, rng), chosen_from, weighted)
         for name, asked in asked_in.items()
-        for model in _models(roster, weights.weights, number[name], _some(asked, rng), chosen_from, weighted)
     ]
-    if not models:
-        raise StateRagError(
-            "design: each candidate is a combination and each target a single perturbation, whose prediction looks at "
-            "single perturbations alone. Give combinations as targets, or single perturbations as candidates."
-        )
     cost = np.array([priced.get(p, 1.0) for _, p in chosen_from])
     by_luck = np.mean([by_chance(models, noise, budget, rng) for _ in range(DRAWS)], axis=0)
     places, gains, helped = greedy(models, noise, budget, cost)
@@ -259,36 +253,50 @@ def _some(asked: list[int], rng: np.random.Generator) -> dict[int, float]:
     return {asked[place]: len(asked) / MOST_TARGETS for place in drawn}
 
 
-def _models(
+def _model(
     roster: Roster,
     weights: KernelWeights,
     context: int,
     asked: Mapping[int, float],
     candidates: Sequence[tuple[int, int]],
     weighted: Mapping[int, float],
-) -> list[Posterior | Among]:
-    """Return the posterior of the single targets in a context, and that of the combinations, where there are any."""
-    engine, found = roster.engine, list[Posterior | Among]()
-
-    def model(targets: Sequence[int], places: Tensor, joint: JointCovariance | None, unit: float) -> Posterior:
-        offered = [candidates[place] for place in places.tolist()]
-        importance = [weighted.get(p, 1.0) * asked[p] * unit for p in targets]
-        rows = torch.arange(len(roster.bank))
-        return Posterior(
-            *(roster.bank, engine.similarity, weights, context, rows, targets, offered, importance), joint=joint
-        )
-
-    single = [p for p in asked if not roster.is_combination(p)]
-    several = [p for p in asked if roster.is_combination(p)]
-    telling = torch.tensor([place for place, (_, p) in enumerate(candidates) if not roster.is_combination(p)])
-    if single and len(telling) == len(candidates):
-        found.append(model(single, telling, None, 1.0))
-    elif single and len(telling):
-        found.append(Among(model(single, telling, None, 1.0), telling, len(candidates)))
-    if several:
-        # in units of the others' variance, since errors of combinations are judged by themselves
+) -> Posterior:
+    """Return the posterior of the targets in a context, that of combinations too where there are any."""
+    engine, targets = roster.engine, list(asked)
+    joint, counted, unit = None, None, 1.0
+    if len(engine.combining) or any(map(roster.is_combination, [*targets, *(p for _, p in candidates)])):
         joint, unit = JointCovariance(roster, weights), engine.combining.error_ratio
-        found.append(model(several, torch.arange(len(candidates)), joint, unit))
+        counted = _counted(roster, targets, [p for _, p in candidates])
+    # in units of the others' variance, since errors of combinations are judged by themselves
+    units = [unit if roster.is_combination(p) else 1.0 for p in targets]
+    importance = [weighted.get(p, 1.0) * asked[p] * one for p, one in zip(targets, units, strict=True)]
+    rows = torch.arange(len(roster.bank))
+    return Posterior(
+        *(roster.bank, engine.similarity, weights, context, rows, targets, candidates, importance),
+        joint=joint,
+        counted=counted,
+    )
+
+
+def _counted(roster: Roster, targets: Sequence[int], candidates: Sequence[int]) -> Tensor:
+    """Tell bool [T, C] which candidates count for which targets: combinations for no single one but their members.
+
+    Raises
+    ------
+    StateRagError
+        If none counts for any.
+    """
+    parts = roster.parts(torch.tensor(candidates))
+    of_single = ~torch.tensor([roster.is_combination(p) for p in candidates])
+    found = torch.ones(len(targets), len(candidates), dtype=torch.bool)
+    for row, target in enumerate(targets):
+        if not roster.is_combination(target):
+            found[row] = of_single | (parts == target).any(1)
+    if not found.any():
+        raise StateRagError(
+            "design: each candidate is a combination, and none of the targets is one or is part of one. Give "
+            "combinations or their members as targets, or single perturbations as candidates."
+        )
     return found
 
 

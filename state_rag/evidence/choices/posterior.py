@@ -43,6 +43,8 @@ class Posterior:
     joint
         Covariance of numbers that stand for combinations too, whose measured ones are supports then; without it all
         are numbers of the bank.
+    counted
+        Bool [T, C]: for which targets a candidate counts; by default for all.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class Posterior:
         candidates: Sequence[tuple[int, int]],
         importance: Sequence[float] | None = None,
         joint: JointCovariance | None = None,
+        counted: Tensor | None = None,
     ) -> None:
         self.similarity, self.weights, self.context, self._joint = similarity, weights, context, joint
         self.targets = [(context, p) for p in targets]
@@ -102,6 +105,7 @@ class Posterior:
             of_target * float(important.sum()) if isinstance(of_target, float) else float(of_target @ important)
         )
         self._updates: list[Tensor] = []
+        self._counted = counted
 
     def of(self, places: Tensor) -> Posterior:
         """Return the same for some of the candidates alone; what is measured there is not measured here."""
@@ -110,6 +114,7 @@ class Posterior:
         found._seen, found.covariance = self._seen[:, places], self.covariance[:, places]
         found.variance = self.variance[places]
         found._updates = [update[places] for update in self._updates]
+        found._counted = None if self._counted is None else self._counted[:, places]
         return found
 
     def _prior(self, bank: Bank, numbers: Tensor) -> Tensor:
@@ -126,8 +131,10 @@ class Posterior:
         """Return float64 [C]: by how much each candidate reduces the sum of the targets' variances."""
         squared = torch.zeros(len(self.variance), dtype=torch.float64)
         for start in range(0, len(self.variance), BLOCK):
-            part = self.covariance[:, start : start + BLOCK]
-            squared[start : start + BLOCK] = (self.importance @ part.square()).double()
+            part = self.covariance[:, start : start + BLOCK].square()
+            if self._counted is not None:
+                part *= self._counted[:, start : start + BLOCK]
+            squared[start : start + BLOCK] = (self.importance @ part).double()
         return squared / (self.variance + noise)
 
     def measure(self, place: int, noise: float) -> Tensor:
@@ -142,46 +149,12 @@ class Posterior:
         self._updates.append(update)
         self.covariance.addr_(target, update, alpha=-1)
         self.variance = (self.variance - update.double().square()).clamp_min(0)
-        return target.double().square() * self.importance.double()
-
-
-class Among:
-    """A posterior that some of the candidates tell nothing of.
-
-    Parameters
-    ----------
-    model
-        Of the other candidates alone.
-    places
-        Where these stand among all.
-    count
-        C, of all.
-    """
-
-    def __init__(self, model: Posterior, places: Tensor, count: int) -> None:
-        self._model, self._at = model, torch.full((count,), -1, dtype=torch.long)
-        self._at[places] = torch.arange(len(places))
-        self.targets, self.first, self.prior = model.targets, model.first, model.prior
-
-    def of(self, places: Tensor) -> Among:
-        """Return the same for some of the candidates, as `Posterior.of`."""
-        at = self._at[places]
-        return Among(self._model.of(at[at >= 0]), torch.nonzero(at >= 0).flatten(), len(places))
-
-    def gains(self, noise: Tensor) -> Tensor:
-        """Return float64 [C], as `Posterior.gains`."""
-        found, there = torch.zeros_like(noise), self._at >= 0
-        found[there] = self._model.gains(noise[there])
-        return found
-
-    def measure(self, place: int, noise: float) -> Tensor:
-        """Take a candidate for measured, as `Posterior.measure`."""
-        at = int(self._at[place])
-        return torch.zeros(len(self.targets), dtype=torch.float64) if at < 0 else self._model.measure(at, noise)
+        found = target.double().square() * self.importance.double()
+        return found if self._counted is None else found * self._counted[:, place]
 
 
 def greedy(
-    models: Sequence[Posterior | Among], noise: Tensor, budget: int, cost: np.ndarray | None = None
+    models: Sequence[Posterior], noise: Tensor, budget: int, cost: np.ndarray | None = None
 ) -> tuple[list[int], list[float], list[list[tuple[tuple[int, int], float]]]]:
     """Return the chosen candidates in order, the gain of each, and the targets that each helps most.
 
@@ -215,7 +188,7 @@ def greedy(
     return places, gains, helped
 
 
-def by_chance(models: Sequence[Posterior | Among], noise: Tensor, budget: int, rng: np.random.Generator) -> np.ndarray:
+def by_chance(models: Sequence[Posterior], noise: Tensor, budget: int, rng: np.random.Generator) -> np.ndarray:
     """Return the gains [B] of random candidates, one after another; the models stay as they are."""
     places = torch.from_numpy(rng.permutation(len(noise))[:budget].copy())
     few = [model.of(places) for model in models]

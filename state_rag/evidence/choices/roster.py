@@ -106,19 +106,15 @@ class Roster:
         return found
 
     def known(self, numbers: Sequence[int], context: int) -> list[bool]:
-        """Tell which can be told from others: by an embedding or a response elsewhere, of a combination all members.
+        """Tell which can be told from others: by an embedding, a response elsewhere or a combination with them.
 
-        A member of a measured combination is known by that.
+        Of a combination all members have to be.
         """
         singles = sorted({one for number in numbers if number >= 0 for one in self.members_of(number)})
         told = self.engine.similarity.known(torch.tensor(singles, dtype=torch.long), max(context, -1)).any(0)
         good = {one for one, yes in zip(singles, told.tolist(), strict=True) if yes}
-        lenient = good | self._in_combinations
-        return [
-            number >= 0
-            and all(one in (lenient if self.is_combination(number) else good) for one in self.members_of(number))
-            for number in numbers
-        ]
+        good |= self._in_combinations
+        return [number >= 0 and all(one in good for one in self.members_of(number)) for number in numbers]
 
     def parts(self, numbers: Tensor) -> Tensor:
         """Return the members of perturbations [N], long [N, W], -1 after the last; W is 1 without combinations."""

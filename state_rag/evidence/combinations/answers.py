@@ -1,33 +1,37 @@
-"""Answers for combinations with what measured ones taught: predictions, expected accuracy, and why."""
+"""Answers for combinations and for their members with what measured ones taught: predictions, accuracy, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from state_rag.evidence.bank import Bank
-from state_rag.evidence.combinations.measured import Combinations, Combined, Learned
+from state_rag.evidence.combinations.measured import Combinations, Combined, Judged, Learned
 from state_rag.evidence.combinations.members import members_of
 from state_rag.evidence.kriging import KernelWeights
+from state_rag.evidence.questions import FOLDS
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.model import rising_curve, tolerance_ends
 from state_rag.names.combinations import plain_of
 
 USE = "combination"
-"""What kind of question a combination is."""
+"""What kind of question a combination is, and one about a member of measured combinations."""
+
+COMBINATIONS = "combinations"
+"""What tells of a member of measured combinations."""
 
 FEWEST = 30
-"""Measured combinations below which their accuracy is not calibrated."""
+"""Measured combinations, or members of them, below which the accuracy of such is not calibrated."""
 
 MEMBER, SHARED = "member", "shares a member"
 """Why a condition contributes: it is a member itself, or a combination with one of the members."""
 
 
 class Combining:
-    """Answers for combinations with what an engine has learned.
+    """Answers for combinations, and for members of measured ones, with what an engine has learned.
 
     Parameters
     ----------
@@ -51,10 +55,35 @@ class Combining:
         # where nothing but combinations was measured, they are single perturbations
         return () if number >= 0 and bool((bank.row[:, number] >= 0).any()) else members_of(name, _Known(bank))
 
+    def asked(self, context: str, name: str) -> tuple[str, ...]:
+        """Return of what `answer` is asked for a perturbation; nothing where single conditions tell more of it.
+
+        For a combination its members. For a single perturbation itself, where a combination with it was measured in the
+        context, or in another one and it was measured alone in none of the others.
+        """
+        if members := self.members(name):
+            return members
+        bank = self.measured.bank
+        number = bank.number_of(bank.own_label(name))
+        contexts = self._contexts_of.get(number, frozenset())
+        if not contexts:
+            return ()
+        elsewhere = int((bank.row[:, number] >= 0).sum()) - bank.measured(bank.number_of_context(context), number)
+        return (bank.perturbations[number],) if context in contexts or not elsewhere else ()
+
+    @cached_property
+    def _contexts_of(self) -> Mapping[int, frozenset[str]]:
+        """Number of a perturbation -> contexts in which a combination with it was measured."""
+        found: dict[int, set[str]] = {}
+        for context, name in self.measured.conditions:
+            for member in self.measured.members[name]:
+                found.setdefault(self.measured.bank.number_of(member), set()).add(context)
+        return {number: frozenset(contexts) for number, contexts in found.items()}
+
     def answer(
         self, similarity: Similarity, weights: KernelWeights, context: str, asked: Sequence[tuple[str, ...]]
     ) -> Combined:
-        """Return what is predicted for combinations, each without its own response in the context.
+        """Return what is predicted for combinations and members, each without its own response in the context.
 
         Parameters
         ----------
@@ -63,60 +92,97 @@ class Combining:
         context
             Name.
         asked
-            Members of each.
+            Members of each, as `asked` tells.
         """
         rule = self.learned.rule
-        there = {self.measured.members[name] for c, name in self.measured.conditions if c == context}
-        own = [members for members in asked if members in there]
-        free = [place for place, members in enumerate(asked) if members not in there]
         parts: list[tuple[list[int], Combined]] = []
-        if free or not asked:
-            names = [asked[place] for place in free]
-            parts.append((free, self.measured.answer(similarity, weights, rule, context, names)))
-        for members in dict.fromkeys(own):
-            places = [place for place, one in enumerate(asked) if one == members]
-            names, without = [members] * len(places), frozenset([members])
-            found = self.measured.answer(similarity, weights, rule, context, names, without=without)
-            parts.append((places, found))
+        for places, hidden in self._without_own(context, asked):
+            names = [asked[place] for place in places]
+            parts.append((places, self.measured.answer(similarity, weights, rule, context, names, without=hidden)))
         return _joined(parts, len(asked))
 
-    def expected(self, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the expected accuracy of combinations of a predicted size [Q], and both ends of its 90 % interval.
+    def _without_own(
+        self, context: str, asked: Sequence[tuple[str, ...]]
+    ) -> list[tuple[list[int], frozenset[tuple[str, ...]]]]:
+        """Return places of queries that can be answered together, and whose responses in the context are hidden then.
 
-        Sizes are in units of the bank; all are NaN where accuracy is not calibrated.
+        Of combinations each is hidden alone, of single perturbations a tenth at a time, as in `questions`.
         """
-        if self._curve is None:
-            empty = np.full(len(size), np.nan)
-            return empty, empty, empty
-        knots, accuracies, (lower, upper) = self._curve
-        expected = np.interp(np.log(np.maximum(size, 1e-12)), knots, accuracies)
-        return expected, np.clip(expected + lower, -1, 1), np.clip(expected + upper, -1, 1)
+        bank, number = self.measured.bank, self.measured.number_of_context(context)
+        there = [self.measured.members[name] for c, name in self.measured.conditions if c == context]
+        own: dict[tuple[str, ...], object] = {members: members for members in there}
+        alone = [one for one in dict.fromkeys(asked) if len(one) == 1 and bank.measured(number, bank.number_of(one[0]))]
+        own |= {one: place % FOLDS for place, one in enumerate(alone)}
+        groups: dict[object, list[int]] = {} if asked else {None: []}
+        for place, members in enumerate(asked):
+            groups.setdefault(own.get(members), []).append(place)
+        return [
+            (places, frozenset() if group is None else frozenset(asked[place] for place in places))
+            for group, places in groups.items()
+        ]
+
+    def expected(self, size: np.ndarray, asked: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the expected accuracy of Q answers, and both ends of its 90 % interval; NaN where not calibrated.
+
+        Parameters
+        ----------
+        size
+            [Q]: root mean square of each prediction, in units of the bank.
+        asked
+            Members of each.
+        """
+        found = np.full((3, len(size)), np.nan)
+        score = np.log(np.maximum(size, 1e-12))
+        alone = np.array([len(members) == 1 for members in asked], dtype=bool)
+        for rows, curve in ((alone, self._curves[1]), (~alone, self._curves[0])):
+            if curve is not None:
+                knots, accuracies, (lower, upper) = curve
+                told = np.interp(score[rows], knots, accuracies)
+                found[:, rows] = told, np.clip(told + lower, -1, 1), np.clip(told + upper, -1, 1)
+        return found[0], found[1], found[2]
 
     @cached_property
-    def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        if len(self.learned.accuracy) < FEWEST:
-            return None
-        score = np.log(np.maximum(self.learned.size, 1e-12))
-        knots, accuracies = rising_curve(score, self.learned.accuracy)
-        return knots, accuracies, tolerance_ends(self.learned.accuracy - np.interp(score, knots, accuracies))
+    def _curves(self) -> tuple[Curve | None, Curve | None]:
+        """Of combinations, and of single perturbations that these tell of."""
+        return _curve(self.learned.combinations), _curve(self.learned.members)
 
     @property
     def error_ratio(self) -> float:
         """Return the square error of measured combinations over the expected one; 1 where too few tell."""
-        return float(np.mean(self.learned.ratio)) if len(self.learned.ratio) >= FEWEST else 1.0
+        return _ratio(self.learned.combinations)
+
+    def error_ratios(self, asked: Sequence[tuple[str, ...]]) -> np.ndarray:
+        """Return the same [Q] for what was asked, which may be single perturbations."""
+        several, alone = _ratio(self.learned.combinations), _ratio(self.learned.members)
+        return np.array([alone if len(members) == 1 else several for members in asked])
 
     def words(self, context: str, members: Sequence[str]) -> str:
         """Return what speaks for a prediction, in words."""
         bank, number = self.measured.bank, self.measured.number_of_context(context)
-        here = [m for m in members if bank.measured(number, bank.number_of(m))]
         mates = [set(self.measured.members[name]) for c, name in self.measured.conditions if c == context]
-        others = sum(bool(mate & set(members)) and mate != set(members) for mate in mates)
-        told = f"{len(here)} of {len(members)} members measured here, {others} other combinations with one of them"
-        if strange := [m for m in members if bank.number_of(m) < 0]:
-            told = f"nothing is known of {', '.join(strange)}; {told}"
-        if self._curve is not None:
+        mates = [mate for mate in mates if mate & set(members)]
+        if len(members) == 1:
+            told, judges = self._words_of_one(context, members[0], mates), self.learned.members
+        else:
+            here = [m for m in members if bank.measured(number, bank.number_of(m))]
+            others = sum(mate != set(members) for mate in mates)
+            told = f"{len(here)} of {len(members)} members measured here, {others} other combinations with one of them"
+            if strange := [m for m in members if bank.number_of(m) < 0]:
+                told = f"nothing is known of {', '.join(strange)}; {told}"
+            judges = self.learned.combinations
+        if len(judges.accuracy) >= FEWEST:
             return told
-        return f"not calibrated, ranks only: {len(self)} measured combinations to judge by, {FEWEST} needed; {told}"
+        what = "measured combinations" if len(members) > 1 else "members measured alone"
+        return f"not calibrated, ranks only: {len(judges.accuracy)} {what} to judge by, {FEWEST} needed; {told}"
+
+    def _words_of_one(self, context: str, name: str, mates: Sequence[set[str]]) -> str:
+        bank, number = self.measured.bank, self.measured.number_of_context(context)
+        if not mates:
+            contexts = sorted(self._contexts_of.get(bank.number_of(name), frozenset()) - {context})
+            return f"part of combinations measured in {', '.join(contexts)}"
+        known = sum(all(bank.measured(number, bank.number_of(one)) for one in mate - {name}) for mate in mates)
+        part = f"part of {len(mates)} combination{'s' if len(mates) > 1 else ''} measured here"
+        return f"{part}, {known} of them with all other members measured alone"
 
     def why(self, condition: tuple[str, str], members: Sequence[str]) -> str:
         """Return why a condition contributes to a combination; empty for one that is like a member."""
@@ -124,6 +190,22 @@ class Combining:
         if plain_of(name) in members:
             return MEMBER
         return SHARED if set(self.measured.members.get(name, ())) & set(members) else ""
+
+
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Knots, accuracies at these, and both ends of the interval around them."""
+
+
+def _curve(judged: Judged) -> Curve | None:
+    if len(judged.accuracy) < FEWEST:
+        return None
+    score = np.log(np.maximum(judged.size, 1e-12))
+    knots, accuracies = rising_curve(score, judged.accuracy)
+    return knots, accuracies, tolerance_ends(judged.accuracy - np.interp(score, knots, accuracies))
+
+
+def _ratio(judged: Judged) -> float:
+    return float(np.mean(judged.ratio)) if len(judged.ratio) >= FEWEST else 1.0
 
 
 class _Known:

@@ -1,4 +1,4 @@
-"""Combinations that a fitted engine is asked about: answers, how far to trust them, and where they come from."""
+"""Combinations, and members of them, that an engine is asked about: answers, how far to trust them, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def answer_combinations(engine: Evidence, context: str, asked: Sequence[tuple[str, ...]]) -> Combined:
-    """Return answers to combinations; members that nothing is known of are like no other perturbation.
+    """Return answers to what is asked; members that nothing is known of are like no other perturbation.
 
     Parameters
     ----------
@@ -29,16 +29,17 @@ def answer_combinations(engine: Evidence, context: str, asked: Sequence[tuple[st
     context
         Name.
     asked
-        Members of each of the Q combinations.
+        Of each of the Q queries what `Combining.asked` tells.
     """
     strange = [m for m in dict.fromkeys(m for members in asked for m in members) if engine.bank.number_of(m) < 0]
     wider = engine.over(engine.responses, strange) if strange else engine
     return wider.combining.answer(wider.similarity, engine.learned_for(USES[0]).weights, context, asked)
 
 
-def combined_error(engine: Evidence, found: Combined) -> np.ndarray:
+def combined_error(engine: Evidence, asked: Sequence[tuple[str, ...]], found: Combined) -> np.ndarray:
     """Return the expected squared errors [Q] of answers, in the unit of the responses squared."""
-    return expected_error(engine.bank, found.variance, engine.learned_for(USES[0])) * engine.combining.error_ratio
+    ratio = engine.combining.error_ratios(asked)
+    return expected_error(engine.bank, found.variance, engine.learned_for(USES[0])) * ratio
 
 
 def trust_combinations(
@@ -65,18 +66,21 @@ def trust_combinations(
     size = found.mean.square().mean(1).sqrt().numpy()
     reasons = [engine.combining.words(context, members) for members in asked]
     mean = (found.mean * engine.bank.scale).numpy()
-    trusting.combined(places, mean, engine.combining.expected(size), combined_error(engine, found), reasons)
+    expected = engine.combining.expected(size, asked)
+    trusting.combined(places, mean, expected, combined_error(engine, asked, found), reasons)
 
 
 def explain_combination(engine: Evidence, context: str, name: str, members: tuple[str, ...]) -> Explanation:
-    """Return where the prediction of a combination comes from.
+    """Return where the prediction of a combination, or of a member of measured ones, comes from.
 
     Parameters
     ----------
     engine, context
         As for `answer_combinations`.
-    name, members
-        Of the combination.
+    name
+        What was asked about.
+    members
+        What `Combining.asked` tells of it.
     """
     found = answer_combinations(engine, context, [members])
     trusting = Trusting(engine.calibrated, engine.bank.scale, (1, len(engine.responses.genes)))

@@ -27,7 +27,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Look:
-    """S conditions, single ones and then combinations, and Q queries, over the A single conditions they are made of.
+    """S conditions, single ones and then combinations, and Q queries, over the A single ones that they are made of.
 
     Covariance [A, A] and prior mean [A, G] of the latter, the noise [S] of measured effects [S, G], and the prior
     variance of a single perturbation.
@@ -47,12 +47,12 @@ class Look:
         n_atoms, own = len(self.among), rule.own * self.prior_variance
         design, query = (_design(rows, n_atoms, rule.share) for rows in (self.made, self.queried))
         matrix = (design @ self.among) @ design.T
-        several = torch.tensor([len(atoms) > 1 for atoms in self.made])
+        several, asked = (torch.tensor([len(atoms) > 1 for atoms in rows]) for rows in (self.made, self.queried))
         matrix.diagonal().add_(self.noise + own * several)
         return Joint(
             matrix,
             design @ self.among @ query.T,
-            ((query @ self.among) * query).sum(1) + own,
+            ((query @ self.among) * query).sum(1) + own * asked,
             design @ self.prior,
             query @ self.prior,
             self.values,
@@ -62,7 +62,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Joint:
-    """Covariances among S conditions and with Q combinations, variances of these, prior means, and measured effects."""
+    """Covariances among S conditions and with Q queries, variances of these, prior means, and measured effects."""
 
     among: Tensor
     cross: Tensor

@@ -1,4 +1,4 @@
-"""Measured combinations: predictions of others from them, and the rule by which they follow from their members."""
+"""Measured combinations: what they tell of others and of members, and the rule by which they follow from these."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN = (0.0, 0.3, 1.0)
 
 @dataclass(frozen=True)
 class Combined:
-    """Answers to Q combinations in a context.
+    """Answers to Q combinations or members of combinations in a context.
 
     Attributes
     ----------
@@ -62,6 +62,28 @@ class Combined:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """How M measured conditions are predicted without themselves.
+
+    Attributes
+    ----------
+    accuracy
+        float64 [M]: correlation of each with its prediction.
+    size
+        float64 [M]: root mean square of the prediction, in units of the bank.
+    ratio
+        float64 [M]: its mean square error, over the expected one.
+    """
+
+    accuracy: np.ndarray
+    size: np.ndarray
+    ratio: np.ndarray
+
+
+NOBODY = Judged(*(np.empty(0) for _ in range(3)))
+
+
+@dataclass(frozen=True)
 class Learned:
     """What measured combinations taught.
 
@@ -69,18 +91,20 @@ class Learned:
     ----------
     rule
         By which they are predicted best.
-    accuracy
-        float64 [M]: correlation of each with its prediction without itself.
-    size
-        float64 [M]: root mean square of that prediction, in units of the bank.
-    ratio
-        float64 [M]: its mean square error, over the expected one.
+    combinations
+        How that is.
+    members
+        How conditions are predicted that were measured alone and are part of a combination measured in the same
+        context, from those combinations.
     """
 
     rule: Rule
-    accuracy: np.ndarray
-    size: np.ndarray
-    ratio: np.ndarray
+    combinations: Judged = NOBODY
+    members: Judged = NOBODY
+
+
+Predicted = tuple[Tensor, Tensor, Tensor]
+"""Of M conditions without themselves: prediction [M, G], expected square error of a new measurement, truth [M, G]."""
 
 
 class Combinations:
@@ -126,7 +150,7 @@ class Combinations:
         *,
         without: frozenset[tuple[str, ...]] = frozenset(),
     ) -> Combined:
-        """Return what singles and other combinations tell of combinations in a context.
+        """Return what singles and combinations tell of combinations in a context, or of members of combinations.
 
         Parameters
         ----------
@@ -137,9 +161,9 @@ class Combinations:
         context
             Name.
         asked
-            Members of each of the Q combinations, all in the bank.
+            Members of each of the Q combinations, all in the bank; a single perturbation is its only member.
         without
-            Combinations, by members, whose responses in this context are not looked at.
+            Combinations and single perturbations, by members, whose responses in this context are not looked at.
         """
         joint = self._look(similarity, weights, context, asked, without).under(rule)
         weight = torch.cholesky_solve(joint.cross, factorise(joint.among))
@@ -159,43 +183,42 @@ class Combinations:
         similarity, weights
             As for `answer`.
         """
+        if not len(self):
+            return Learned(Rule())
         rules = [Rule(share, own) for share in SHARES for own in OWN] if len(self) >= FEWEST else [Rule()]
         found = self.left_out(similarity, weights, rules)
-        losses = {rule: self._loss(predicted) for rule, (predicted, _) in found.items()}
+        losses = {rule: _loss(predicted, truth) for rule, ((predicted, _, truth), _) in found.items()}
         best = min(losses, key=lambda rule: (losses[rule], -rule.share, rule.own))
-        predicted, variance = found[best]
-        return Learned(
-            best,
-            correlations(predicted, self.effects).numpy(),
-            predicted.square().mean(1).sqrt().numpy(),
-            ((predicted - self.effects).square().mean(1) / variance.clamp_min(1e-12)).numpy(),
-        )
-
-    def _loss(self, predicted: Tensor) -> float:
-        error = (predicted - self.effects).square().mean() / self.effects.square().mean().clamp_min(1e-12)
-        return float(error - correlations(predicted, self.effects).mean())
+        return Learned(best, *map(_judged, found[best]))
 
     def left_out(
         self, similarity: Similarity, weights: KernelWeights, rules: Sequence[Rule]
-    ) -> dict[Rule, tuple[Tensor, Tensor]]:
-        """Return, by each rule, the prediction [M, G] of measured combinations without themselves, and its error [M].
+    ) -> dict[Rule, tuple[Predicted, Predicted]]:
+        """Return, by each rule, how measured combinations are predicted without themselves, and so are their members.
 
-        The error is the expected square of that against a new measurement, noise included.
+        Members are those that were measured alone where the combination was. They have a small share in the mean effect
+        of their context, from which their prediction starts.
         """
-        found = {rule: (torch.zeros_like(self.effects), self.effects.new_ones(len(self))) for rule in rules}
+        parts: dict[Rule, tuple[list[Predicted], list[Predicted]]] = {rule: ([], []) for rule in rules}
         for name in dict.fromkeys(context for context, _ in self.conditions):
             here = [row for row, (context, _) in enumerate(self.conditions) if context == name]
+            mates = [self.members[self.conditions[row][1]] for row in here]
             # what is looked at hangs on no rule, and takes most of the time
-            look = self._look(similarity, weights, name, [self.members[self.conditions[row][1]] for row in here])
-            places = torch.tensor([len(look.conditions) - len(self) + row for row in here])
-            for rule, (predicted, variance) in found.items():
+            look = self._look(similarity, weights, name, mates)
+            alone = {(name, self.bank.perturbations[self.bank.number_of(one)]) for members in mates for one in members}
+            first = len(look.conditions) - len(self)
+            single = [place for place, condition in enumerate(look.conditions[:first]) if condition in alone]
+            for rule, both in parts.items():
                 joint = look.under(rule)
                 inverse = torch.cholesky_inverse(factorise(joint.among))
-                own = inverse.diagonal()[places]
-                residual = inverse[places] @ (joint.values - joint.prior)
-                predicted[here] = self.effects[here] - residual / own[:, None]
-                variance[here] = 1 / own
-        return found
+                deviations = joint.values - joint.prior
+                for places, kept in zip(([first + row for row in here], single), both, strict=True):
+                    own, truth = inverse.diagonal()[places], joint.values[places]
+                    kept.append((truth - (inverse[places] @ deviations) / own[:, None], 1 / own, truth))
+        return {
+            rule: (_one_after_the_other(combined), _one_after_the_other(members))
+            for rule, (combined, members) in parts.items()
+        }
 
     def _look(
         self,
@@ -213,7 +236,11 @@ class Combinations:
         parts = [self.members[self.conditions[row][1]] for row in kept]
         numbers = [bank.number_of(one) for members in (*asked, *parts) for one in members]
         around = torch.unique(torch.tensor(numbers, dtype=torch.long))
-        scene = nearest(bank, Scene(max(number, -1), around, torch.arange(len(bank))), weights, similarity, SUPPORTS)
+        hidden = torch.tensor(
+            [bank.number_of(members[0]) for members in without if len(members) == 1], dtype=torch.long
+        )
+        shown = torch.nonzero((bank.context != number) | ~torch.isin(bank.perturbation, hidden)).flatten()
+        scene = nearest(bank, Scene(max(number, -1), around, shown), weights, similarity, SUPPORTS)
         rows = scene.supports
         # every condition is a row over atoms, the single conditions that it is made of
         atoms: dict[tuple[int, int], int] = {}
@@ -241,3 +268,22 @@ class Combinations:
             torch.cat([bank.effects[rows], self.effects[kept]]),
             (*((bank.contexts[c], bank.perturbations[p]) for c, p in single), *(self.conditions[row] for row in kept)),
         )
+
+
+def _loss(predicted: Tensor, truth: Tensor) -> float:
+    error = (predicted - truth).square().mean() / truth.square().mean().clamp_min(1e-12)
+    return float(error - correlations(predicted, truth).mean())
+
+
+def _judged(found: Predicted) -> Judged:
+    predicted, variance, truth = found
+    return Judged(
+        correlations(predicted, truth).numpy(),
+        predicted.square().mean(1).sqrt().numpy(),
+        ((predicted - truth).square().mean(1) / variance.clamp_min(1e-12)).numpy(),
+    )
+
+
+def _one_after_the_other(parts: Sequence[Predicted]) -> Predicted:
+    predicted, variance, truth = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return predicted, variance, truth
