@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.end_to_end import commands
 from tests.end_to_end.commands import Project
+from tests.end_to_end.fork_server import FEW_STEPS
 from tests.evaluation.made_up import make_run, make_screen
 
 for name, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}.items():
@@ -132,7 +133,7 @@ def quick_evidence_row() -> Iterator[None]:
     from state_rag.evaluation.baselines import evidence_row
     from state_rag.evidence.training import Settings
 
-    quick = Settings(steps=8, episodes=6, judging=2, fusion_steps=10, calibrating=0)
+    quick = Settings(**FEW_STEPS, calibrating=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_row, "SETTINGS", quick)
         yield

@@ -11,7 +11,8 @@
 | `<!-- shown: install -->` | changes the Python environment |
 
 README.md and docs/tutorial.md are executed first, in a folder that is empty at the start. Every other page is executed
-in a copy of the folder that these two leave behind.
+in a copy of the folder that these two leave behind. In all of them commands fit the evidence engine in few steps
+(`QUICK_FITS` of `tests/end_to_end/fork_server.py`).
 """
 
 import re

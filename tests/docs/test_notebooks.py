@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.commands import fork_server
+from tests.end_to_end.fork_server import QUICK_FITS
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -26,6 +27,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     search = [str(fork_server().bin), str(Path(sys.executable).parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(search))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv(QUICK_FITS, "1")
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.docs.blocks import README, ROOT, TUTORIAL, marked_blocks, pages
 from tests.end_to_end.commands import fork_server, own_environment
+from tests.end_to_end.fork_server import QUICK_FITS
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def run_page(page, folder):
     """Execute the blocks of a page in a folder, one after the other."""
     # console scripts run in forks of a Python that has the large libraries
     search = os.pathsep.join([str(fork_server().bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**own_environment(), "PATH": search, "COLUMNS": "120", "MPLBACKEND": "Agg"}
+    environment = {**own_environment(), "PATH": search, "COLUMNS": "120", "MPLBACKEND": "Agg", QUICK_FITS: "1"}
     for block in executed(page):
         finished = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block.script()],

@@ -22,6 +22,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -47,6 +48,12 @@ PRELOADED = (
 )
 READ_AT_IMPORT = ("PYTHON", "OMP", "NUMBA", "MKL", "HF_", "MPL", "CUDA", "STATE_RAG_DISABLE")
 """Variables that modules look at when they are imported begin so; where they are others, a fork will not do."""
+
+QUICK_FITS = "STATE_RAG_TESTS_QUICK_FITS"
+"""Variable with which the evidence engine is fitted in few steps: what commands do is the same, not how well."""
+
+FEW_STEPS = {"steps": 8, "episodes": 6, "judging": 2, "fusion_steps": 10}
+"""Of `state_rag.evidence.training.Settings`."""
 
 BACKEND = "MPLBACKEND"
 """What Matplotlib draws with, by an environment variable; it can be changed after the import."""
@@ -194,6 +201,8 @@ def _execute(asked: dict, streams: Sequence[int]) -> None:
         sys.path[0] = str(Path(sys.argv[0]).parent)
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
+        if os.environ.get(QUICK_FITS):
+            _fit_quickly()
         runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as end:
@@ -209,6 +218,11 @@ def _execute(asked: dict, streams: Sequence[int]) -> None:
             with suppress(BaseException):
                 stream.flush()
         os._exit(code)
+
+
+def _fit_quickly() -> None:
+    settings = importlib.import_module("state_rag.evidence.training").Settings
+    settings.__init__.__defaults__ = tuple(FEW_STEPS.get(one.name, one.default) for one in fields(settings))
 
 
 if __name__ == "__main__":

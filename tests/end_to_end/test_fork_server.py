@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.fork_server import ForkServer
+from tests.end_to_end.fork_server import FEW_STEPS, QUICK_FITS, ForkServer
 
 SCRIPT = f"""#!{sys.executable}
 import os, sys, time
@@ -54,6 +54,17 @@ def test_variables_that_imports_read_make_it_a_process_of_its_own(server, tmp_pa
         [str(server.bin / "told")], cwd=tmp_path, env=environment, capture_output=True, text=True, input=""
     )
     assert found.stdout == f"[] {tmp_path} None False\n"
+
+
+@pytest.mark.parametrize(("given", "steps"), [({}, 250), ({QUICK_FITS: "1"}, FEW_STEPS["steps"])])
+def test_fits_take_few_steps_where_that_is_asked(server, tmp_path, given, steps):
+    script = tmp_path / "settings"
+    script.write_text(
+        "from state_rag.evidence.training import Settings\nfound = Settings(seed=5)\n"
+        "print(found.seed, found.steps, found.calibrating)\n"
+    )
+    found = server.run(str(script), [], tmp_path, {**os.environ, **given}, 100)
+    assert found.stdout == f"5 {steps} 600\n"
 
 
 def test_a_command_that_takes_too_long_is_killed(server, tmp_path):
