@@ -1,4 +1,4 @@
-"""Counts on the command line."""
+"""Counts and seeds on the command line."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -13,3 +13,10 @@ def count_of(what: str) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def seed(text: str) -> int:
+    """Return the seed that a text is; an argparse type, since generators take no number below 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise ArgumentTypeError(f"{text} is no seed; give a whole number from 0")
+    return int(text)

@@ -40,6 +40,22 @@ def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys, error, said):
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "simulate", "out"),
+        ("data", "split", "screen.h5ad"),
+        ("evidence", "fit", "split.toml", "-o", "run"),
+        ("design", "run", "--context", "line", "--budget", "4"),
+        ("search", "run", "--context", "line", "--target", "A:+"),
+    ],
+)
+def test_a_seed_below_0_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--seed", "-1"])
+    assert "argument --seed: -1 is no seed; give a whole number from 0" in capsys.readouterr().err
+
+
 def test_an_interruption_is_one_line(monkeypatch, capsys):
     monkeypatch.delenv("STATE_RAG_TRACEBACK", raising=False)
     failing(monkeypatch, KeyboardInterrupt())

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from state_rag.counts import seed
 from state_rag.datasets.command_words import add_data_options
 from state_rag.effects.workers import add_worker_options
 
@@ -57,7 +58,7 @@ def _add_fit(commands: Any) -> None:
         action="store_true",
         help="train for every kind of question, not only for those of the split's test (up to four times as long)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of the fit (%(default)s)")
     parser.add_argument(
         "--wandb",
         action="store_true",

@@ -41,8 +41,8 @@ def evidence_of(folder: Path, config: Mapping[str, Any] | None = None) -> Eviden
         return read_run(folder)
     if not has_evidence(config):
         raise StateRagError(
-            f"{folder} predicts without evidence, so there is nothing to explain: that takes a run of `state-rag "
-            "evidence fit`, or of `state tx train rag=evidence`. What a network retrieved: `state-rag retrieval`."
+            f"{folder} predicts without evidence, and this takes a run of `state-rag evidence fit`, or of "
+            "`state tx train rag=evidence`. What a network retrieved: `state-rag retrieval`."
         )
     path = usual_checkpoint(folder)
     if not path.is_file():

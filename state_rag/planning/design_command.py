@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from state_rag.counts import count_of
+from state_rag.counts import count_of, seed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +73,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--splits", type=count_of("experiments"), default=12, metavar="N", help="of the replay (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of samples and of the replay")
+    parser.add_argument("--seed", type=seed, default=0, help="of samples and of the replay")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/design)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_design)

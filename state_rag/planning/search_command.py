@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from state_rag.counts import count_of
+from state_rag.counts import count_of, seed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +53,7 @@ def add_commands(subparsers: Any) -> None:
         "--top", type=count_of("perturbations"), default=20, metavar="N", help="how many to describe (%(default)s)"
     )
     parser.add_argument("--new-context", action="store_true", help="the context is new: nothing was measured in it")
-    parser.add_argument("--seed", type=int, default=0, help="of the random targets")
+    parser.add_argument("--seed", type=seed, default=0, help="of the random targets")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/search)")
     parser.set_defaults(run=run_search)
 

@@ -83,7 +83,10 @@ def import_release(source: Path, target: Path) -> Path:
     control = str(config["data"]["kwargs"].get("control_pert", "non-targeting"))
     knowledge = read_released_knowledge(source, control)
     checkpoints = {
-        path.name: path for folder in (source, source / "checkpoints") for path in sorted(folder.glob("*.ckpt"))
+        path.name: path
+        for folder in (source, source / "checkpoints")
+        for path in sorted(folder.glob("*.ckpt"))
+        if path.is_file()  # predictions lie in a folder that is called like a checkpoint
     }
     if not checkpoints:
         raise StateRagError(f"{source} holds no *.ckpt file, neither itself nor in checkpoints/.")

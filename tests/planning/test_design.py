@@ -45,6 +45,8 @@ def test_the_likeliest_hits_come_first(run):
     assert named[place] == pytest.approx(run.engine.predict("hepg2", [place[1]]).mean[0, 3])
     with pytest.raises(StateRagError, match="none of the 1 genes"):
         hits_run(run, ["hepg2"], 5, signature={"no gene": 1.0})
+    with pytest.raises(StateRagError, match="the threshold of hits is nan"):
+        hits_run(run, ["hepg2"], 5, threshold=float("nan"))
     assert not {name for _, name in found.conditions} & measured(run, "hepg2")
 
 

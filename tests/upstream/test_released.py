@@ -138,6 +138,13 @@ def test_an_import_keeps_the_settings_and_states_what_the_authors_code_always_do
     )
 
 
+def test_predictions_beside_the_release_are_no_checkpoint(release, tmp_path):
+    folder = shutil.copytree(release, tmp_path / "release")
+    (folder / "eval_last.ckpt").mkdir()
+    import_release(folder, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints" / "eval_last.ckpt").exists()
+
+
 def test_an_import_leaves_the_release_as_it_is_and_no_temporary_folder(release, tmp_path):
     before = {name: sha256(release / name) for name in files_below(release)}
     import_release(release, tmp_path / "run")

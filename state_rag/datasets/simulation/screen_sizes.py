@@ -30,6 +30,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Sizes by name; `demo` is the defaults of `ScreenSizes`."""
 
+MOST_SCALE = 10
+"""Factor on effects, at most: beyond, counts are more than a generator draws."""
+
 
 @dataclass(frozen=True)
 class ScreenSizes:
@@ -122,5 +125,7 @@ class ScreenSizes:
             )
         if self.counts_per_gene <= 0:
             raise StateRagError(f"counts_per_gene={self.counts_per_gene}: expected a positive number.")
+        if not 0 <= self.effect_scale <= MOST_SCALE:
+            raise StateRagError(f"effect_scale={self.effect_scale}: expected a number from 0 to {MOST_SCALE}.")
         if not self.lines or len(set(self.lines)) != len(self.lines) or not all(self.lines):
             raise StateRagError(f"lines={list(self.lines)}: expected one or more different cell line names.")

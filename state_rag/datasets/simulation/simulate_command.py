@@ -4,6 +4,7 @@ import argparse
 import shlex
 from typing import Any
 
+from state_rag.counts import seed
 from state_rag.datasets.command_words import print_next, quote
 from state_rag.datasets.simulation.screen_sizes import PRESETS
 
@@ -30,7 +31,7 @@ def add_simulate(commands: Any) -> None:
     """Add `data simulate`."""
     parser = commands.add_parser("simulate", help="write a Replogle-shaped screen whose truth is known")
     parser.add_argument("folder", metavar="OUT", help="folder for the files")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of the screen (%(default)s)")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="demo", help="sizes (default: demo)")
     parser.add_argument("--lines", nargs="+", metavar="LINE", help="cell lines (default: k562 rpe1 jurkat hepg2)")
     for flag, kind, name, text in _SIMULATE_SIZES:

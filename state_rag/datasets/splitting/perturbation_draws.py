@@ -175,9 +175,10 @@ def draw_pairs(
     eligible = list(families(pairs_for(names, control, kind, among)))
     if len(eligible) < 2:
         pairs = [name for name in together if len(members_of(name, control)) > 1]
+        such = f" ({listing(pairs)})" if pairs else ""
         raise StateRagError(
             f"--held-out-pairs {kind}: {len(eligible)} pairs can be of that class, and a split needs two, for test and "
-            f"validation. The data have {len(pairs)} pairs (labels A+B; {listing(pairs)}) and {len(singles)} singles."
+            f"validation. The data have {len(pairs)} pairs A+B{such} and {len(singles)} singles."
         )
     n_test, n_val = _count(share, len(eligible)), _count(val_share, len(eligible))
     unseen: set[str] = set()  # members that no training label may have

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from state_rag.counts import seed
 from state_rag.datasets.command_words import add_names, given_options, print_next, quote
 from state_rag.errors import StateRagError
 from state_rag.names import listing
@@ -70,7 +71,7 @@ def add_split(commands: Any) -> None:
     )
     add_names(parser)
     parser.add_argument("--name", help="name of the data set in the TOML (default: the file's)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of what is drawn (%(default)s)")
     parser.add_argument("-o", "--output", metavar="TOML", help="default: split_LINE.toml, or the like, beside the data")
     parser.set_defaults(run=run_split)
 

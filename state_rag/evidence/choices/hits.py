@@ -88,10 +88,13 @@ def hits(
     Raises
     ------
     StateRagError
-        If nothing was fitted, no gene of the signature is known or has a weight, or no candidate is left.
+        If nothing was fitted, the threshold is no number, no gene of the signature is known or has a weight, or no
+        candidate is left.
     """
     engine.check_fitted("design")
     check_budget(budget)
+    if threshold is not None and not np.isfinite(threshold):
+        raise StateRagError(f"design: the threshold of hits is {threshold}; give a number.")
     engine = engine.reaching(map(str, candidates or ()))
     bank = engine.bank
     weight = None if signature is None else _weights(engine.responses.genes, signature)

@@ -105,6 +105,8 @@ def test_some_perturbations_can_lack_an_embedding_and_others_cells(tmp_path):
         ({"missing": 12}, "missing"),
         ({"lines": ("a", "a")}, "lines"),
         ({"cells_per_condition": 0}, "cells_per_condition"),
+        ({"effect_scale": float("nan")}, "effect_scale"),
+        ({"effect_scale": 100.0}, "effect_scale"),
     ],
 )
 def test_impossible_sizes_are_refused_before_anything_is_written(wrong, named, tmp_path):
