@@ -75,6 +75,13 @@ def test_generated_parts_are_asked_for_by_their_pages():
         assert directive in (ROOT / "docs" / page).read_text()
 
 
+def test_each_download_has_its_card():
+    entries = tomllib.loads((ROOT / "datasets" / "checksums.toml").read_text())
+    names = {entry["name"] for entry in entries.values() if "name" in entry}
+    told = set(re.findall(r"`(?:state-rag data fetch )?([\w-]+)`", (ROOT / "datasets" / "README.md").read_text()))
+    assert names <= told
+
+
 def test_the_citation_file_has_what_the_format_asks_for():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
