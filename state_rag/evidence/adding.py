@@ -81,8 +81,7 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     if axes is not None:
         for label in single_labels(new.perturbation_names):
             refuse_unmeasured(axes, label, engine.bank.alike(label))
-    members = {name: engine.combining.members(name) for name in new.perturbation_names}
-    members = {name: parts for name, parts in members.items() if parts}
+    members = engine.combining.among(new.perturbation_names)
     single = [row for row, name in enumerate(new.perturbations) if name not in members]
     others = [row for row, name in enumerate(new.perturbations) if name in members]
     merged = merge(engine.responses, new.take(single)) if single else Merged(engine.responses, (), ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from state_rag.evidence.bank import Bank
 from state_rag.evidence.combinations.measured import Combinations, Combined, Judged, Learned
-from state_rag.evidence.combinations.members import members_of
+from state_rag.evidence.combinations.members import combinations_among, members_of
 from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.questions import FOLDS
 from state_rag.evidence.similarity import Similarity
@@ -50,10 +50,17 @@ class Combining:
     def members(self, name: str) -> tuple[str, ...]:
         """Return the members of a combination; nothing for a single perturbation."""
         bank = self.measured.bank
-        name = bank.own_label(name)
-        number = bank.number_of(name)
-        # where nothing but combinations was measured, they are single perturbations
-        return () if number >= 0 and bool((bank.row[:, number] >= 0).any()) else members_of(name, _Known(bank))
+        return () if self._is_measured_alone(name) else members_of(bank.own_label(name), _Known(bank))
+
+    def among(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return the members of those names that are combinations, or become so with others of them."""
+        return combinations_among([name for name in names if not self._is_measured_alone(name)], self.members)
+
+    def _is_measured_alone(self, name: str) -> bool:
+        """Tell whether a label was measured as a single one, as combinations are where nothing else was measured."""
+        bank = self.measured.bank
+        number = bank.number_of(bank.own_label(name))
+        return number >= 0 and bool((bank.row[:, number] >= 0).any())
 
     def asked(self, context: str, name: str) -> tuple[str, ...]:
         """Return of what `answer` is asked for a perturbation; nothing where single conditions tell more of it.

@@ -102,6 +102,23 @@ def test_a_member_that_was_never_measured_alone_is_known_by_its_combinations():
     assert not found.nothing_known[0]
 
 
+def test_a_combination_of_members_that_were_never_measured_alone_is_the_same_in_either_order():
+    drawn = screen()
+    own = np.random.default_rng(7).normal(size=(2, 15))
+    single = drawn.responses()
+    pairs = [drawn.effects[0, 0] + own[0], drawn.effects[0, 1] + own[1], own.sum(0)]
+    labels = [*single.contexts, *["line0"] * 3], [*single.perturbations, "P0+Q", "P1+R", "R+Q"]
+    fitted = Evidence(QUICK).fit(Responses(np.concatenate([single.effects, pairs]), *labels))
+    early = Responses(np.concatenate([single.effects, pairs[:1]]), labels[0][:-2], labels[1][:-2])
+    added, _ = with_responses(Evidence(QUICK).fit(early), Responses(pairs[1:], ["line0"] * 2, ["P1+R", "R+Q"]))
+    for engine in (fitted, added):
+        assert "R+Q" in engine.combined.perturbations
+        assert engine.measured("line0", "Q+R")
+        found = engine.predict("line0", ["R+Q", "Q+R"])
+        np.testing.assert_allclose(found.mean[0], found.mean[1])
+        assert np.corrcoef(found.mean[0], pairs[2])[0, 1] > 0.6
+
+
 def test_an_explanation_adds_up_and_names_members(engine):
     found = engine.explain("line0", "P0+P7")
     np.testing.assert_allclose(found.prediction, engine.predict("line0", ["P0+P7"]).mean[0], atol=1e-8)

@@ -22,6 +22,14 @@ def test_a_label_with_a_plus_of_which_nothing_is_known_stays_a_label():
     assert not members
 
 
+def test_a_combination_of_members_that_only_combinations_know_is_one_too():
+    names = ["A", "D+C", "C+B", "B+A", "X+Y"]
+    single, combined, members = parted(Responses(np.eye(5), ["a"] * 5, names), [])
+    assert single.perturbations == ("A", "X+Y")
+    assert combined.perturbations == ("D+C", "C+B", "B+A")
+    assert members == {"B+A": ("A", "B"), "C+B": ("B", "C"), "D+C": ("C", "D")}
+
+
 def test_where_nothing_but_combinations_was_measured_they_are_single_ones():
     responses = Responses(np.eye(2), ["a", "a"], ["A+B", "B+C"])
     assert parted(responses, ["A", "B"])[1] is None
