@@ -140,12 +140,25 @@ def listed_names(given: str, option: str) -> list[str]:
         If it looks like a file and is none, the file is no text, or there is no name.
     """
     if Path(given).is_file() or given.endswith((".txt", ".csv")):
-        lines = read_text(Path(given), "a list of names, one on a line", (".txt", ".csv"), option)
-        names = [line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("#")]
-    else:
-        names = [name.strip() for name in given.split(",") if name.strip()]
+        return names_in(Path(given), option, (".txt", ".csv"))
+    names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
         raise StateRagError(f"{option} {given} names none. Give names with commas between, or a file of them.")
+    return list(dict.fromkeys(names))
+
+
+def names_in(path: str | os.PathLike[str], option: str, suffixes: Sequence[str] = ()) -> list[str]:
+    """Return the names of a text file, one a line, each once; lines that are empty or begin with # are left out.
+
+    Raises
+    ------
+    StateRagError
+        If there is no such file, it is no text, or there is no name in it.
+    """
+    lines = read_text(path, "a list of names, one on a line", suffixes, option).splitlines()
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise StateRagError(f"{option} {path}: no name in it; write one a line.")
     return list(dict.fromkeys(names))
 
 

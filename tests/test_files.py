@@ -7,7 +7,16 @@ import stat
 import pytest
 
 from state_rag.errors import StateRagError
-from state_rag.files import atomic_path, existing_file, keep_other, listed_names, read_text, sha256, writable_folder
+from state_rag.files import (
+    atomic_path,
+    existing_file,
+    keep_other,
+    listed_names,
+    names_in,
+    read_text,
+    sha256,
+    writable_folder,
+)
 
 
 def test_the_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -126,6 +135,10 @@ def test_names_are_listed_with_commas_or_one_a_line(tmp_path):
     assert listed_names("A, B,,A", "--perturbations") == ["A", "B"]
     with pytest.raises(StateRagError, match="--perturbations , names none"):
         listed_names(",", "--perturbations")
+    path.write_text("# mine\n\n # of today\n")
+    for given in (listed_names, names_in):
+        with pytest.raises(StateRagError, match=r"--perturbations .*names.txt: no name in it; write one a line"):
+            given(str(path), "--perturbations")
     with pytest.raises(StateRagError, match="nams.txt"):
         listed_names(str(tmp_path / "nams.txt"), "--perturbations")
 

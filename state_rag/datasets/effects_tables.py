@@ -68,5 +68,5 @@ def refuse_effects_table(file: h5py.File, control: str | None = None) -> None:
         raise StateRagError(
             f"{file.filename}: a table of effects (a row for each perturbation and context, no controls), and cells "
             f"are needed here. The evidence engine is fitted on it as it is, without a split: `state-rag evidence fit "
-            f"{path} -o runs/evidence`."
+            f"{path} -o runs/evidence`; in Python, `sr.evidence.from_effects(anndata.read_h5ad(path))`."
         )

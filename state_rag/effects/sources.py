@@ -14,6 +14,7 @@ from state_rag.contract.feature_names import names_in_anndata, names_in_file
 from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
 from state_rag.datasets.data_files import find_data_files, is_pattern
 from state_rag.datasets.doubled_labels import refuse_doubled_in_files, refuse_doubled_in_memory
+from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
@@ -25,7 +26,7 @@ from state_rag.effects.shards import grouped
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
-from state_rag.h5ad import obs_columns, open_cells, read_column
+from state_rag.h5ad import obs_columns, open_cells, open_h5ad, read_column
 from state_rag.names import suggest
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def read(
     Raises
     ------
     StateRagError
-        If a file is missing or unreadable, lacks genes of the first, or a combination has two labels.
+        If a file is missing or unreadable, lacks genes of the first, or a combination has two labels; if a file holds
+        effects that `write` did not make, which `anndata.read_h5ad` reads.
     """
     readers = Workers(scheduler, workers)
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -181,6 +183,9 @@ def read(
         with open_cells(file) as opened:
             if _kind(opened) == KIND:
                 raise StateRagError(f"{file}: holds mean effects, not cells; read it alone")
+    if len(files) == 1 and not is_store(files[0]):
+        with open_h5ad(files[0]) as opened:
+            refuse_effects_table(opened, control)
     columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
     refuse_doubled_in_files(files, columns.control, columns.perturbation)
     totals = GroupTotals(squares=True)

@@ -16,6 +16,7 @@ from state_rag.datasets.effects_tables import LABELS
 from state_rag.datasets.treated_labels import KEYS, TreatmentColumns, dose_unit
 from state_rag.effects.sources import read as read_effects
 from state_rag.engine.bank import read_table, responses_in
+from state_rag.engine.explaining.explain import contexts_of
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError
@@ -24,7 +25,8 @@ from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.files import existing_file
 from state_rag.h5ad import obs_columns, open_h5ad, read_column
-from state_rag.names import listing
+from state_rag.names import listing, suggest
+from state_rag.names.combinations import in_order
 from state_rag.names.treatments import name_in
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ def _with_file(run: EvidenceRun, path: Path, progress: bool) -> tuple[EvidenceRu
     _refuse_held_out(run, new, path)
     _tell_known(run, new, path)
     run = knowing(run, new.perturbation_names)
+    _tell_new(run, new, path)
     engine, merged = with_responses(run.engine, new)
     config = {**run.config, "added": [*run.config.get("added", []), str(path.resolve())]}
     return EvidenceRun(engine, config, run.identity, run.names), merged
@@ -162,10 +165,27 @@ def _measured(run: EvidenceRun, path: Path, progress: bool) -> Responses:
     return responses_in(found)
 
 
+def _tell_new(run: EvidenceRun, new: Responses, path: Path) -> None:
+    """Tell of cell lines and perturbations that the run knows nothing of: they may be other spellings of known ones."""
+    lines = contexts_of(run)
+    if other := [name for name in new.context_names if name not in lines]:
+        logger.warning(
+            "%s: %s taken for new cell lines; the run has %s%s.",
+            *(path, listing(map(repr, other)), listing(lines), suggest(other, lines)),
+        )
+    if unknown := [name for name in new.perturbation_names if not run.engine.knows(name)]:
+        close = suggest(unknown, run.engine.bank.offered)
+        logger.log(
+            logging.WARNING if close else logging.INFO,
+            "%s: new to the run, and known by no source: %s%s.",
+            *(path, listing(unknown), close),
+        )
+
+
 def _tell_known(run: EvidenceRun, new: Responses, path: Path) -> None:
     """Warn of conditions that the run knows with the very same effect: the same cells once more."""
     parts = [run.engine.responses, *([] if run.engine.combined is None else [run.engine.combined])]
-    known = {condition: one.effects[row] for one in parts for row, condition in enumerate(one.conditions)}
+    known = {(c, in_order(name)): one.effects[row] for one in parts for row, (c, name) in enumerate(one.conditions)}
     place = {gene: number for number, gene in enumerate(new.genes)}
     if not set(run.engine.responses.genes) <= set(place):
         return
@@ -173,8 +193,8 @@ def _tell_known(run: EvidenceRun, new: Responses, path: Path) -> None:
     same = [
         f"{name} in {context}"
         for row, (context, name) in enumerate(new.conditions)
-        if (context, name) in known
-        and np.allclose(new.effects[row][places], known[context, name], rtol=1e-4, atol=1e-6)
+        if (context, in_order(name)) in known
+        and np.allclose(new.effects[row][places], known[context, in_order(name)], rtol=1e-4, atol=1e-6)
     ]
     if same:
         logger.warning(
@@ -273,9 +293,9 @@ def _is_held_out(run: EvidenceRun, line: str, perturbation: str) -> bool:
     for key, part in split.get("zeroshot", {}).items():
         if key.partition(".")[2] == line and part != "train":
             return True
-    name = perturbation if run.engine.bank.treatments is None else name_in(perturbation)
+    name = in_order(perturbation) if run.engine.bank.treatments is None else name_in(perturbation)
     return any(
-        name in parts.get(part, ())
+        name in map(in_order, parts.get(part, ()))
         for key, parts in split.get("fewshot", {}).items()
         for part in ("val", "test")
         if key.partition(".")[2] == line

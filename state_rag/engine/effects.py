@@ -106,7 +106,7 @@ def predicted_effects(
         )
     obs = pd.concat(rows, ignore_index=True).drop(columns="std", errors="ignore")
     obs.index = [f"{row.perturbation} in {row.context}" for row in obs.itertuples()]
-    for column in ("perturbation", "context", "use", "trust_grade"):
+    for column in ("perturbation", "context", "use", "trust_grade", "trust_reason"):
         if column in obs:
             obs[column] = pd.Categorical(obs[column])
     return anndata.AnnData(

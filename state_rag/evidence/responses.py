@@ -156,9 +156,10 @@ class Responses:
         broken = np.flatnonzero(~np.isfinite(self.effects).all(1))
         if len(broken):
             context, perturbation = self.conditions[broken[0]]
+            genes = np.flatnonzero(~np.isfinite(self.effects).all(0))
             raise StateRagError(
-                f"responses: {len(broken)} conditions hold NaN or infinity in some genes, among them {perturbation} in "
-                f"{context}; leave these genes out, or the whole rows."
+                f"responses: {len(broken)} conditions hold NaN or infinity, among them {perturbation} in {context}, "
+                f"in {len(genes)} genes, among them {self.genes[genes[0]]}; leave these genes out, or the whole rows."
             )
 
     def _variance(self, variance: Any, measured: np.ndarray) -> np.ndarray:

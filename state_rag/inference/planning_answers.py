@@ -73,13 +73,19 @@ class PlanningAnswers(EvidenceAnswers):
         Raises
         ------
         StateRagError
-            If the run predicts without evidence, it does not know the context, or there is nothing to choose from.
+            If the run predicts without evidence, it does not know the context, something is given that is for the
+            other aim, or there is nothing to choose from.
         """
         from state_rag.planning.design import AIMS, design_run, design_table, hits_run
+        from state_rag.planning.signatures import given_signature
 
         contexts = [context] if isinstance(context, str) else list(context)
         if aim not in AIMS:
             raise StateRagError(f"design: unknown aim {aim!r}; choose of {', '.join(AIMS)}.")
+        if aim == "accuracy" and (threshold is not None or signature is not None):
+            raise StateRagError("design: threshold and signature say what a hit is; add aim='hits'.")
+        if aim == "hits" and (targets is not None or costs or replicates):
+            raise StateRagError("design: targets, costs and replicates are not for aim='hits'; leave them out.")
         if aim == "hits":
             found = hits_run(
                 self._evidence,
@@ -89,7 +95,7 @@ class PlanningAnswers(EvidenceAnswers):
                 pairs=pairs,
                 exclude=listed(exclude) or (),
                 threshold=threshold,
-                signature=signature,
+                signature=None if signature is None else given_signature(signature, "signature"),
                 new_context=new_context,
             )
             return design_table(found)
@@ -167,12 +173,12 @@ class PlanningAnswers(EvidenceAnswers):
             be read, or no candidate is left.
         """
         from state_rag.planning.search import search_run, search_table
-        from state_rag.planning.signatures import read_signature
+        from state_rag.planning.signatures import given_signature, read_signature
 
         if isinstance(target, str | os.PathLike):
             signature = read_signature(target, "target", row)
         else:
-            signature = {str(gene): float(value) for gene, value in target.items()}
+            signature = given_signature(target, "target")
         found = search_run(
             self._evidence,
             context,

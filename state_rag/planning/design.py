@@ -7,10 +7,11 @@ import pandas as pd
 from state_rag.engine.explaining.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
+from state_rag.errors import StateRagError
 from state_rag.evidence.choices.design import Design, default_targets, design
 from state_rag.evidence.choices.design_replay import FEWEST, Replay, replay
 from state_rag.evidence.choices.hits import Hits, hits
-from state_rag.planning.offered import offered, own_names
+from state_rag.planning.offered import offered, own_names, tell_left_out, tell_measured
 from state_rag.planning.signatures import target_of
 
 AIMS = ("accuracy", "hits")
@@ -48,24 +49,43 @@ def design_run(
     Raises
     ------
     StateRagError
-        If the run does not know a context, or nothing is left to choose from or to predict.
+        If the run does not know a context, a cost stands twice, or nothing is left to choose from or to predict.
     """
     check_contexts(run, contexts, new_context=new_context)
     run = knowing(run, [*(candidates or ()), *(targets or ())])
     exclude = own_names(run, exclude, "excluded")
-    priced = own_names(run, costs or (), "given a cost")
+    price = _priced(run, costs or {})
     chosen_from = offered(run, candidates, pairs=pairs)
-    return design(
+    wanted = offered(run, default_targets(run.engine, chosen_from) if targets is None else targets)
+    if candidates is not None and not pairs and not replicates:
+        tell_measured(run, contexts, chosen_from, "candidates")
+    if targets is not None:
+        tell_measured(run, contexts, wanted, "targets")
+    found = design(
         run.engine,
         contexts,
         budget,
         candidates=chosen_from,
-        targets=offered(run, default_targets(run.engine, chosen_from) if targets is None else targets),
+        targets=wanted,
         exclude=exclude,
-        costs=None if costs is None else dict(zip(priced, costs.values(), strict=True)),
+        costs=price,
         replicates=replicates,
         seed=seed,
     )
+    tell_left_out(run, found.unknown)
+    return found
+
+
+def _priced(run: EvidenceRun, costs: Mapping[str, float]) -> dict[str, float]:
+    """Return what perturbations cost by the run's own names; two names of one with a cost each are refused."""
+    called: dict[str, str] = {}
+    for given, name in zip(costs, own_names(run, costs, "given a cost"), strict=True):
+        if name in called:
+            raise StateRagError(
+                f"design: {called[name]} and {given} are one perturbation, whose cost stands twice; give it once."
+            )
+        called[name] = given
+    return {name: costs[given] for name, given in called.items()}
 
 
 def hits_run(
@@ -97,15 +117,20 @@ def hits_run(
         genes = run.engine.responses.genes
         wanted = target_of(genes, signature, unlisted="unchanged").tolist()
         signature = dict(zip(genes, wanted, strict=True))
-    return hits(
+    chosen_from = offered(run, candidates, pairs=pairs)
+    if candidates is not None and not pairs:
+        tell_measured(run, contexts, chosen_from, "candidates")
+    found = hits(
         run.engine,
         contexts,
         budget,
-        candidates=offered(run, candidates, pairs=pairs),
+        candidates=chosen_from,
         exclude=exclude,
         threshold=threshold,
         signature=signature,
     )
+    tell_left_out(run, found.unknown)
+    return found
 
 
 def replay_run(
@@ -159,7 +184,8 @@ def design_table(found: Design | Hits) -> pd.DataFrame:
     if isinstance(found, Hits):
         rows |= {"probability": found.probability, "expected_hits": found.expected}
         return pd.DataFrame(rows | {"effect": found.effect, "deviation": found.deviation})
-    several = len({context for context, _ in found.conditions}) > 1
+    told = {condition for best in found.helps for condition, _ in best}
+    several = len({context for context, _ in [*found.conditions, *told]}) > 1
     helps = []
     for best, gain in zip(found.helps, found.gain.tolist(), strict=True):
         named = [

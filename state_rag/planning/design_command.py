@@ -86,9 +86,9 @@ def run_design(args: Namespace) -> None:
     from state_rag.engine.evidence_of import evidence_of
     from state_rag.errors import StateRagError
     from state_rag.evidence.choices.hits import Hits
-    from state_rag.files import writable_folder
+    from state_rag.files import names_in, writable_folder
     from state_rag.planning.design import design_run, hits_run
-    from state_rag.planning.design_files import plate_table, read_names, read_numbers, write_design, write_replay
+    from state_rag.planning.design_files import plate_table, read_numbers, write_design, write_replay
     from state_rag.planning.signatures import read_signature
     from state_rag.run_folders import find_run_folder
 
@@ -98,9 +98,9 @@ def run_design(args: Namespace) -> None:
         raise StateRagError("--threshold and --signature say what a hit is; add --aim hits.")
     if args.aim == "hits" and (args.targets or args.cost or args.replicates):
         raise StateRagError("--targets, --cost and --replicates are not for --aim hits; leave them out.")
-    candidates = read_names(args.candidates, "--candidates") if args.candidates else None
-    exclude = read_names(args.exclude, "--exclude") if args.exclude else []
-    targets = read_names(args.targets, "--targets") if args.targets else None
+    candidates = names_in(args.candidates, "--candidates") if args.candidates else None
+    exclude = names_in(args.exclude, "--exclude") if args.exclude else []
+    targets = names_in(args.targets, "--targets") if args.targets else None
     costs = read_numbers(args.cost, "--cost", "perturbation", "cost") if args.cost else None
     signature = read_signature(args.signature, "--signature") if args.signature else None
     run = evidence_of(folder)
@@ -224,7 +224,6 @@ def _replay_table(found: "Replay") -> "Table":
 
 def _facts(found: "Design | Hits") -> list[str]:
     from state_rag.evidence.choices.hits import Hits
-    from state_rag.names import listing
 
     count = len(found.conditions)
     if isinstance(found, Hits):
@@ -238,8 +237,6 @@ def _facts(found: "Design | Hits") -> list[str]:
         ]
     if found.exhausted:
         lines.append("There were no more candidates: all are taken.")
-    if found.unknown:
-        lines.append(f"Left out, known by no embedding and no response elsewhere: {listing(found.unknown)}.")
     return lines
 
 

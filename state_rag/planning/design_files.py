@@ -20,20 +20,6 @@ PLATES = {96: (8, 12), 384: (16, 24)}
 """Wells -> rows and columns."""
 
 
-def read_names(path: Path, flag: str) -> list[str]:
-    """Return the names of a text file, one a line; empty lines are left out.
-
-    Raises
-    ------
-    StateRagError
-        If there is no such file, or no name in it.
-    """
-    names = [line.strip() for line in read_text(path, f"the list of {flag}").splitlines() if line.strip()]
-    if not names:
-        raise StateRagError(f"{flag} {path}: no name in it; write one a line.")
-    return list(dict.fromkeys(names))
-
-
 def read_numbers(path: Path, flag: str, first: str, second: str) -> dict[str, float]:
     """Return the numbers of a CSV file with two columns of these names.
 

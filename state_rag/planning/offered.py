@@ -7,6 +7,7 @@ from itertools import combinations
 
 from state_rag.engine.folder import EvidenceRun
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.roster import Roster
 from state_rag.names import listing, suggest
 from state_rag.names.combinations import SEPARATOR, parts_of
 from state_rag.names.treatments import name_in
@@ -87,3 +88,33 @@ def own_names(run: EvidenceRun, names: Iterable[str], what: str) -> list[str]:
         close = suggest(unknown, bank.offered)
         logger.warning("No perturbation of the run, though %s: %s%s.", what, listing(unknown), close)
     return found
+
+
+def tell_left_out(run: EvidenceRun, unknown: Sequence[str]) -> None:
+    """Warn of perturbations that were left out, since no embedding and no response elsewhere knows them."""
+    if unknown:
+        bank = run.engine.bank
+        close = suggest([name for name in unknown if bank.number_of(name) < 0], bank.offered)
+        logger.warning("Left out, known by no embedding and no response elsewhere: %s%s.", listing(unknown), close)
+
+
+def tell_measured(run: EvidenceRun, contexts: Sequence[str], names: Sequence[str], what: str) -> None:
+    """Warn of named perturbations that were measured in all contexts, and so are no candidates, or no targets.
+
+    Parameters
+    ----------
+    run
+        An evidence run.
+    contexts
+        Where experiments are planned.
+    names
+        Perturbations that the user named, as the run has them.
+    what
+        What they would have been.
+    """
+    roster = Roster(run.engine, names)
+    numbers = [run.engine.combining.measured.number_of_context(context) for context in contexts]
+    place = {name: roster.number_of(name) for name in names}
+    there = [name for name, p in place.items() if p >= 0 and all(roster.measured(number, p) for number in numbers)]
+    if there:
+        logger.warning("No %s, since measured in %s already: %s.", what, ", ".join(contexts), listing(there))

@@ -1,6 +1,5 @@
 """Which perturbations bring cells to a wanted state, asked of a run: names are checked, the control is left out."""
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,11 +10,8 @@ from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.engine.trust_table import trust_table
 from state_rag.evidence.choices.search import SIGNIFICANT, Search, search
-from state_rag.names import listing
-from state_rag.planning.offered import offered
-from state_rag.planning.signatures import target_of
-
-logger = logging.getLogger(__name__)
+from state_rag.planning.offered import offered, tell_left_out
+from state_rag.planning.signatures import target_of, tell_one_sided
 
 NAMED = 5
 """Perturbations behind a prediction that the table names."""
@@ -62,6 +58,7 @@ def search_run(
     """
     check_contexts(run, [context], new_context=new_context)
     target = target_of(run.engine.responses.genes, signature, reverse=reverse, unlisted=unlisted)
+    tell_one_sided(target)
     run = knowing(run, candidates or ())
     found = search(
         run.engine,
@@ -71,8 +68,7 @@ def search_run(
         top=top,
         seed=seed,
     )
-    if found.unknown:
-        logger.warning("Left out, known by no embedding and no response: %s.", listing(found.unknown))
+    tell_left_out(run, found.unknown)
     return found
 
 

@@ -62,8 +62,7 @@ def run_search(args: Namespace) -> None:
     """Search, print and write."""
     from state_rag.console import make_console
     from state_rag.engine.evidence_of import evidence_of
-    from state_rag.files import writable_folder
-    from state_rag.planning.design_files import read_names
+    from state_rag.files import names_in, writable_folder
     from state_rag.planning.search import search_run, verdict
     from state_rag.planning.search_files import write_search
     from state_rag.planning.signatures import read_signature
@@ -71,7 +70,7 @@ def run_search(args: Namespace) -> None:
 
     folder = find_run_folder(args.run_folder)
     signature = read_signature(args.target, "--target", args.row)
-    candidates = read_names(args.candidates, "--candidates") if args.candidates else None
+    candidates = names_in(args.candidates, "--candidates") if args.candidates else None
     found = search_run(
         evidence_of(folder),
         args.context,

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing, suggest
 from state_rag.text_lines import number_in
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,41 @@ def read_signature(source: str | os.PathLike[str], flag: str, row: str | None = 
         f"{flag} {text}: neither a file nor a list of genes. Give a .csv with the columns gene,value, an .h5ad with a "
         "row a signature, or genes with their direction, such as GENE1:+,GENE2:-"
     )
+
+
+def given_signature(values: "Mapping[str, float] | pd.Series", where: str) -> dict[str, float]:
+    """Return gene -> value of what was given in memory; values that are NaN stay.
+
+    Parameters
+    ----------
+    values
+        Gene -> value.
+    where
+        How the user names it; goes into errors.
+
+    Raises
+    ------
+    StateRagError
+        If a gene stands twice, as it may in a Series, or a value is no number or infinite.
+    """
+    pairs = []
+    for gene, value in values.items():
+        number = number_in(str(value))
+        if number is None:
+            raise StateRagError(f"{where}: the value of {gene} is {value!r}, not a number.")
+        pairs.append((str(gene), number))
+    return _once(pairs, where)
+
+
+def tell_one_sided(target: np.ndarray) -> None:
+    """Warn of a target [G] that moves at least half of the genes, all in one direction, as no response does."""
+    moved = target[np.nan_to_num(target) != 0]
+    if 2 * len(moved) >= len(target) and len(set(np.sign(moved).tolist())) == 1:
+        logger.warning(
+            "The target moves %d genes, all in one direction. A response is a difference from controls or the "
+            "logarithm of a ratio, some of it below 0; means, ratios and p-values are none.",
+            len(moved),
+        )
 
 
 def target_of(
@@ -168,7 +206,7 @@ def _table(path: Path, flag: str) -> dict[str, float]:
     assert value is not None
     pairs = []
     for row in rows[start:]:
-        if len(row) <= max(gene, value) or row[value].strip().lower() in MISSING:
+        if len(row) <= max(gene, value) or any(row[at].strip().lower() in MISSING for at in (gene, value)):
             continue
         number = number_in(row[value])
         if number is None:

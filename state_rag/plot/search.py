@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
-from state_rag.plot.style import labels, ticks
+from state_rag.plot.style import labels, plain, ticks
 
 
 class Found(Protocol):
@@ -66,8 +66,7 @@ def search_figure(found: Found, genes: int = 30, candidates: int = 10) -> Figure
     known = zip(found.perturbations[:count], found.measured[:count], found.score[:count], strict=True)
     names = [f"{name}{' *' if measured else ''} ({score:.2f})" for name, measured, score in known]
     ticks(axes, labels([found.genes[row] for row in rows]), labels(["target", *names]))
-    axes.set_title(
-        f"best candidates in {found.context} (score)" + ("; * measured" if found.measured[:count].any() else "")
-    )
+    title = f"best candidates in {found.context} (score)" + ("; * measured" if found.measured[:count].any() else "")
+    figure.suptitle(plain(title), fontsize=11, wrap=True)  # of the figure: there may be few columns, and a long name
     figure.colorbar(image, ax=axes, label="effect,\nof the column's largest", shrink=0.6)
     return figure

@@ -149,3 +149,11 @@ def test_genes_of_several_files_are_found_by_name_and_missing_ones_refused(cells
     cells[:, 1:].copy().write_h5ad(tmp_path / "b.h5ad")
     with pytest.raises(StateRagError, match=r"b\.h5ad: 'X' lacks 1 of the \d+ genes of .*a\.h5ad \("):
         sr.effects.read(tmp_path, progress=False)
+
+
+def test_a_table_of_effects_that_was_not_written_here_is_no_file_of_cells(cells, tmp_path):
+    effects = sr.effects.from_anndata(cells)
+    own = ad.AnnData(effects.X, obs=effects.obs[["perturbation", "context"]], var=effects.var)
+    own.write_h5ad(tmp_path / "own.h5ad")
+    with pytest.raises(StateRagError, match=r"a table of effects .* `sr.evidence.from_effects\(anndata.read_h5ad"):
+        sr.effects.read(tmp_path / "own.h5ad")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -73,6 +75,34 @@ def test_what_the_split_tests_is_refused(evidence_run, tmp_path):
     name = run.identity.split["fewshot"]["screen.hepg2"]["test"][0]
     with pytest.raises(StateRagError, match=f"validation or test in the run's split .{name} in hepg2"):
         add(run, new_cells(screen, [name], tmp_path, label="hepg2"), progress=False)
+
+
+def test_a_tested_combination_is_refused_whatever_the_order_of_its_members(evidence_run, tmp_path):
+    run = read_run(evidence_run[1])
+    names, genes = run.engine.responses.perturbation_names, run.engine.responses.genes
+    pair = "+".join(sorted(names[:2]))
+    split = {**run.identity.split, "fewshot": {"screen.hepg2": {"test": [pair]}}}
+    run = replace(run, identity=replace(run.identity, split=split))
+    for name in (pair, "+".join(sorted(names[:2], reverse=True))):
+        obs = pd.DataFrame({"context": ["hepg2"], "perturbation": [name], "n_cells": [9]}, index=["a"])
+        table = ad.AnnData(run.engine.responses.effects[:1].copy(), obs=obs, var=pd.DataFrame(index=list(genes)))
+        table.write_h5ad(tmp_path / "pair.h5ad")
+        with pytest.raises(StateRagError, match="for validation or test"):
+            add(run, tmp_path / "pair.h5ad", progress=False)
+
+
+def test_other_spellings_of_lines_and_perturbations_are_told(evidence_run, tmp_path, caplog):
+    screen, folder = evidence_run
+    run = read_run(folder)
+    name = run.engine.responses.perturbation_names[0]
+    path = new_cells(screen, [name], tmp_path, label="HEPG2")
+    cells = ad.read_h5ad(path)
+    cells.obs["gene"] = cells.obs["gene"].astype(str).replace({name: name.lower()})
+    cells.write_h5ad(path)
+    add(run, path, progress=False)
+    assert "'HEPG2' taken for new cell lines" in caplog.text
+    assert "close spellings: HEPG2 -> hepg2" in caplog.text
+    assert f"known by no source: {name.lower()}; close spellings: {name.lower()} -> {name}" in caplog.text
 
 
 def test_cells_without_controls_are_refused(evidence_run, tmp_path):

@@ -43,8 +43,8 @@ def test_genes_are_numbered_where_no_names_are_given():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"effects": [[1.0, np.nan], [1.0, 2.0]]}, "NaN or infinity in some genes, among them P in a"),
-        ({"effects": [[1.0, np.inf], [1.0, 2.0]]}, "NaN or infinity in some genes, among them P in a"),
+        ({"effects": [[1.0, np.nan], [1.0, 2.0]]}, "NaN or infinity, among them P in a, in 1 genes, among them 1;"),
+        ({"effects": [[1.0, np.inf], [1.0, 2.0]]}, "NaN or infinity, among them P in a, in 1 genes, among them 1;"),
         ({"effects": [[np.nan] * 2] * 2}, "no condition was measured"),
         ({"effects": [1.0, 2.0]}, "expected conditions x genes"),
         ({"perturbations": ["P", "P"]}, "given more than once, among them P in a"),

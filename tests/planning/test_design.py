@@ -4,12 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import state_rag as sr
 from state_rag.cli import main
 from state_rag.errors import StateRagError
+from state_rag.evidence.choices.design import Design
 from state_rag.names.matching import OtherName
 from state_rag.planning.design import design_run, design_table, hits_run
 from state_rag.planning.design_files import plate_table, read_numbers
@@ -117,6 +119,12 @@ def test_a_predictor_gives_the_same_table(folder, run):
     assert "probability" in sr.load(folder).design(["hepg2"], 3, aim="hits")
     with pytest.raises(StateRagError, match="unknown aim 'luck'"):
         sr.load(folder).design("hepg2", 3, aim="luck")
+    for given in ({"costs": {"GENE1": 2.0}}, {"targets": ["GENE1"]}, {"replicates": True}):
+        with pytest.raises(StateRagError, match="not for aim='hits'"):
+            sr.load(folder).design("hepg2", 3, aim="hits", **given)
+    for given in ({"threshold": 1.0}, {"signature": {"GENE1": 1.0}}):
+        with pytest.raises(StateRagError, match="add aim='hits'"):
+            sr.load(folder).design("hepg2", 3, **given)
 
 
 def test_genes_of_a_signature_that_the_run_lacks_are_named(run, caplog):
@@ -133,6 +141,49 @@ def test_excluded_names_that_are_none_of_the_run_are_named_with_close_spellings(
     name = run.engine.bank.perturbations[0]
     design_run(run, ["hepg2"], 2, exclude=[f"{name}X", name])
     assert f"No perturbation of the run, though excluded: {name}X; close spellings: {name}X -> {name}" in caplog.text
+
+
+def test_candidates_and_targets_that_cannot_be_taken_are_told(run, caplog):
+    free = [name for _, name in design_run(run, ["hepg2"], 2).conditions]
+    measured = next(name for context, name in run.engine.responses.conditions if context == "hepg2")
+    for ask in (design_run, hits_run):
+        caplog.clear()
+        ask(run, ["hepg2"], 2, candidates=[*free, measured, free[0].lower()])
+        assert f"No candidates, since measured in hepg2 already: {measured}." in caplog.text
+        assert "Left out, known by no embedding and no response elsewhere: " in caplog.text
+        assert f"close spellings: {free[0].lower()} -> {free[0]}" in caplog.text
+    caplog.clear()
+    design_run(run, ["hepg2"], 2, candidates=[*free, measured], targets=[*free, measured], replicates=True)
+    assert "candidates" not in caplog.text
+    assert f"No targets, since measured in hepg2 already: {measured}." in caplog.text
+    with pytest.raises(StateRagError, match=f"no candidate is left of {measured}: each is excluded, measured"):
+        design_run(run, ["hepg2"], 2, candidates=[measured])
+
+
+def test_targets_of_several_lines_are_told_apart_where_all_experiments_are_in_one():
+    told = Design(
+        conditions=(("a", "P"),),
+        gain=np.ones(1),
+        cost=np.ones(1),
+        remaining=np.array([2.0, 1.0]),
+        random=np.array([2.0, 1.5]),
+        prior=3.0,
+        helps=(((("a", "P"), 0.6), (("b", "P"), 0.4)),),
+        replicate=np.zeros(1, dtype=bool),
+        targets=2,
+        unknown=(),
+        exhausted=False,
+    )
+    assert design_table(told)["helps"].tolist() == ["a:P(0.60)|b:P(0.40)"]
+
+
+def test_two_names_of_one_perturbation_have_one_cost(run):
+    name = run.engine.bank.perturbations[0]
+    engine = copy.copy(run.engine)
+    engine.bank = copy.copy(run.engine.bank)
+    aliased = replace(run, engine=engine, names=[OtherName(name, f"OLD{name}", "alias")])
+    with pytest.raises(StateRagError, match=f"{name} and OLD{name} are one perturbation, whose cost"):
+        design_run(aliased, ["hepg2"], 2, costs={name: 2.0, f"OLD{name}": 3.0})
 
 
 def test_names_left_out_and_priced_may_be_other_names_of_the_same_gene(run):

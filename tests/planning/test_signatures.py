@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from state_rag.errors import StateRagError
-from state_rag.planning.signatures import read_signature, target_of
+from state_rag.planning.signatures import given_signature, read_signature, target_of, tell_one_sided
 
 
 def test_words_name_genes_and_directions():
@@ -36,6 +36,35 @@ def test_tables_of_usual_tools_are_read(tmp_path, text):
     path = tmp_path / "signature.csv"
     path.write_text(text)
     assert read_signature(path, "--target") == {"A": 1.0, "B": -2.0}
+
+
+def test_rows_without_a_gene_or_a_value_are_left_out(tmp_path):
+    path = tmp_path / "signature.csv"
+    path.write_text("id,symbol,log2FoldChange\n1,A,1\n2,,5\n3,,6\n4,NA,7\n5,NA,8\n6,B,-2\n7,C,\n8,D,NA\n")
+    assert read_signature(path, "--target") == {"A": 1.0, "B": -2.0}
+
+
+def test_what_is_given_in_memory_is_checked_as_a_file_is():
+    assert given_signature({"A": np.float32(1), "B": "-2"}, "target") == {"A": 1.0, "B": -2.0}
+    assert np.isnan(given_signature(pd.Series({"A": 1.0, "B": np.nan}), "target")["B"])
+    for values, says in (
+        (pd.Series([1.0, 2.0], index=["A", "A"]), "target: A stands twice"),
+        ({"A": "up"}, "target: the value of A is 'up', not a number"),
+        ({"A": None}, "the value of A is None"),
+        ({"A": np.inf}, "infinite"),
+        ({}, "no gene with a value"),
+    ):
+        with pytest.raises(StateRagError, match=says):
+            given_signature(values, "target")
+
+
+def test_a_response_of_one_direction_is_told(caplog):
+    tell_one_sided(np.array([1.0, -1.0, 2.0, 3.0]))
+    tell_one_sided(np.array([1.0, 0.0, 0.0, 0.0]))
+    tell_one_sided(np.array([1.0, np.nan, np.nan, np.nan]))
+    assert not caplog.text
+    tell_one_sided(np.array([-1.0, -2.0, np.nan, 0.0]))
+    assert "The target moves 2 genes, all in one direction" in caplog.text
 
 
 def test_tables_say_what_is_wrong_with_them(tmp_path):

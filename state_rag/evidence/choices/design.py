@@ -33,6 +33,7 @@ from state_rag.evidence.choices.posterior import Posterior, by_chance, greedy
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.kriging import KernelWeights
+from state_rag.names import listing
 
 MOST_TARGETS = 2000
 """Targets of a context that are looked at; of more, a random sample stands for all."""
@@ -191,7 +192,7 @@ def design(
     ]
     if not chosen_from:
         raise StateRagError(
-            f"design: no candidate is left: of {len(offered)} each is excluded, measured in {', '.join(contexts)} "
+            f"design: no candidate is left of {listing(offered)}: each is excluded, measured in {', '.join(contexts)} "
             "already or without an embedding and a response elsewhere. Give other candidates, or allow replicates."
         )
     weights = engine.learned_for("few-shot")
@@ -205,7 +206,7 @@ def design(
             asked_in[name] = asked
     if not asked_in:
         raise StateRagError(
-            f"design: no target is left: of {len(wanted)} each is measured in {', '.join(contexts)} already, or "
+            f"design: no target is left of {listing(wanted)}: each is measured in {', '.join(contexts)} already, or "
             "without an embedding and a response elsewhere. Give other targets."
         )
     models = [

@@ -16,6 +16,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.choices.design import check_budget
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
+from state_rag.names import listing
 
 STRONG = 0.9
 """Without a threshold an effect is a hit that is larger than this share of the measured ones."""
@@ -123,7 +124,7 @@ def hits(
             rows += [((context, name), float(e), float(d)) for name, e, d, lost in values if not lost]
     if not rows:
         raise StateRagError(
-            f"design: no candidate is left: of {len(offered)} each is excluded, measured in {', '.join(contexts)} "
+            f"design: no candidate is left of {listing(offered)}: each is excluded, measured in {', '.join(contexts)} "
             "already or without an embedding and a response elsewhere. Give other candidates."
         )
     effect, deviation = (np.array([row[column] for row in rows]) for column in (1, 2))

@@ -23,6 +23,7 @@ from state_rag.evidence.choices.profiles import Profiles
 from state_rag.evidence.choices.roster import Roster
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.prediction import Prediction
+from state_rag.names import listing
 
 REFINED = 400
 """Candidates at most that are predicted with the correction gene by gene; of more, those best by co-kriging alone."""
@@ -208,7 +209,8 @@ class Candidates:
         known = [here or there for here, there in zip(measured, told, strict=True)]
         if not any(known):
             raise StateRagError(
-                f"search: no candidate is left: none of {len(offered)} was measured or has an embedding. Give others."
+                f"search: no candidate is left of {listing(offered) or 'none'}: none was measured or has an embedding. "
+                "Give others."
             )
         numbers = dict.fromkeys(number for number, there in zip(asked, known, strict=True) if there)
         self.names = tuple(self._roster.names[number] for number in numbers)
