@@ -20,7 +20,7 @@ from state_rag.engine.explaining.explain import contexts_of
 from state_rag.engine.folder import EvidenceRun, is_evidence_run, write_run
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError
-from state_rag.evidence.adding import Merged, with_responses
+from state_rag.evidence.adding import Merged, as_called, with_responses
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.files import existing_file
@@ -107,6 +107,10 @@ def _several(source: Files) -> list[str | os.PathLike[str]]:
 def _with_file(run: EvidenceRun, path: Path, progress: bool) -> tuple[EvidenceRun, Merged]:
     new = _measured(run, path, progress)
     _refuse_other_unit(run, path)
+    given, new = new, as_called(run.engine, new)
+    pairs = dict.fromkeys(zip(given.perturbations, new.perturbations, strict=True))
+    if other := [f"{name} is {own}" for name, own in pairs if name != own]:
+        logger.info("%s: other names of the run's perturbations: %s.", path, listing(other))
     _refuse_held_out(run, new, path)
     _tell_known(run, new, path)
     run = knowing(run, new.perturbation_names)

@@ -17,6 +17,7 @@ from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Source
 from state_rag.evidence.tables import Embeddings
 from state_rag.evidence.treatments import refuse_unmeasured
+from state_rag.names.combinations import SEPARATOR, parts_of
 from state_rag.names.treatments import Treatment, label_of, name_in, single_labels
 
 SAMPLE = 500
@@ -72,6 +73,7 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     ((('b', 'P5'),), 9)
     """
     engine.check_fitted()
+    new = as_called(engine, new)
     axes = engine.bank.axes
     if new.treated != (axes is not None):
         what = "tell modes, doses or times" if axes is not None else "are names alone"
@@ -94,6 +96,50 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     found.combined = combined.responses
     found.combining = Combining(measured, measured.learn(found.similarity, found.learned_for(USES[0]).weights))
     return found, Merged(merged.responses, (*merged.added, *combined.added), (*merged.averaged, *combined.averaged))
+
+
+def as_called(engine: Evidence, new: Responses) -> Responses:
+    """Return responses whose perturbations are called as an engine calls them.
+
+    They may have another name there, be an Ensembl id with another version, or `A+ctrl` where the engine has `A`.
+
+    Parameters
+    ----------
+    engine
+        A fitted one.
+    new
+        Responses.
+
+    Raises
+    ------
+    StateRagError
+        If a condition is there under two names.
+    """
+    bank = engine.bank
+
+    def own(name: str) -> str:
+        if bank.treatments is not None:
+            return bank.own_label(name) if new.treated else name
+        number, parts = bank.number_of(name), parts_of(name)
+        called = sorted(map(bank.called, parts))
+        if number >= 0:
+            return bank.perturbations[number]
+        return name if len(parts) < 2 or called == list(parts) else SEPARATOR.join(called)
+
+    names = tuple(map(own, new.perturbations))
+    if names == new.perturbations:
+        return new
+    return Responses(
+        new.effects,
+        new.contexts,
+        names,
+        new.genes,
+        cells=new.cells,
+        variance=new.variance,
+        controls=new.controls,
+        changes=new.changes,
+        treated=new.treated,
+    )
 
 
 def with_knowledge(engine: Evidence, tables: Embeddings) -> Evidence:

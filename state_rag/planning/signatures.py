@@ -15,6 +15,7 @@ from state_rag.errors import StateRagError
 from state_rag.files import read_text
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing, suggest
+from state_rag.names.gene_ids import unversioned
 from state_rag.text_lines import number_in
 
 if TYPE_CHECKING:
@@ -243,8 +244,10 @@ def _row_of(path: Path, flag: str, row: str | None) -> dict[str, float]:
 
 
 def _once(pairs: Iterable[tuple[str, float]], where: str) -> dict[str, float]:
+    """Return gene -> value, Ensembl's ids without their version, as those of a run are."""
     values: dict[str, float] = {}
-    for name, value in pairs:
+    for written, value in pairs:
+        name = unversioned(written)
         if name in values:
             raise StateRagError(f"{where}: {name} stands twice; give it once.")
         if math.isinf(value):

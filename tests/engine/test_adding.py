@@ -11,6 +11,7 @@ from state_rag.engine.adding import add, add_to_folder
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
 from state_rag.errors import StateRagError
+from state_rag.names.matching import OtherName
 from tests.engine.runs import QUICK
 
 
@@ -89,6 +90,21 @@ def test_a_tested_combination_is_refused_whatever_the_order_of_its_members(evide
         table.write_h5ad(tmp_path / "pair.h5ad")
         with pytest.raises(StateRagError, match="for validation or test"):
             add(run, tmp_path / "pair.h5ad", progress=False)
+
+
+def test_what_the_split_tests_is_refused_under_another_name_too(evidence_run, tmp_path, caplog):
+    screen, folder = evidence_run
+    run = read_run(folder)
+    tested = run.identity.split["fewshot"]["screen.hepg2"]["test"][0]
+    run = replace(run, names=(OtherName(tested, "OLD NAME", "alias", "text"),))
+    path = new_cells(screen, [tested], tmp_path, label="hepg2")
+    cells = ad.read_h5ad(path)
+    cells.obs["gene"] = cells.obs["gene"].astype(str).replace({tested: "OLD NAME"})
+    cells.write_h5ad(path)
+    caplog.set_level("INFO")
+    with pytest.raises(StateRagError, match=f"validation or test in the run's split .{tested} in hepg2"):
+        add(run, path, progress=False)
+    assert f"other names of the run's perturbations: OLD NAME is {tested}" in caplog.text
 
 
 def test_other_spellings_of_lines_and_perturbations_are_told(evidence_run, tmp_path, caplog):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from state_rag.errors import StateRagError
-from state_rag.evidence.adding import merge, with_knowledge, with_responses
+from state_rag.evidence.adding import as_called, merge, with_knowledge, with_responses
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Source
@@ -73,6 +73,23 @@ def test_a_condition_measured_again_counts_by_its_cells():
     assert merged.responses.cells.tolist() == [40, 5]
     assert merged.averaged == (("a", "P"),)
     assert known.cells.tolist() == [30]
+
+
+def test_new_measurements_count_for_the_perturbation_whatever_its_name(engine):
+    drawn = screen()
+    named = Evidence.from_state(engine.to_state())
+    named.bank.other_names = {"OLD6": "P6", "OLD1": "P1"}
+    new = rows(drawn, [(0, 6), (1, 1), (0, 7)])
+    others = Responses(new.effects, new.contexts, ["OLD6", "OLD1", "P7+ctrl"], GENES)
+    assert as_called(named, others).perturbations == new.perturbations
+    found, merged = with_responses(named, others)
+    assert merged.added == (("line0", "P6"), ("line0", "P7"))
+    assert merged.averaged == (("line1", "P1"),)
+    assert found.measured("line0", "P6")
+    pair = Responses(new.effects[:1], ["line0"], ["P7+OLD6"], GENES)
+    assert as_called(named, pair).perturbations == ("P6+P7",)
+    with pytest.raises(StateRagError, match="given more than once, among them P6 in line0"):
+        with_responses(named, Responses(new.effects[:2], ["line0"] * 2, ["OLD6", "P6"], GENES))
 
 
 def test_genes_are_found_by_name_and_missing_ones_are_refused():

@@ -67,6 +67,18 @@ def test_a_response_of_one_direction_is_told(caplog):
     assert "The target moves 2 genes, all in one direction" in caplog.text
 
 
+def test_ensembl_ids_are_those_without_their_version(tmp_path):
+    path = tmp_path / "signature.csv"
+    path.write_text("gene,logFC\nENSG00000141510.16,1\nENSG00000136997,-2\n")
+    wanted = {"ENSG00000141510": 1.0, "ENSG00000136997": -2.0}
+    assert read_signature(path, "--target") == wanted
+    assert read_signature("ENSG00000141510.16:+,ENSG00000136997:-2", "--target") == wanted
+    assert given_signature({"ENSG00000141510.16": 1, "ENSG00000136997": -2}, "target") == wanted
+    path.write_text("gene,logFC\nENSG00000141510.16,1\nENSG00000141510.17,-2\n")
+    with pytest.raises(StateRagError, match="ENSG00000141510 stands twice"):
+        read_signature(path, "--target")
+
+
 def test_tables_say_what_is_wrong_with_them(tmp_path):
     path = tmp_path / "signature.csv"
     for text, says in (

@@ -9,6 +9,7 @@ from state_rag.errors import StateRagError
 from state_rag.evidence.explanation import SAME, Explanation
 from state_rag.evidence.similarity import RESPONSES
 from state_rag.names import listing, suggest
+from state_rag.names.gene_ids import unversioned
 
 MEAN, CONDITION, CORRECTION = "context mean", "condition", "correction"
 """Kinds of part."""
@@ -138,7 +139,7 @@ def driven(genes: Sequence[str], values: np.ndarray, count: int = GENES_NAMED) -
 
 
 def gene_places(genes: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return where some genes stand, each once.
+    """Return where some genes stand, each once; Ensembl's ids with a version too.
 
     Raises
     ------
@@ -146,6 +147,7 @@ def gene_places(genes: Sequence[str], wanted: Sequence[str]) -> list[int]:
         If one is not there, with close spellings.
     """
     place = {name: number for number, name in enumerate(genes)}
+    wanted = list(map(unversioned, wanted))
     if missing := [name for name in wanted if name not in place]:
         raise StateRagError(
             f"gene {missing[0]!r} is not among the {len(genes)} that the run predicts ({listing(genes, 3)})"

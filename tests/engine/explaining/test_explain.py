@@ -8,7 +8,7 @@ from state_rag.cli import main
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.engine.explaining.explain import contexts_of, explain, measured_effect
 from state_rag.engine.explaining.files import file_name, write_explanation
-from state_rag.engine.explaining.parts import genes_table, parts_table
+from state_rag.engine.explaining.parts import gene_places, genes_table, parts_table
 from state_rag.engine.explaining.words import rows
 from state_rag.engine.fitting import fit
 from state_rag.engine.folder import read_run
@@ -99,6 +99,10 @@ def test_names_that_are_unknown_are_refused_with_close_spellings(run, tested):
     with pytest.raises(StateRagError, match="gene 'no gene' is not among the 24"):
         parts_table(explain(run, tested, "hepg2"), ["no gene"])
     assert explain(run, tested, "liver", new_context=True).context == "liver"
+
+
+def test_genes_may_be_ensembl_ids_with_their_version():
+    assert gene_places(["TP53", "ENSG00000136997"], ["ENSG00000136997.17", "TP53", "ENSG00000136997"]) == [1, 0]
 
 
 def test_a_line_held_out_as_a_whole_is_known_by_the_split(tmp_path):
