@@ -7,6 +7,7 @@ import pandas as pd
 from state_rag.engine.called import calls_table
 from state_rag.engine.explaining.explain import check_contexts
 from state_rag.engine.folder import EvidenceRun
+from state_rag.engine.further import knowing_all
 from state_rag.errors import StateRagError
 from state_rag.evidence.trust.expected import FEWEST
 from state_rag.evidence.trust.gene_caller import FEWEST_CHANGES
@@ -32,7 +33,7 @@ def called_genes(
     Raises
     ------
     StateRagError
-        If the run does not know which genes change, or does not know the context.
+        If the run does not know which genes change, does not know the context, or knows nothing of a perturbation.
     """
     check_contexts(run, [context], new_context=new_context)
     if run.engine.responses.changes is None:
@@ -45,4 +46,4 @@ def called_genes(
             f"which genes change could not be learned: it takes {FEWEST} measured conditions that can be asked about, "
             f"and {2 * FEWEST_CHANGES} changed genes in them."
         )
-    return calls_table(run.engine.predict(context, perturbations), fdr)
+    return calls_table(knowing_all(run, perturbations).engine.predict(context, perturbations), fdr)

@@ -10,10 +10,10 @@ from state_rag import __version__
 from state_rag.engine.called import LAYER
 from state_rag.engine.explaining.explain import check_contexts, measured_contexts
 from state_rag.engine.folder import EvidenceRun
-from state_rag.engine.further import knowing
+from state_rag.engine.further import knowing_all
 from state_rag.engine.trust_table import trust_table
 from state_rag.errors import StateRagError
-from state_rag.names import listing, suggest
+from state_rag.names import listing
 from state_rag.progress import track
 
 if TYPE_CHECKING:
@@ -69,14 +69,8 @@ def predicted_effects(
     control = run.data.get("control_pert")
     if perturbations is not None:
         perturbations = [name for name in dict.fromkeys(map(str, perturbations)) if name != control]
-        run = knowing(run, perturbations)
+        run = knowing_all(run, perturbations)
         bank = run.engine.bank
-        unknown = [name for name in perturbations if not run.engine.knows(run.own_name(name))]
-        if unknown:
-            raise StateRagError(
-                f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "
-                f"that know them, or leave them out{suggest(unknown, bank.offered)}"
-            )
     rows, means, stds, chances = [], [], [], []
     for number in track(range(len(contexts)), "predicting", disable=not progress):
         context = contexts[number]

@@ -64,6 +64,25 @@ def knowing(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
     return found
 
 
+def knowing_all(run: EvidenceRun, names: Iterable[str]) -> EvidenceRun:
+    """Do what `knowing` does, for perturbations that are asked about by name, and refuse those that stay unknown.
+
+    Raises
+    ------
+    StateRagError
+        If nothing is known of one by any response, embedding or other source.
+    """
+    asked = list(map(str, names))
+    run = knowing(run, asked)
+    unknown = [name for name in asked if not run.engine.knows(run.own_name(name))]
+    if unknown:
+        raise StateRagError(
+            f"nothing is known of {listing(unknown)}: neither a response nor an embedding. Fit with embeddings "
+            f"that know them, or leave them out{suggest(unknown, run.engine.bank.offered)}"
+        )
+    return run
+
+
 def _tell_unknown_members(run: EvidenceRun, names: Iterable[str]) -> None:
     """Warn of combinations that are predicted though nothing is known of a member, which may be misspelt."""
     control, knows = run.data.get("control_pert"), run.engine.knows

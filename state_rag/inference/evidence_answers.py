@@ -175,8 +175,8 @@ class EvidenceAnswers:
         Raises
         ------
         StateRagError
-            If the run predicts without evidence or does not know which genes change, it does not know the context, or
-            `fdr` is not between 0 and 1.
+            If the run predicts without evidence or does not know which genes change, it does not know the context or
+            anything of a perturbation, or `fdr` is not between 0 and 1.
         """
         from state_rag.engine.called_genes import called_genes
 

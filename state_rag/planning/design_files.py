@@ -34,7 +34,9 @@ def read_numbers(path: Path, flag: str, first: str, second: str) -> dict[str, fl
         raise StateRagError(f"{flag} {path}: expected the columns {first},{second}; found {found}.")
     values: dict[str, float] = {}
     for row in rows:
-        name, text = str(row[first]).strip(), str(row[second]).strip()
+        name, text = ((row[column] or "").strip() for column in (first, second))
+        if not (name or text):
+            continue  # as spreadsheets leave them
         if name in values:
             raise StateRagError(f"{flag} {path}: {name} stands twice; give it once.")
         try:

@@ -177,7 +177,7 @@ def _words(text: str, flag: str) -> dict[str, float]:
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, colon, sign = (part.strip() for part in word.rpartition(":"))
         value = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}.get(sign.lower(), number_in(sign))
-        if not (colon and name) or value is None:
+        if not (colon and name) or value is None or math.isnan(value):
             raise StateRagError(f"{flag}: {word!r} is no gene with a direction; write GENE:+ or GENE:-, or a number.")
         pairs.append((name, value))
     return _once(pairs, flag)
@@ -205,6 +205,8 @@ def _table(path: Path, flag: str) -> dict[str, float]:
     gene, value = columns
     assert gene is not None
     assert value is not None
+    if len(head) > 2:
+        logger.info("%s: genes are from column %r, values from %r.", path, head[gene] or "(no name)", head[value])
     pairs = []
     for row in rows[start:]:
         if len(row) <= max(gene, value) or any(row[at].strip().lower() in MISSING for at in (gene, value)):

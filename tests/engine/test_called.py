@@ -131,6 +131,8 @@ def test_the_python_api_lists_genes_at_any_rate(made, run, predicted):
         predictor.genes(names, "hepg2", fdr=2)
     with pytest.raises(StateRagError, match="hepg3.*hepg2"):
         predictor.genes(names, "hepg3")
+    with pytest.raises(StateRagError, match=f"nothing is known of {names[0].lower()}: .*-> {names[0]}"):
+        predictor.genes([names[0].lower()], "hepg2")
 
 
 def test_an_explanation_names_the_called_genes(made, run, predicted, tmp_path, capsys):

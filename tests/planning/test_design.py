@@ -75,6 +75,11 @@ def test_tables_of_costs_say_what_is_wrong_with_them(tmp_path):
     path.write_text("perturbation,cost\nA,cheap\n")
     with pytest.raises(StateRagError, match="the cost of A is 'cheap'"):
         read_numbers(path, "--cost", "perturbation", "cost")
+    path.write_text("perturbation,cost\nA,1\n,\n\nB,2\n,\n")
+    assert read_numbers(path, "--cost", "perturbation", "cost") == {"A": 1.0, "B": 2.0}
+    path.write_text("perturbation,cost\nA\n")
+    with pytest.raises(StateRagError, match="the cost of A is '', not a number"):
+        read_numbers(path, "--cost", "perturbation", "cost")
     path.write_text("perturbation,cost\nA,1\nA,2\n")
     with pytest.raises(StateRagError, match="A stands twice"):
         read_numbers(path, "--cost", "perturbation", "cost")

@@ -13,6 +13,7 @@ def test_words_name_genes_and_directions():
     assert found == {"MYC": 1.0, "HLA:A": -1.0, "TP53": 0.5, "KLF1": -1.0}
     for words, says in (
         ("MYC:much", "'MYC:much' is no gene with a direction"),
+        ("MYC:nan", "'MYC:nan' is no gene with a direction"),
         ("MYC:+,TP53", "'TP53' is no gene"),
         ("MYC:+,MYC:-", "MYC stands twice"),
         ("MYC", "neither a file nor a list"),
@@ -36,6 +37,14 @@ def test_tables_of_usual_tools_are_read(tmp_path, text):
     path = tmp_path / "signature.csv"
     path.write_text(text)
     assert read_signature(path, "--target") == {"A": 1.0, "B": -2.0}
+
+
+def test_the_columns_of_a_wide_table_are_told(tmp_path, caplog):
+    path = tmp_path / "signature.csv"
+    path.write_text("gene,logFC,score\nA,1,9\n")
+    caplog.set_level("INFO")
+    assert read_signature(path, "--target") == {"A": 1.0}
+    assert "genes are from column 'gene', values from 'logfc'" in caplog.text
 
 
 def test_rows_without_a_gene_or_a_value_are_left_out(tmp_path):
