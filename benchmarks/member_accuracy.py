@@ -114,7 +114,7 @@ def made(case: Any) -> list[Case]:
         cells=None if known.cells is None else [*known.cells, *[np.median(known.cells)] * len(pairs)],
     )
     names = [case.test[place] for place in chosen]
-    found = predictions(told, case.embeddings, case.context, names, {**here, **pairs}, case.seed)
+    found = predictions(told, case.embeddings, case.context, names, {**here, **pairs}, case.seed, ["few-shot"])
     return [(case.truth[place], one) for place, one in zip(chosen, found, strict=True)]
 
 
@@ -125,10 +125,11 @@ def predictions(
     names: list[str],
     here: dict[str, np.ndarray],
     seed: int,
+    uses: list[str] | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Return, for each name, method -> predicted effect [G]; `here` are the effects measured in the context."""
     alone = known.take([row for row, name in enumerate(known.perturbations) if len(parts_of(name)) < 2])
-    engine, plain = (Evidence(Settings(seed=seed, calibrating=0)).fit(one, embeddings) for one in (known, alone))
+    engine, plain = (Evidence(Settings(seed=seed, calibrating=0)).fit(one, embeddings, uses) for one in (known, alone))
     found, without = (one.predict(context, names, trust=False) for one in (engine, plain))
     assert set(found.uses) == {USE}
     mean = MeanEffect(MeanEffects({context: {name: here[name] for name in here if len(parts_of(name)) < 2}}))

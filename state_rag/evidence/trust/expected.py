@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from state_rag.evidence.answering import Answered, answer_scene, blind_answer, chance_of_change
@@ -147,7 +148,8 @@ def calibration(
     """
     parts: dict[str, list[np.ndarray]] = {}
     limit = min(settings.final_supports, SUPPORTS)
-    scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed))
+    known = torch.stack([source.known for source in similarity.sources]).any(0) if similarity.sources else None
+    scenes = list(calibration_scenes(bank, use, settings.calibrating, settings.seed, known))
     for number, (scene, rows) in enumerate(scenes):
         answered = answer_scene(bank, similarity, scene, learned, limit, with_genes=True)
         answered = blind_answer(bank, answered, use, learned)
@@ -219,8 +221,8 @@ class Trusting:
             holds = np.zeros(len(places), dtype=bool)
         else:
             context = answered.scene.context if use not in NEW_CONTEXT else -1
-            expected, low, high = model.expect(signs.values, context)
-            self._note(places, expected, low, high, model.score(signs.values))
+            numbers = np.stack([*model.expect(signs.values, context), model.score(signs.values)])
+            self._note(places, *_drawn_to_the_mean(model, signs.values, numbers))
             self._std[places] = self._scale * model.deviations(answered.values.numpy(), signs.values[:, 0], context)
             holds = _within(model, signs.values) & (use not in NEW_CONTEXT or model.counts[1] >= FEWEST_CONTEXTS)
         self._holds[places] = holds
@@ -240,9 +242,7 @@ class Trusting:
             context = context if use not in NEW_CONTEXT else -1
             values = np.repeat(prior[None] / self._scale, len(places), axis=0)
             size = np.log(np.maximum(values.std(1), TINY))
-            numbers = np.repeat(model.prior[:, None], len(places), axis=1)
-            score = np.interp(numbers[0], np.maximum.accumulate(model.accuracies), model.scores)
-            self._note(places, numbers[0], numbers[1], numbers[2], score)
+            self._note(places, *_of_the_mean(model)[:, None].repeat(len(places), 1))
             self._std[places] = self._scale * model.deviations(values, size, context)
         for place in places:
             why = self._doubt(use, model, True)
@@ -328,6 +328,25 @@ class Trusting:
         if use in NEW_CONTEXT and model.counts[1] < FEWEST_CONTEXTS:
             return f"calibration may not hold: {int(model.counts[1])} contexts judge what a new one will do"
         return "calibration may not hold: unlike all conditions that it was made from"
+
+
+def _of_the_mean(model: TrustModel) -> np.ndarray:
+    """Return expected accuracy of the context's mean effect, both ends of its interval, and its score."""
+    score = np.interp(model.prior[0], np.maximum.accumulate(model.accuracies), model.scores)
+    return np.array([*model.prior, score])
+
+
+def _drawn_to_the_mean(model: TrustModel, signs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return the numbers [4, Q] of queries, drawn to those of the mean effect where less is told than ever was.
+
+    A prediction of which nothing is told is the context's mean effect.
+    """
+    told = SIGNS.index("variance told")
+    least = model.range[0, told]
+    share = np.clip(signs[:, told] / least, 0, 1) if least > 0 else np.ones(len(signs))
+    mean = _of_the_mean(model)[:, None]
+    found: np.ndarray = mean + share * (numbers - mean)
+    return found
 
 
 def _within(model: TrustModel, signs: np.ndarray) -> np.ndarray:

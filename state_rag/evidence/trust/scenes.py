@@ -23,7 +23,9 @@ SCENES = 40
 """Scenes at most: more contexts than four are each asked about fewer of their parts."""
 
 
-def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[tuple[Scene, Tensor]]:
+def calibration_scenes(
+    bank: Bank, use: str, limit: int, seed: int, known: Tensor | None = None
+) -> Iterator[tuple[Scene, Tensor]]:
     """Yield scenes of a use, and the rows of their answers.
 
     Parameters
@@ -36,6 +38,9 @@ def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[
         Conditions asked about in all, at most.
     seed
         Of the parts.
+    known
+        Bool [P]: perturbations that something else than a response is known of; by default all. The others are not
+        asked about as if they had been measured nowhere: nothing would be known of them.
     """
     contexts = Episodes(bank, use).contexts
     rng = np.random.default_rng(seed)
@@ -46,6 +51,8 @@ def calibration_scenes(bank: Bank, use: str, limit: int, seed: int) -> Iterator[
         rows = bank.rows_of(context)
         if use in ("few-shot", "zero-shot"):
             rows = rows[known_elsewhere(bank, rows, context, use)]
+        elif known is not None:
+            rows = rows[known[bank.perturbation[rows]]]
         if not len(rows):
             continue
         # all doses of a drug are hidden together: with one of them the others are hardly a question

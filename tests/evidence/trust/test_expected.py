@@ -51,6 +51,23 @@ def test_what_nothing_is_known_of_is_graded_none_and_expected_least(engine):
     assert trust.holds.tolist() == [False, True]
 
 
+def test_a_perturbation_like_none_that_was_measured_is_not_trusted_whatever_else_has_no_embedding():
+    screened = drawn()
+    names, vectors = screened.embeddings["text"]
+    without = [name for name in names if name not in ("P0", "P1", "P2")]
+    rows = [names.index(name) for name in without]
+    wider = np.eye(6)[:, :3].T  # one more direction, in which nothing was measured
+    vectors = np.concatenate([vectors[rows] @ wider, [[0, 0, 0, 0, 0, 1.0], [1.0, 0, 0, 0, 0, 0]]])
+    told = {"text": ([*without, "strange", "familiar"], vectors)}
+    engine = Evidence(QUICK).fit(screened.responses(TEST), told, uses=["unseen"])
+    model = engine.calibrated["unseen"].model
+    assert engine.calibrated["unseen"].conditions == len(screened.responses(TEST)) - 9
+    trust = engine.predict("line0", ["strange", "familiar"]).trust
+    assert trust.holds.tolist() == [False, True]
+    assert trust.grade[0] == "none"
+    assert abs(trust.expected[0] - model.prior[0]) < abs(trust.expected[1] - model.prior[0])
+
+
 def test_a_small_screen_gets_ranks_only():
     small = screen()
     engine = Evidence(QUICK).fit(small.responses([(0, p) for p in range(3, 12)]), uses=["few-shot"])

@@ -22,6 +22,18 @@ def test_a_condition_is_asked_about_without_itself_and_each_once():
     assert sorted(asked) == list(range(len(bank)))
 
 
+def test_what_nothing_would_be_known_of_is_not_asked_about_as_unseen():
+    drawn = screen()
+    bank = Bank(drawn.responses())
+    known = torch.tensor([name not in ("P1", "P2") for name in bank.perturbations])
+    asked, supports = set(), set()
+    for scene, _ in calibration_scenes(bank, "unseen", 600, 0, known):
+        asked |= {bank.perturbations[query] for query in scene.queries.tolist()}
+        supports |= {bank.perturbations[one] for one in bank.perturbation[scene.supports].tolist()}
+    assert asked == set(bank.perturbations) - {"P1", "P2"}
+    assert {"P1", "P2"} <= supports
+
+
 def test_all_doses_of_a_drug_in_a_line_are_hidden_together():
     data = responses(curves()[0])
     bank = Bank(data, axes=axes_of(data))
