@@ -4,20 +4,28 @@ import argparse
 import shlex
 from pathlib import Path
 
+CELL_TYPE_KEY = ("--cell-type-key", "--cell-type-col")
+CONTROL = ("--control", "--control-pert")
+"""What the options are called, each by what `data.kwargs` of a training calls it too."""
+
 
 def add_names(parser: argparse.ArgumentParser) -> None:
     """Add the options that name columns and control."""
     parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
-    parser.add_argument("--cell-type-col", metavar="COLUMN", help="obs column of the cell line (default: found)")
-    parser.add_argument("--control", metavar="NAME", help="name of the control (default: found)")
+    parser.add_argument(
+        *CELL_TYPE_KEY, dest="cell_type_col", metavar="COLUMN", help="obs column of the cell line (default: found)"
+    )
+    parser.add_argument(*CONTROL, dest="control", metavar="NAME", help="name of the control (default: found)")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that stand for `data.kwargs` of a training: columns, control, and which matrix is predicted."""
     parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: found)")
-    parser.add_argument("--cell-type-key", metavar="COLUMN", help="obs column of the cell line (default: found)")
+    parser.add_argument(
+        *CELL_TYPE_KEY, dest="cell_type_key", metavar="COLUMN", help="obs column of the cell line (default: found)"
+    )
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: found)")
-    parser.add_argument("--control-pert", metavar="NAME", help="name of the control (default: found)")
+    parser.add_argument(*CONTROL, dest="control_pert", metavar="NAME", help="name of the control (default: found)")
     parser.add_argument(
         "--mode-col", metavar="COLUMN", help="obs column of the mode (CRISPRi, CRISPRa, KO, drug): evidence runs only"
     )

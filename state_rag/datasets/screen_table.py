@@ -119,9 +119,9 @@ def read_screen_table(
             refuse_effects_table(file, control)
             pert_col, cell_type_col, _, control = names_by_format(file, pert_col, cell_type_col, None, control)
             pert_col = find_column(file, pert_col, PERTURBATION_COLUMNS, "perturbation", "--pert-col")
-            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
+            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-key")
             perts, pert_codes = read_column(file, pert_col, "--pert-col")
-            types, type_codes = read_column(file, cell_type_col, "--cell-type-col")
+            types, type_codes = read_column(file, cell_type_col, "--cell-type-key")
         labelled = (pert_codes >= 0) & (type_codes >= 0)
         pairs, cells = np.unique(type_codes[labelled] * len(perts) + pert_codes[labelled], return_counts=True)
         for pair, number in zip(pairs.tolist(), cells.tolist(), strict=True):

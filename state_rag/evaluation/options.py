@@ -2,6 +2,7 @@
 
 import argparse
 
+from state_rag.datasets.command_words import CELL_TYPE_KEY, CONTROL
 from state_rag.effects.workers import add_worker_options
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -19,8 +20,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "STATE_RAG_GENEPT, or GenePT's file at the usual places)",
     )
     parser.add_argument("--pert-col", help=f"perturbation column {FROM_RUN}")
-    parser.add_argument("--cell-type-key", help=f"cell-line column {FROM_RUN}")
-    parser.add_argument("--control", help=f"label of control cells {FROM_RUN}")
+    parser.add_argument(*CELL_TYPE_KEY, dest="cell_type_key", help=f"cell-line column {FROM_RUN}")
+    parser.add_argument(*CONTROL, dest="control", help=f"label of control cells {FROM_RUN}")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 

@@ -49,7 +49,7 @@ KEY_OF_FLAG = {
     "--val-fraction": "val_fraction",
     "--test-list": "test_list",
     "--pert-col": "data.kwargs.pert_col",
-    "--cell-type-col": "data.kwargs.cell_type_key",
+    "--cell-type-key": "data.kwargs.cell_type_key",
     "--control": "data.kwargs.control_pert",
     "--output": "sweep_dir",
 }

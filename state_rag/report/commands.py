@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from state_rag.datasets.command_words import CELL_TYPE_KEY, CONTROL
 from state_rag.evaluation.options import add_comparison_options, add_metric_options, add_run_options
 from state_rag.report.metrics_command import add_metrics
 from state_rag.report.report_command import add_report
@@ -59,8 +60,9 @@ def _add_gge(subparsers) -> None:
         "are GGE's, such as --real, --generated, --conditions and --output: `state-rag gge -- --help` lists them.",
     )
     parser.add_argument("--pert-col", default="gene", help="perturbation column (%(default)s)")
-    parser.add_argument("--cell-type-key", default="cell_line", help="cell-line column (%(default)s)")
-    parser.add_argument("--control", default="non-targeting", help="label of control cells (%(default)s)")
+    line, control = "cell_line", "non-targeting"
+    parser.add_argument(*CELL_TYPE_KEY, dest="cell_type_key", default=line, help="cell-line column (%(default)s)")
+    parser.add_argument(*CONTROL, dest="control", default=control, help="label of control cells (%(default)s)")
     parser.parse_known_args = partial(_with_rest, parser.parse_known_args)  # type: ignore[method-assign]
     parser.set_defaults(run=_gge)
 

@@ -55,7 +55,7 @@ def find_names(
             _refuse_likely_line(path, pert_col)
             one_line = ONE_LINE
         if one_line is None:
-            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-col")
+            cell_type_col = find_column(file, cell_type_col, CELL_TYPE_COLUMNS, "cell line", "--cell-type-key")
         else:
             cell_type_col = REPLOGLE_NAMES["cell_type_col"]
             if cell_type_col in obs_columns(file):
@@ -85,7 +85,7 @@ def _refuse_likely_line(path: Path, pert_col: str) -> None:
     if guess.value is not None:
         raise StateRagError(
             f"{path}: no obs column with a usual name for the cell line ({', '.join(CELL_TYPE_COLUMNS)}), but "
-            f"{guess.value!r} looks like one ({guess.why}). Say so with --cell-type-col {shlex.quote(guess.value)}; if "
+            f"{guess.value!r} looks like one ({guess.why}). Say so with --cell-type-key {shlex.quote(guess.value)}; if "
             "all cells are of one line, name it: --one-line NAME."
         )
 

@@ -113,7 +113,7 @@ def prepare(
     if n_hvgs is not None and n_hvgs < 1:
         raise StateRagError(f"--n-hvgs {n_hvgs}: expected at least 1.")
     if one_line is not None and cell_type_col is not None:
-        raise StateRagError("--one-line is for files without a column of cell lines; leave it or --cell-type-col out.")
+        raise StateRagError("--one-line is for files without a column of cell lines; leave it or --cell-type-key out.")
     if common and not like:
         raise StateRagError("--common says which genes to keep beside those of other files; name them with --like.")
     if n_hvgs is not None and like:
@@ -134,7 +134,7 @@ def prepare(
         adata.obs[names["cell_type_col"]] = pd.Categorical([one_line] * adata.n_obs)
         changes.append(
             f"added obs column {names['cell_type_col']!r}: no column names the cell line, so all cells are of one, "
-            f"{one_line!r} (--one-line NAME calls it otherwise; --cell-type-col COLUMN names a column)"
+            f"{one_line!r} (--one-line NAME calls it otherwise; --cell-type-key COLUMN names a column)"
         )
     adata = fix_obs(adata, names, changes)
     changes += rewrite(adata.obs, names["pert_col"], plain)

@@ -86,6 +86,6 @@ def run_prepare(args: argparse.Namespace) -> None:
         what = "--held-out-perturbations 0.2"
     print_next(
         f"state-rag data split {quote(done.path)} {what} "
-        f"--pert-col {shlex.quote(done.pert_col)} --cell-type-col {shlex.quote(done.cell_type_col)} "
+        f"--pert-col {shlex.quote(done.pert_col)} --cell-type-key {shlex.quote(done.cell_type_col)} "
         f"--control {shlex.quote(done.control)}"
     )

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from state_rag.datasets.command_words import CELL_TYPE_KEY, CONTROL
+
 
 def add_quickstart(subparsers: Any) -> None:
     """Add `quickstart`."""
@@ -16,16 +18,13 @@ def add_quickstart(subparsers: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="h5ad file")
     parser.add_argument("--pert-col", metavar="COLUMN", help="obs column of the perturbation (default: guessed)")
     parser.add_argument(
-        "--cell-type-key",
-        "--cell-type-col",
+        *CELL_TYPE_KEY,
         dest="cell_type_col",
         metavar="COLUMN",
         help="obs column of the cell line (default: guessed)",
     )
     parser.add_argument("--batch-col", metavar="COLUMN", help="obs column of the batch (default: guessed)")
-    parser.add_argument(
-        "--control", "--control-pert", dest="control", metavar="NAME", help="label of the control (default: guessed)"
-    )
+    parser.add_argument(*CONTROL, dest="control", metavar="NAME", help="label of the control (default: guessed)")
     parser.add_argument("--held-out", metavar="LINE", help="cell line to hold out (default: chosen)")
     parser.add_argument("--embeddings", metavar="FILE", help="embeddings of the perturbations (default: looked for)")
     parser.set_defaults(run=run_quickstart)

@@ -134,7 +134,7 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
             _join(
                 f"state-rag data prepare {_word(look.path)} -o {_word(data)}",
                 f"--pert-col {_word(pert)} --control {_word(control)}",
-                f"--cell-type-col {_word(line)}" if found.line.value else f"--one-line {_word(held_out)}",
+                f"--cell-type-key {_word(line)}" if found.line.value else f"--one-line {_word(held_out)}",
                 f"--batch-col {_word(batch)}" if found.batch.value else "",
             ),
             "",
@@ -161,7 +161,7 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         _join(
             f"state-rag data split {_word(data)}",
             what,
-            f"{columns}{'' if usual['cell_type'] else f' --cell-type-col {_word(line)}'}"
+            f"{columns}{'' if usual['cell_type'] else f' --cell-type-key {_word(line)}'}"
             f"{'' if usual['control'] else f' --control {_word(control)}'}".strip(),
         ),
         _join(

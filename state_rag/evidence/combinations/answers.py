@@ -174,13 +174,17 @@ class Combining:
             here = [m for m in members if bank.measured(number, bank.number_of(m))]
             others = sum(mate != set(members) for mate in mates)
             told = f"{len(here)} of {len(members)} members measured here, {others} other combinations with one of them"
-            if strange := [m for m in members if bank.number_of(m) < 0]:
-                told = f"nothing is known of {', '.join(strange)}; {told}"
+            if strange := self.strange(members):
+                told = f"calibration may not hold: nothing is known of {', '.join(strange)}; {told}"
             judges = self.learned.combinations
         if len(judges.accuracy) >= FEWEST:
             return told
         what = "measured combinations" if len(members) > 1 else "members measured alone"
         return f"not calibrated, ranks only: {len(judges.accuracy)} {what} to judge by, {FEWEST} needed; {told}"
+
+    def strange(self, members: Sequence[str]) -> list[str]:
+        """Return those of a combination's members of which nothing is known."""
+        return [one for one in members if self.measured.bank.number_of(one) < 0]
 
     def _words_of_one(self, context: str, name: str, mates: Sequence[set[str]]) -> str:
         bank, number = self.measured.bank, self.measured.number_of_context(context)

@@ -67,7 +67,8 @@ def trust_combinations(
     reasons = [engine.combining.words(context, members) for members in asked]
     mean = (found.mean * engine.bank.scale).numpy()
     expected = engine.combining.expected(size, asked)
-    trusting.combined(places, mean, expected, combined_error(engine, asked, found), reasons)
+    known = np.array([not engine.combining.strange(members) for members in asked], dtype=bool)
+    trusting.combined(places, mean, expected, combined_error(engine, asked, found), reasons, known)
 
 
 def explain_combination(engine: Evidence, context: str, name: str, members: tuple[str, ...]) -> Explanation:

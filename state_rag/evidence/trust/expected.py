@@ -255,6 +255,7 @@ class Trusting:
         expected: tuple[np.ndarray, np.ndarray, np.ndarray],
         variance: np.ndarray,
         reasons: Sequence[str],
+        known: np.ndarray,
     ) -> None:
         """Note the trust of combinations.
 
@@ -270,13 +271,16 @@ class Trusting:
             [Q]: expected squared error, in that unit squared.
         reasons
             [Q]: what speaks for each, in words.
+        known
+            Bool [Q]: whether something is known of all members, as it is of those that made the calibration.
         """
         size = np.log(np.maximum(np.sqrt(np.square(mean).mean(1)) / self._scale, TINY))
         self._note(places, *expected, size)
         self._std[places] = np.sqrt(variance)[:, None]
-        holds = np.isfinite(expected[0])
+        calibrated = np.isfinite(expected[0])
+        holds = calibrated & known
         self._holds[places] = holds
-        self._all = self._all and bool(holds.all())
+        self._all = self._all and bool(calibrated.all())
         for place, value, yes, reason in zip(places, expected[0], holds, reasons, strict=True):
             self._grade[place] = grade_of(value) if yes else "none"
             self._reason[place] = reason

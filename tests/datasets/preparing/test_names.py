@@ -44,7 +44,7 @@ def test_a_column_that_looks_like_the_line_is_not_passed_over(tmp_path):
     adata = make_adata()
     adata.obs = adata.obs.rename(columns={"cell_type": "CellLine.name"})
     adata.write_h5ad(tmp_path / "in.h5ad")
-    with pytest.raises(StateRagError, match="'CellLine.name' looks like one .*--cell-type-col CellLine.name"):
+    with pytest.raises(StateRagError, match="'CellLine.name' looks like one .*--cell-type-key CellLine.name"):
         prepare(tmp_path / "in.h5ad")
     assert prepare(tmp_path / "in.h5ad", cell_type_col="CellLine.name").cell_types == ("T.cell 1", "a549", "k562")
     assert prepare(tmp_path / "in.h5ad", one_line="mine").cell_types == ("mine",)

@@ -54,7 +54,7 @@ def test_names_that_nobody_else_uses_are_found_among_many_columns(write):
     assert found(place) == ("target gene", "ctrl", "CellLine.name", "10x lane")
     text = script(plan(place))
     assert "--pert-col 'target gene'" in text
-    assert "--cell-type-col CellLine.name" in text
+    assert "--cell-type-key CellLine.name" in text
 
 
 def test_a_name_with_a_line_break_stays_within_the_comments(write):

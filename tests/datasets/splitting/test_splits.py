@@ -129,7 +129,7 @@ def test_test_perturbations_that_no_training_cell_shows_are_announced(tmp_path, 
     [
         ({"held_out": "hepg2"}, "no cell line 'hepg2'.*T.cell 1, a549, k562"),
         ({"pert_col": "gene"}, "no obs column 'gene'.*batch, cell_type, perturbation"),
-        ({"cell_type_col": "line"}, "--cell-type-col"),
+        ({"cell_type_col": "line"}, "--cell-type-key"),
         ({"control": "non-targeting"}, "a usual name that is: ctrl"),
         ({"few_shot": 1.0}, "--few-shot 1.0"),
         ({"few_shot": 0.9}, "test list would be empty"),
