@@ -30,7 +30,9 @@ from state_rag.h5ad_writing import write_h5ad
 if TYPE_CHECKING:
     import anndata
 
-KIND = "mean_effects"
+KIND, PREDICTED = "mean_effects", "predicted_effects"
+"""`uns["state_rag"]["kind"]` of a table of measured effects, and of one that the evidence engine predicted."""
+
 NO_CONTROLS, NOT_FINITE = "no control cells", "NaN or infinity in its control cells"
 
 

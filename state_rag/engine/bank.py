@@ -11,7 +11,7 @@ from state_rag.datasets.effects_tables import LABELS
 from state_rag.datasets.quickstart.guesses import SURELY, control_likeness
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.changes import changes_in, changes_of
-from state_rag.effects.mean_effects import MeanEffects
+from state_rag.effects.mean_effects import PREDICTED, MeanEffects
 from state_rag.errors import StateRagError
 from state_rag.evidence.responses import Responses
 from state_rag.h5ad import open_h5ad
@@ -85,7 +85,7 @@ def responses_in(
     ------
     StateRagError
         If a column is missing or has no value in some row, holds what is no dose or time, or no value of `X` is below
-        zero, as it is of means.
+        zero, as it is of means, or the effects are predicted ones.
 
     Examples
     --------
@@ -100,12 +100,17 @@ def responses_in(
                 "a table of effects has a row a condition, with obs columns `perturbation` and `context`; this one has "
                 f"{', '.join(map(str, effects.obs.columns)) or 'none'}."
             )
+    about = effects.uns.get("state_rag")
+    if isinstance(about, Mapping) and about.get("kind") == PREDICTED:
+        raise StateRagError(
+            "these effects were predicted by an evidence engine, and it is measured ones that teach what cells do. Give "
+            "those; if predictions are meant, delete uns['state_rag'] of the table."
+        )
     effects = _without_controls(effects)
     values = effects.X.toarray() if hasattr(effects.X, "toarray") else np.asarray(effects.X)
     _refuse_means(values)
     means = effects.varm.get("control_mean")
     columns = TreatmentColumns(mode, dose, time)
-    about = effects.uns.get("state_rag")
     treated = isinstance(about, Mapping) and bool(about.get("treated"))
     if treated and columns:
         raise StateRagError(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from state_rag import __version__
+from state_rag.effects.mean_effects import PREDICTED
 from state_rag.engine.called import LAYER
 from state_rag.engine.explaining.explain import check_contexts, measured_contexts
 from state_rag.engine.folder import EvidenceRun
@@ -18,9 +19,6 @@ from state_rag.progress import track
 
 if TYPE_CHECKING:
     import anndata
-
-KIND = "predicted_effects"
-"""`uns["state_rag"]["kind"]` of such a table."""
 
 
 def predicted_effects(
@@ -108,5 +106,7 @@ def predicted_effects(
         obs=obs,
         var=pd.DataFrame(index=pd.Index(run.engine.responses.genes, dtype=str)),
         layers={"std": np.concatenate(stds), **({LAYER: np.concatenate(chances)} if chances else {})},
-        uns={"state_rag": {"kind": KIND, "version": __version__, **({"treated": True} if bank.treatments else {})}},
+        uns={
+            "state_rag": {"kind": PREDICTED, "version": __version__, **({"treated": True} if bank.treatments else {})}
+        },
     )

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from state_rag.effects.mean_effects import PREDICTED
 from state_rag.engine.bank import responses_in
 from state_rag.errors import StateRagError
 
@@ -37,6 +38,13 @@ def test_the_label_that_a_table_names_as_its_control_is_none_either(caplog):
     effects = table(["TP53", "scr7", "KRAS"])
     effects.uns["state_rag"] = {"control": "scr7"}
     assert "scr7" not in responses_in(effects).perturbation_names
+
+
+def test_predicted_effects_are_not_taken_for_measured_ones():
+    effects = table()
+    effects.uns["state_rag"] = {"kind": PREDICTED}
+    with pytest.raises(StateRagError, match="predicted by an evidence engine.*delete uns"):
+        responses_in(effects)
 
 
 def test_means_are_not_taken_for_effects():
