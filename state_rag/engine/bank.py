@@ -103,7 +103,7 @@ def responses_in(
     about = effects.uns.get("state_rag")
     if isinstance(about, Mapping) and about.get("kind") == PREDICTED:
         raise StateRagError(
-            "these effects were predicted by an evidence engine, and it is measured ones that teach what cells do. Give "
+            "these effects were predicted by an evidence engine, and measured ones teach what cells do. Give "
             "those; if predictions are meant, delete uns['state_rag'] of the table."
         )
     effects = _without_controls(effects)
