@@ -251,7 +251,9 @@ class Candidates:
             if len(kriged):
                 found[kriged] = profiles.kriged(self._numbers[kriged], own=False)
             best = np.argsort(-profiles.scores(found[others]), kind="stable")[: self._refined]
-            full = np.sort(others[best])
+            # co-kriging of single conditions knows nothing of what combinations tell of their members
+            by_combinations = [one for one in kriged if self._engine.combining.asked(self._context, self.names[one])]
+            full = np.union1d(others[best], np.array(by_combinations, dtype=others.dtype))
         predicted = np.setdiff1d(full, several)
         if len(predicted):
             found[predicted] = profiles.predicted(self._numbers[predicted], self._predicted(predicted))

@@ -170,6 +170,8 @@ def test_a_perturbation_that_pairs_alone_tell_of_can_be_found_and_chosen():
     found = search(engine, "line0", own, candidates=["Q", "P3", "P4", "nobody"], top=3)
     assert found.perturbations[0] == "Q"
     assert found.unknown == ("nobody",)
+    few = search(engine, "a new line", own, candidates=["Q", *drawn.perturbations], top=3, refined=1)
+    assert few.perturbations[0] == "Q"
     assert ("line1", "Q") in design(engine, ["line1"], 2, candidates=["Q", "P3+P4"]).conditions
     assert "Q" in {name for _, name in hits(engine, ["line0"], 5, candidates=["Q"], threshold=1.0).conditions}
 
