@@ -78,6 +78,10 @@ def design_run(
 
 def _priced(run: EvidenceRun, costs: Mapping[str, float]) -> dict[str, float]:
     """Return what perturbations cost by the run's own names; two names of one with a cost each are refused."""
+    if not hasattr(costs, "items"):
+        raise StateRagError(
+            f"design: costs have to name perturbations: give a dict of name and cost, not {type(costs).__name__}."
+        )
     called: dict[str, str] = {}
     for given, name in zip(costs, own_names(run, costs, "given a cost"), strict=True):
         if name in called:

@@ -96,8 +96,12 @@ def given_signature(values: "Mapping[str, float] | pd.Series", where: str) -> di
     Raises
     ------
     StateRagError
-        If a gene stands twice, as it may in a Series, or a value is no number or infinite.
+        If a gene stands twice, as it may in a Series, a value is no number or infinite, or genes are not named.
     """
+    if not hasattr(values, "items"):
+        raise StateRagError(
+            f"{where}: genes have to be named: give a dict or a Series of gene and value, not {type(values).__name__}."
+        )
     pairs = []
     for gene, value in values.items():
         number = number_in(str(value))

@@ -189,6 +189,8 @@ def test_two_names_of_one_perturbation_have_one_cost(run):
     aliased = replace(run, engine=engine, names=[OtherName(name, f"OLD{name}", "alias")])
     with pytest.raises(StateRagError, match=f"{name} and OLD{name} are one perturbation, whose cost"):
         design_run(aliased, ["hepg2"], 2, costs={name: 2.0, f"OLD{name}": 3.0})
+    with pytest.raises(StateRagError, match="costs have to name perturbations.*not list"):
+        design_run(aliased, ["hepg2"], 2, costs=[1.0, 2.0])
 
 
 def test_names_left_out_and_priced_may_be_other_names_of_the_same_gene(run):

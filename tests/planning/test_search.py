@@ -30,6 +30,8 @@ def test_a_measured_response_is_found_by_its_own_name_and_marked(run):
 def test_an_unknown_context_is_refused_with_close_spellings(run):
     with pytest.raises(StateRagError, match="hepg22 -> hepg2.*--new-context"):
         search_run(run, "hepg22", response(run)[2])
+    with pytest.raises(StateRagError, match=r"a context is a name, such as '\w+', not \['hepg2'\]"):
+        search_run(run, ["hepg2"], response(run)[2])
     assert search_run(run, "liver", response(run)[2], new_context=True).context == "liver"
 
 

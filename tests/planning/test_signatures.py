@@ -62,6 +62,7 @@ def test_what_is_given_in_memory_is_checked_as_a_file_is():
         ({"A": None}, "the value of A is None"),
         ({"A": np.inf}, "infinite"),
         ({}, "no gene with a value"),
+        (np.ones(3), "target: genes have to be named.*not ndarray"),
     ):
         with pytest.raises(StateRagError, match=says):
             given_signature(values, "target")

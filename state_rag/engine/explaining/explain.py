@@ -62,6 +62,8 @@ def check_contexts(run: EvidenceRun, contexts: Sequence[str], *, new_context: bo
         With the first of them.
     """
     known = contexts_of(run)
+    if strange := [name for name in contexts if not isinstance(name, str)]:
+        raise StateRagError(f"a context is a name, such as {known[0]!r}, not {strange[0]!r}.")
     unknown = [name for name in contexts if name not in known]
     if unknown and not new_context:
         raise StateRagError(
