@@ -25,7 +25,7 @@ class Rows(Protocol):
         ...
 
     def block(self, start: int, stop: int) -> Block:
-        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
+        """Return the rows from `start` to before `stop` as they are stored: dense, or CSR without repeated places."""
         ...
 
 
@@ -43,7 +43,8 @@ class ArrayRows:
 
     def block(self, start: int, stop: int) -> Block:
         """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
-        return self.values[start:stop]
+        found = self.values[start:stop]
+        return without_repeats(found) if sparse.issparse(found) else found
 
 
 class ChosenColumns:
@@ -128,12 +129,15 @@ class SparseFileRows:
         """Return the given rows, in the given order, as float32 `[len(rows), features]`."""
         rows = np.asarray(rows, dtype=np.int64)
         out = np.zeros((len(rows), self.shape[1]), dtype=np.float32)
+        if not len(rows):
+            return out
         order = np.argsort(rows, kind="stable")
-        for start, stop in runs(rows[order]):
-            first = int(rows[order[start]])
-            begin, end = int(self.indptr[first]), int(self.indptr[first + stop - start])
-            lengths = np.diff(self.indptr[first : first + stop - start + 1])
-            out[np.repeat(order[start:stop], lengths), self.indices[begin:end]] = self.data[begin:end]
+        ends = [(int(rows[order[start]]), int(rows[order[stop - 1]]) + 1) for start, stop in runs(rows[order])]
+        parts = [slice(int(self.indptr[first]), int(self.indptr[last])) for first, last in ends]
+        data, indices = (np.concatenate([values[part] for part in parts]) for values in (self.data, self.indices))
+        starts = np.append(0, np.cumsum(self.indptr[rows[order] + 1] - self.indptr[rows[order]]))
+        found = without_repeats(sparse.csr_matrix((data, indices, starts), shape=out.shape))
+        out[np.repeat(order, np.diff(found.indptr)), found.indices] = found.data
         return out
 
     def block(self, start: int, stop: int) -> Block:
@@ -154,7 +158,27 @@ class SparseFileRows:
                 f"rows {start:,} to {stop:,} of '{self.name}' are damaged: their places do not fit a matrix of "
                 f"{self.shape[0]:,} x {self.shape[1]:,}. Copy or write the file again."
             )
-        return sparse.csr_matrix((data, indices, starts - begin), shape=(stop - start, self.shape[1]))
+        return without_repeats(sparse.csr_matrix((data, indices, starts - begin), shape=(stop - start, self.shape[1])))
+
+
+def without_repeats(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return CSR rows in which no place stands twice; values that share a place are added up, as SciPy reads them.
+
+    Rows whose places are merely out of order come back as they are.
+
+    Examples
+    --------
+    >>> twice = sparse.csr_matrix(([1.0, 2.0], [0, 0], [0, 2]), shape=(1, 3))
+    >>> without_repeats(twice).data.tolist()
+    [3.0]
+    """
+    if rows.has_canonical_format:
+        return rows
+    columns = rows.tocsc()  # brings repeats side by side, in time that grows with the values; sorting takes longer
+    if columns.has_canonical_format:
+        return rows
+    columns.sum_duplicates()
+    return columns.tocsr()
 
 
 def _within(indices: np.ndarray, width: int) -> bool:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from state_rag.cell_files import CellFile, is_store, text_at
 from state_rag.contract.feature_names import names_in_anndata, names_in_file
-from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows
+from state_rag.contract.matrices import ArrayRows, Block, Rows, open_rows, without_repeats
 from state_rag.datasets.data_files import find_data_files, is_pattern
 from state_rag.datasets.doubled_labels import refuse_doubled_in_files, refuse_doubled_in_memory
 from state_rag.datasets.effects_tables import refuse_effects_table
@@ -50,7 +50,7 @@ class _BackedRows:
     def block(self, start: int, stop: int) -> Block:
         """Return the rows from `start` to before `stop` as they are stored: dense, or CSR."""
         part = _values(self.adata[start:stop], self.matrix)
-        return part.tocsr() if sparse.issparse(part) else np.asarray(part)
+        return without_repeats(part.tocsr()) if sparse.issparse(part) else np.asarray(part)
 
 
 def from_anndata(

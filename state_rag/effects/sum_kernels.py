@@ -24,7 +24,7 @@ def add_sparse(
     Parameters
     ----------
     data, indices, indptr
-        The matrix; indices within bounds.
+        The matrix; indices within bounds, none twice in a row.
     order
         The rows to add, best group by group, int [n].
     group_of

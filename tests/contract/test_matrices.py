@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from state_rag.contract.matrices import ArrayRows, open_rows, row_blocks, runs
+from state_rag.contract.matrices import ArrayRows, open_rows, row_blocks, runs, without_repeats
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
 
@@ -37,6 +37,32 @@ def test_rows_come_back_in_the_order_asked_for_whatever_the_storage(tmp_path, ki
 def test_rows_in_memory_may_be_sparse():
     values = matrix()
     np.testing.assert_array_equal(ArrayRows(sparse.csc_matrix(values)).read(np.array([3, 1])), values[[3, 1]])
+
+
+def in_halves(values):
+    """CSR whose every value is stored as two halves, apart from each other and out of order."""
+    whole = sparse.csr_matrix(values)
+    rows, columns = np.repeat(np.arange(len(values)), np.diff(whole.indptr)), whole.indices
+    order = np.lexsort((np.tile(np.arange(whole.nnz) % 5, 2), np.tile(rows, 2)))
+    data, indices = np.tile(whole.data / 2, 2)[order], np.tile(columns, 2)[order]
+    return sparse.csr_matrix((data, indices, 2 * whole.indptr), shape=values.shape)
+
+
+def test_values_that_share_a_place_are_added_up_and_stand_once_in_a_block(tmp_path):
+    values, rows = matrix(), np.array([7, 8, 9, 0, 2, 2])
+    assert not in_halves(values).has_sorted_indices
+    ad.AnnData(in_halves(values)).write_h5ad(tmp_path / "a.h5ad")
+    with open_h5ad(tmp_path / "a.h5ad") as file:
+        for matrix_rows in (open_rows(file, "X"), ArrayRows(in_halves(values))):
+            np.testing.assert_array_equal(matrix_rows.read(rows), values[rows])
+            block = matrix_rows.block(3, 31)
+            np.testing.assert_array_equal(block.toarray(), values[3:31])
+            assert block.nnz == np.count_nonzero(values[3:31])
+
+
+def test_rows_out_of_order_are_left_as_they_are():
+    rows = sparse.csr_matrix(([1.0, 2.0, 3.0], [2, 0, 1], [0, 3]), shape=(1, 3))
+    assert without_repeats(rows) is rows
 
 
 @given(st.sets(st.integers(0, 60)))

@@ -72,6 +72,18 @@ def test_memory_a_backed_file_and_many_files_give_the_same(cells, tmp_path):
         np.testing.assert_allclose(other.layers["std"], whole.layers["std"], atol=1e-5)
 
 
+def test_values_that_share_a_place_make_the_effects_and_deviations_of_their_sums(cells, tmp_path):
+    values = sparse.csr_matrix(cells.X)
+    halves = sparse.csr_matrix((np.repeat(values.data / 2, 2), np.repeat(values.indices, 2), 2 * values.indptr))
+    twice = ad.AnnData(halves, obs=cells.obs, var=cells.var)
+    twice.write_h5ad(tmp_path / "twice.h5ad")
+    backed = ad.read_h5ad(tmp_path / "twice.h5ad", backed="r")
+    expected = sr.effects.from_anndata(cells)
+    for found in (sr.effects.from_anndata(twice), sr.effects.from_anndata(backed), sr.effects.read(backed.filename)):
+        np.testing.assert_allclose(found.X, expected.X, atol=1e-6)
+        np.testing.assert_allclose(found.layers["std"], expected.layers["std"], atol=1e-6)
+
+
 def test_written_effects_are_read_back_as_they_were(cells, tmp_path):
     effects = sr.effects.from_anndata(cells, matrix="obsm/X_hvg")
     assert effects.var_names.tolist() == cells.var_names[cells.var["highly_variable"]].tolist()
