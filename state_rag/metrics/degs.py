@@ -15,6 +15,8 @@ LISTED = 50
 """Differential genes that a row of `retrieval_info.csv` names, those with the smallest p-value."""
 CHANGED_FDR = 0.05
 """False discovery rate, within a condition, at which a gene counts as changed."""
+ROUNDING = 1e-10
+"""Means that are this close to each other, as a share of the larger, are equal: sums of many cells round."""
 
 
 @dataclass
@@ -126,8 +128,8 @@ def differential_genes(
     Returns
     -------
     DifferentialGenes
-        Arrays of shape `[genes]`. A gene that is constant on both sides has p = 1. With fewer than two cells on a
-        side p is NaN and no gene is differential.
+        Arrays of shape `[genes]`. A gene of one value on both sides has p = 1, one that is constant on both at
+        different values p = 0. With fewer than two cells on a side p is NaN and no gene is differential.
     """
     if fold_change == "log1p":
         log2fc = (moments.mean - control.mean) / LOG2
@@ -162,12 +164,15 @@ def changes(moments: WelchMoments, control: WelchMoments, fdr: float = CHANGED_F
 
 def _welch(moments: WelchMoments, control: WelchMoments) -> np.ndarray:
     mine, theirs = moments.variance / moments.n, control.variance / control.n
+    apart = np.abs(moments.mean - control.mean)
+    # the variance of a gene that is constant rounds too, so that what t would tell is one rounding against another
+    apart[apart <= ROUNDING * np.maximum(np.abs(moments.mean), np.abs(control.mean))] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = (moments.mean - control.mean) / np.sqrt(mine + theirs)
+        t = apart / np.sqrt(mine + theirs)
         freedom = (mine + theirs) ** 2 / (mine**2 / (moments.n - 1) + theirs**2 / (control.n - 1))
-        p: np.ndarray = 2 * stats.t.sf(np.abs(t), freedom)
+        p: np.ndarray = 2 * stats.t.sf(t, freedom)
     constant = (mine + theirs) == 0
-    p[constant] = np.where(moments.mean[constant] == control.mean[constant], 1.0, 0.0)
+    p[constant] = np.where(apart[constant] == 0, 1.0, 0.0)
     return p
 
 

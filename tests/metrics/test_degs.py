@@ -62,6 +62,16 @@ def test_a_constant_gene_is_not_differential_and_two_different_constants_are():
     assert found.mask[:2].tolist() == [False, True]
 
 
+@pytest.mark.parametrize("level", [0.1, 0.7, 1 / 3, 5.3])
+def test_a_gene_of_one_value_is_not_changed_by_how_many_cells_were_added_up(level):
+    for cells in range(3, 200, 7):
+        treated, control = np.full((cells, 4), level), np.full((2 * cells + 1, 4), level)
+        in_blocks = moments_of([treated[:3], *(treated[start : start + 5] for start in range(3, cells, 5))])
+        for moments in (moments_of(treated), in_blocks):
+            assert (differential_genes(moments, moments_of(control)).p == 1).all()
+            assert not changes(moments, moments_of(control)).any()
+
+
 def test_one_cell_has_no_differential_genes():
     treated, control = screen(n=1)
     found = differential_genes(moments_of(treated), moments_of(control))
