@@ -25,13 +25,13 @@ def direction_agreement(real_effect: np.ndarray, predicted_effect: np.ndarray, d
     -------
     numpy.ndarray
         `[C]` in [0, 1]; chance is 0.5. A predicted effect of exactly zero has no direction and counts as one half,
-        so that "no effect" scores chance. NaN without differential genes.
+        so that "no effect" scores chance. NaN without differential genes, or with NaN or infinity in an effect.
     """
     signs = np.sign(real_effect) * np.sign(predicted_effect)
     count = degs.sum(axis=1)
     right = (np.where(degs, (signs + 1) / 2, 0.0)).sum(axis=1)
     value = np.divide(right, count, out=np.full(len(degs), np.nan), where=count > 0)
-    value[~np.isfinite(predicted_effect).all(axis=1)] = np.nan
+    value[~np.isfinite(real_effect + predicted_effect).all(axis=1)] = np.nan
     return value
 
 

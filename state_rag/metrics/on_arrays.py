@@ -46,7 +46,8 @@ def compute(
     Returns
     -------
     numpy.ndarray
-        `[C]`, or a float for one condition given as an array.
+        `[C]`, or a float for one condition given as an array; NaN where a condition's cells have NaN or infinity, as
+        they have no part in the PCA space nor in the mean over conditions.
 
     Raises
     ------
@@ -75,7 +76,8 @@ def compute(
     if len(widths) > 1:
         raise StateRagError(f"arrays of {' and '.join(map(str, sorted(widths)))} genes; give the same genes everywhere")
     if chosen.space == "pca" and space is None:
-        space = fit_pca(reals if control is None else [np.asarray(control), *reals])
+        cells = reals if control is None else [np.asarray(control), *reals]
+        space = fit_pca(part[np.isfinite(part).all(axis=1)] for part in cells)
     if chosen.on == "cells":
         values = [_cloud(chosen, r, p, space) for r, p in zip(reals, predictions, strict=True)]
         return values[0] if single else np.array(values)
@@ -168,4 +170,5 @@ def _profiles(metric, reals, predictions, control, predicted_control, degs, spac
         base = np.zeros(means[0].shape[1])
     own = base if predicted_control is None else np.asarray(predicted_control).mean(axis=0, dtype=np.float64)
     mask = np.zeros(means[0].shape, dtype=bool) if degs is None else np.atleast_2d(np.asarray(degs, dtype=bool))
-    return Profiles(means[0], means[1], base, own, means[0].mean(axis=0), mask, space)
+    usable = means[0][np.isfinite(means[0]).all(axis=1)]
+    return Profiles(means[0], means[1], base, own, usable.mean(axis=0) if len(usable) else base, mask, space)

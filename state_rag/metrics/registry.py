@@ -67,9 +67,20 @@ def _deltas(inputs: Profiles, reference: str = "control") -> tuple[np.ndarray, n
     specific to each (Systema; Vinas Torne et al. 2025).
     """
     if reference == "own":
-        return inputs.real - inputs.control, inputs.predicted - inputs.own_control
+        return _delta(inputs.real, inputs.control), _delta(inputs.predicted, inputs.own_control)
     base = inputs.control if reference == "control" else inputs.centre
-    return inputs.real - base, inputs.predicted - base
+    return _delta(inputs.real, base), _delta(inputs.predicted, base)
+
+
+def _delta(profiles: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Return profiles `[C, G]` minus a base `[G]`; zero where rounding may be all that is left.
+
+    Correlations take no notice of scale: without this a prediction that equals the controls would be scored by how its
+    mean was rounded.
+    """
+    difference = profiles - base
+    difference[np.abs(difference) <= ROUNDING * np.maximum(np.abs(profiles), np.abs(base))] = 0.0
+    return difference
 
 
 def _mse_pca(inputs: Profiles) -> np.ndarray:
@@ -78,6 +89,8 @@ def _mse_pca(inputs: Profiles) -> np.ndarray:
     return profile.mean_squared_error(inputs.space.project(inputs.real), inputs.space.project(inputs.predicted))
 
 
+ROUNDING = 1e-7
+"""Share of the level below which a difference of mean profiles is rounding: those of files are kept in float32."""
 PAPER = "PT-RAG, section 4"
 SYSTEMA = "Systema (Vinas Torne et al. 2025)"
 EFFECT = "GGE, equation 1 (perturbation-effect correlation)"

@@ -1,8 +1,11 @@
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import state_rag as sr
 from state_rag.errors import StateRagError
+from state_rag.metrics.pca import fit_pca
 from state_rag.metrics.registry import METRICS
 
 
@@ -33,11 +36,46 @@ def test_every_metric_of_arrays_equals_the_evaluation_of_the_cells(metric, scree
     (real, control), (guess, own) = cells_of(screen), cells_of(predicted)
     space = None
     if "pca50" in metric:
-        from state_rag.metrics.pca import fit_pca
-
         space = fit_pca([control, *real], 20)
     found = getattr(sr.metrics, metric)(real, guess, control, predicted_control=own, space=space)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
+def test_not_a_number_in_one_condition_leaves_the_others_as_if_it_were_not_there(metric, screen, predicted):
+    (real, control), (guess, _) = cells_of(screen), cells_of(predicted)
+    broken = [cells.copy() for cells in real]
+    broken[2][0, 0] = np.nan
+    left = [0, 1, 3, 4]
+    found = sr.metrics.compute(metric, broken, guess, control)
+    without = sr.metrics.compute(metric, [real[number] for number in left], [guess[number] for number in left], control)
+    assert np.isnan(found[2])
+    others = found[left]
+    if "pca" not in metric:
+        np.testing.assert_allclose(others, without)
+        return
+    # the other cells of the broken condition have a part in the space
+    space = fit_pca([control, *(broken[2][1:] if number == 2 else cells for number, cells in enumerate(real))])
+    np.testing.assert_allclose(others, sr.metrics.compute(metric, real, guess, control, space=space)[left], rtol=1e-6)
+
+
+def test_predicting_the_controls_is_no_effect_in_whatever_order_they_come_and_however_they_round(screen):
+    real, control = cells_of(screen)
+    rng = np.random.default_rng(0)
+    shuffled = [rng.permutation(control) for _ in real]
+    cells = np.concatenate([*shuffled, control])
+    labels = np.repeat([*(f"P{number}" for number in range(len(real))), "non-targeting"], len(control))
+    sides = []
+    for values, genes in ((cells, labels), (np.concatenate([*real, control]), None)):
+        names = np.repeat([*dict.fromkeys(labels)], [*map(len, real), len(control)]) if genes is None else genes
+        obs = pd.DataFrame({"gene": names, "cell_line": "x"}, index=[str(number) for number in range(len(names))])
+        sides.append(ad.AnnData(values, obs=obs, var=screen.var))
+    chance = {"pearson_delta": 0, "spearman_delta": 0, "pearson_delta_deg_own": 0, "direction_deg": 0.5}
+    table = sr.metrics.evaluate(*sides, metrics=list(chance))
+    for metric, expected in chance.items():
+        assert (table.loc[table["predictor"] == "model", metric] == expected).all()
+        in_double = [side.astype(np.float64) / 3 for side in shuffled], control.astype(np.float64) / 3
+        assert (sr.metrics.compute(metric, [each / 3 for each in real], *in_double) == expected).all()
 
 
 def test_one_condition_gives_one_number():
