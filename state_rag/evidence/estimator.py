@@ -151,7 +151,8 @@ class Evidence:
         context
             Name; for one without any measured response the other contexts are all there is to go by.
         perturbations
-            Q names. One that was measured in this context is predicted without its response there.
+            Q names. One that was measured in this context is predicted without its response there, and without those of
+            its part, a tenth of what was measured there; so an answer does not hang on what else is asked.
         trust
             Whether to tell how far each can be trusted, which takes about as long as a correction gene by gene, and
             which genes change.

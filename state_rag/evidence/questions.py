@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from state_rag.evidence.kriging import Scene
 from state_rag.evidence.similarity import Similarity
 
 FOLDS = 10
-"""Groups into which measured conditions are divided when they are predicted without themselves."""
+"""Parts that a context's measured conditions are divided into; one that is predicted is so without all of its part."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,27 @@ def ask(bank: Bank, similarity: Similarity, context: int, names: Sequence[str]) 
     """
     numbers = [bank.number_of(name) for name in names]
     groups: dict[tuple[int, str, bool], list[int]] = {}
-    own = [
-        number for number in dict.fromkeys(numbers) if number >= 0 and context >= 0 and bank.row[context, number] >= 0
-    ]
-    fold = {number: place % FOLDS for place, number in enumerate(own)}
-    here = len(bank.rows_of(context))
+    part_of, here = parts_of_context(bank, context), bank.rows_of(context)
+    sizes = Counter(part_of.values())
     for place, number in enumerate(numbers):
-        known = bool(sources_of(similarity, number, context))
-        hidden_here = sum(f == fold[number] for f in fold.values()) if number in fold else 0
-        use = use_of(here > hidden_here, number >= 0 and measured_elsewhere(bank, number, context))
-        groups.setdefault((fold.get(number, -1), use, known), []).append(place)
+        known, part = bool(sources_of(similarity, number, context)), part_of.get(number, -1)
+        use = use_of(len(here) > sizes[part], number >= 0 and measured_elsewhere(bank, number, context))
+        groups.setdefault((part, use, known), []).append(place)
     questions = []
     for (part, use, known), places in groups.items():
-        hidden = [bank.row[context, number] for number, at in fold.items() if at == part]
+        hidden = [bank.row[context, number] for number, own in part_of.items() if own == part]
         queries = torch.tensor([numbers[place] for place in places] if known else [], dtype=torch.long)
         scene = Scene(context, queries, without(len(bank), hidden))
         questions.append(Question(scene, use, tuple(places), known))
     return questions
+
+
+def parts_of_context(bank: Bank, context: int) -> dict[int, int]:
+    """Return the part of each perturbation that was measured in a context, 0 to below `FOLDS`; none for -1.
+
+    A part is hidden as a whole, whichever of it is asked about: an answer does not hang on what else is asked.
+    """
+    return {number: place % FOLDS for place, number in enumerate(bank.perturbation[bank.rows_of(context)].tolist())}
 
 
 def sources_of(similarity: Similarity, number: int, context: int) -> tuple[str, ...]:

@@ -94,6 +94,19 @@ def test_the_order_in_which_perturbations_are_asked_makes_no_difference(engine):
     np.testing.assert_allclose(forth[6:], back[::-1][6:], atol=1e-6)
 
 
+def test_whatever_else_is_asked_makes_no_difference_to_measured_conditions_either():
+    drawn = screen(perturbations=24)
+    engine = Evidence(QUICK).fit(drawn.responses([(0, 22), (0, 23)]), drawn.embeddings)
+    names = [f"P{p}" for p in range(24)]
+    together, back = engine.predict("line0", names), engine.predict("line0", names[::-1])
+    np.testing.assert_allclose(together.mean, back.mean[::-1], atol=1e-6)
+    for place, name in enumerate(names):
+        alone = engine.predict("line0", [name])
+        np.testing.assert_allclose(alone.mean[0], together.mean[place], atol=1e-6)
+        np.testing.assert_allclose(alone.variance[0], together.variance[place], rtol=1e-6)
+        np.testing.assert_allclose(engine.explain("line0", name).prediction, together.mean[place], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("contexts", "perturbations", "with_text"),
     [(1, 8, True), (1, 8, False), (1, 1, True), (1, 1, False), (2, 1, False), (1, 2, True), (3, 12, False)],

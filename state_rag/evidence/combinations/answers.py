@@ -12,7 +12,7 @@ from state_rag.evidence.bank import Bank
 from state_rag.evidence.combinations.measured import Combinations, Combined, Judged, Learned
 from state_rag.evidence.combinations.members import combinations_among, members_of
 from state_rag.evidence.kriging import KernelWeights
-from state_rag.evidence.questions import FOLDS
+from state_rag.evidence.questions import parts_of_context
 from state_rag.evidence.similarity import Similarity
 from state_rag.evidence.trust.model import rising_curve, tolerance_ends
 from state_rag.names.combinations import plain_of
@@ -113,18 +113,23 @@ class Combining:
     ) -> list[tuple[list[int], frozenset[tuple[str, ...]]]]:
         """Return places of queries that can be answered together, and whose responses in the context are hidden then.
 
-        Of combinations each is hidden alone, of single perturbations a tenth at a time, as in `questions`.
+        Of combinations each is hidden alone, of single perturbations a part at a time, as in `questions`.
         """
         bank, number = self.measured.bank, self.measured.number_of_context(context)
         there = [self.measured.members[name] for c, name in self.measured.conditions if c == context]
         own: dict[tuple[str, ...], object] = {members: members for members in there}
-        alone = [one for one in dict.fromkeys(asked) if len(one) == 1 and bank.measured(number, bank.number_of(one[0]))]
-        own |= {one: place % FOLDS for place, one in enumerate(alone)}
+        part_of = parts_of_context(bank, number)
+        parts: dict[object, frozenset[tuple[str, ...]]] = {None: frozenset()}
+        for part in set(part_of.values()):
+            parts[part] = frozenset((bank.perturbations[one],) for one, its in part_of.items() if its == part)
         groups: dict[object, list[int]] = {} if asked else {None: []}
         for place, members in enumerate(asked):
-            groups.setdefault(own.get(members), []).append(place)
+            group = own.get(members)
+            if len(members) == 1 and group is None:
+                group = part_of.get(bank.number_of(members[0]))
+            groups.setdefault(group, []).append(place)
         return [
-            (places, frozenset() if group is None else frozenset(asked[place] for place in places))
+            (places, parts[group] if group in parts else frozenset(asked[place] for place in places))
             for group, places in groups.items()
         ]
 

@@ -207,7 +207,8 @@ def learn(seen: Calibration, n_contexts: int, new_context: bool) -> TrustModel:
     if new_context:
         ends = _ends_elsewhere(relative, seen.context)
     else:
-        stretch = 1 + _offsets(np.abs(relative) / np.abs(relative).mean() - 1, seen.context, n_contexts)
+        if relative.any():  # of effects that are all zero, or alike, there is no error
+            stretch = 1 + _offsets(np.abs(relative) / np.abs(relative).mean() - 1, seen.context, n_contexts)
         ends = tolerance_ends(relative / stretch[seen.context])
         offsets = _offsets(seen.accuracy - np.interp(score, scores, accuracies), seen.context, n_contexts)
     low, high = tolerance_ends(seen.of_mean)

@@ -30,3 +30,16 @@ def test_a_combination_with_an_unknown_member_is_not_trusted_though_others_are_c
     assert trust.holds.tolist() == [True, False]
     assert trust.grade[0] != "none" == trust.grade[1]
     assert trust.reason[1].startswith("calibration may not hold: nothing is known of X; ")
+
+
+def test_whatever_else_is_asked_makes_no_difference_to_members_of_combinations():
+    drawn = screen(perturbations=24)
+    pairs = {f"P{n}+P{(n + 5) % 24}": drawn.effects[0, n] + drawn.effects[0, (n + 5) % 24] for n in range(24)}
+    single = drawn.responses([(0, 22), (0, 23)])
+    labels = [*single.contexts, *["line0"] * 24], [*single.perturbations, *pairs]
+    engine = Evidence(QUICK).fit(Responses(np.concatenate([single.effects, list(pairs.values())]), *labels))
+    names = [*(f"P{p}" for p in range(24)), *pairs]
+    together = engine.predict("line0", names)
+    assert set(together.uses) == {"combination"}
+    for place, name in enumerate(names):
+        np.testing.assert_allclose(engine.predict("line0", [name]).mean[0], together.mean[place], atol=1e-6)

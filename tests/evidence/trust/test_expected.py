@@ -81,6 +81,15 @@ def test_a_small_screen_gets_ranks_only():
     assert trust.reason[0].startswith("not calibrated, ranks only: 12 measured conditions to judge by, 30 needed")
 
 
+def test_where_nothing_has_an_effect_trust_is_finite_and_low():
+    effectless = drawn()
+    effectless.effects[:] = 0
+    trust = Evidence(QUICK).fit(effectless.responses(TEST), effectless.embeddings).predict("line0", ASKED).trust
+    for values in (trust.expected, trust.low, trust.high, trust.score, trust.std):
+        assert np.isfinite(values).all()
+    assert set(trust.grade) == {"low"}
+
+
 def test_few_conditions_are_not_calibrated():
     small = screen(perturbations=8)
     engine = Evidence(QUICK).fit(small.responses(), uses=["few-shot"])
