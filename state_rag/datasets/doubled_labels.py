@@ -1,7 +1,8 @@
-"""One combination under two labels, `A+B` and `B+A`: refused where cells are read, and written once by `data prepare`.
+"""One perturbation under two labels, `A+B` and `B+A`: refused where cells are read, and written once by `data prepare`.
 
-The order of members means nothing, and STATE's loader takes every label for a perturbation of its own. So a split could
-train on the one and test on the other, and the cells of one condition would count as two.
+The order of members means nothing, nor does a control beside them, and STATE's loader takes every label for a
+perturbation of its own. So a split could train on the one and test on the other, and the cells of one condition would
+count as two.
 """
 
 import shlex
@@ -33,10 +34,10 @@ def refuse_doubled(labels: Mapping[str, Collection[Path]], control: str, column:
     StateRagError
         With the command that writes each once, for the files that need it.
     """
-    groups = doubled(label for label in labels if label != control)
+    groups = doubled(labels, control)
     if not groups:
         return
-    others = [label for group in groups for label in group if in_order(label) != label]
+    others = [label for group in groups for label in group if in_order(label, control) != label]
     files = sorted({path for label in others for path in labels[label]})
     first = f"state-rag data prepare {shlex.quote(str(files[0]))}"
     more = f" (and so for {listing(list(map(str, files[1:])), 3)})" if files[1:] else ""
@@ -65,11 +66,12 @@ def refuse_doubled_in_memory(labels: Iterable[str], control: str, column: str) -
     StateRagError
         With what to write.
     """
-    groups = doubled(label for label in labels if label != control)
+    groups = doubled(labels, control)
     if groups:
+        first = in_order(groups[0][0], control)
         raise StateRagError(
-            f"{_told(groups, column)} Give them one label in obs, such as {in_order(groups[0][0])!r}; of a file, "
-            "`state-rag data prepare` writes each once."
+            f"{_told(groups, column)} Give them one label in obs, such as {first!r}; of a file, `data prepare` writes "
+            "each once."
         )
 
 
@@ -81,7 +83,7 @@ def once(labels: Iterable[str], control: str) -> dict[str, str]:
     >>> once(["B+A", "A+B", "C", "ctrl"], "ctrl")
     {'B+A': 'A+B'}
     """
-    return {label: other for label in labels if label != control and (other := in_order(label)) != label}
+    return {label: other for label in labels if label != control and (other := in_order(label, control)) != label}
 
 
 def _told(groups: list[tuple[str, ...]], column: str) -> str:

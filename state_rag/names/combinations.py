@@ -5,14 +5,21 @@ from collections.abc import Container, Iterable
 SEPARATOR = "+"
 """Between the members of a combination."""
 
-CONTROLS = ("ctrl", "control")
-"""Parts that stand for no perturbation, as in GEARS' label `A+ctrl`."""
+CONTROLS = ("ctrl", "control", "non-targeting", "non_targeting", "nontargeting")
+"""Parts that stand for no perturbation, as in GEARS' label `A+ctrl`, in small letters."""
 
 
-def parts_of(name: str) -> tuple[str, ...]:
+def parts_of(name: str, control: str = "") -> tuple[str, ...]:
     """Return the different parts of a label in alphabetical order, without controls.
 
     It is the label itself where a part has no letter or digit, or a bracket that another part closes.
+
+    Parameters
+    ----------
+    name
+        The label.
+    control
+        What the data call control cells, which as a part stands for no perturbation either.
 
     Examples
     --------
@@ -20,27 +27,31 @@ def parts_of(name: str) -> tuple[str, ...]:
     (('A', 'B'), ('A',), ('A+',), ('A+A',), ('A',), ('ctrl',))
     >>> parts_of("[('(+)-JQ1', 0.5, 'uM')]")
     ("[('(+)-JQ1', 0.5, 'uM')]",)
+    >>> parts_of("A+DMSO"), parts_of("A+DMSO", "DMSO")
+    (('A', 'DMSO'), ('A',))
     """
     parts = {part.strip() for part in name.split(SEPARATOR)}
     if len(parts) < 2 or not all(map(_is_whole, parts)):
         return (name,)
-    named = {part for part in parts if part.lower() not in CONTROLS}
+    named = {part for part in parts if part.lower() not in CONTROLS and part != control}
     return tuple(sorted(named)) if named else (name,)
 
 
-def in_order(name: str) -> str:
-    """Return a label as it is written here: members in alphabetical order, without controls.
+def in_order(name: str, control: str = "") -> str:
+    """Return a label as it is written here: members in alphabetical order, without controls (as `parts_of`).
 
     Examples
     --------
     >>> in_order("B+A"), in_order("A + B"), in_order("ctrl+A"), in_order("A")
     ('A+B', 'A+B', 'A', 'A')
     """
-    return SEPARATOR.join(parts_of(name))
+    return SEPARATOR.join(parts_of(name, control))
 
 
-def doubled(names: Iterable[str]) -> list[tuple[str, ...]]:
+def doubled(names: Iterable[str], control: str = "") -> list[tuple[str, ...]]:
     """Return groups of labels that name the same members, each sorted: one perturbation under several labels.
+
+    Labels that are `control` are passed over, and as a part it stands for no perturbation.
 
     Examples
     --------
@@ -49,7 +60,8 @@ def doubled(names: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups: dict[tuple[str, ...], set[str]] = {}
     for name in names:
-        groups.setdefault(parts_of(name), set()).add(name)
+        if not control or name != control:
+            groups.setdefault(parts_of(name, control), set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 

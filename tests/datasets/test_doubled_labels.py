@@ -79,6 +79,24 @@ def test_prepare_merges_the_cells_of_both_labels(both, tmp_path):
     assert "A+B" in {*split.train, *split.val, *split.test}
 
 
+@pytest.mark.parametrize("control", ["non-targeting", "vehicle"])
+def test_the_data_s_own_control_beside_a_perturbation_is_no_second_one(tmp_path, control):
+    path, alias = tmp_path / "in.h5ad", f"P+{control}"
+    cells = with_pair(["P", alias, f"{control}+Q"])
+    cells.obs["gene"] = cells.obs["gene"].cat.rename_categories({"non-targeting": control})
+    cells.write_h5ad(path)
+    split = split_of(path, folder=tmp_path)
+    with pytest.raises(StateRagError, match=rf"1 perturbation under several labels \(P / P\+{control}\)"):
+        sr.effects.read(path, control=control, progress=False)
+    with pytest.raises(StateRagError, match=rf"\(P / P\+{control}\)"):
+        fit(split, tmp_path / "run", control_pert=control, progress=False)
+    after = anndata.read_h5ad(prepare(path, tmp_path / "out.h5ad", control=control).path).obs["gene"].astype(str)
+    before = cells.obs["gene"].astype(str)
+    assert (after == "P").sum() == before.isin(["P", alias]).sum()
+    assert (after == "Q").sum() == (before == f"{control}+Q").sum()
+    assert (after == control).sum() == (before == control).sum()
+
+
 def test_labels_with_a_plus_in_brackets_are_no_combinations(tmp_path):
     labels = ["Z (+)-JQ1", "[('(+)-X', 0.5, 'uM')]", "CD4+"]
     with_pair(labels).write_h5ad(tmp_path / "in.h5ad")

@@ -295,7 +295,7 @@ def _choose_space(found: Plan) -> None:
             reasons += _unreadable(found)
         if str(found.perturbation.value) in look.columns:
             labels = map(str, look.columns[str(found.perturbation.value)].labels.tolist())
-            if twice := doubled(label for label in labels if label != found.control.value):
+            if twice := doubled(labels, found.control.value or ""):
                 shown = listing([" / ".join(group) for group in twice], 3)
                 reasons.append(f"{len(twice)} perturbations have several labels ({shown})")
     if reasons and reasons == [r for r in reasons if "obsm['X_hvg'], the" in r] and _too_large(look.size):
