@@ -18,6 +18,9 @@ from state_rag.evidence.questions import measured_elsewhere
 FEW = 100
 """Genes with a weight below which (and below half of all) a target is a list: they are summed as they are."""
 
+ROUNDING = 1e-9
+"""Share of a target below which what the directions do not hold of it is rounding, and no direction of its own."""
+
 OWN = 1.0
 """What the own response of a measured candidate counts, beside 1 for its co-kriging and 1 for other contexts."""
 
@@ -60,8 +63,10 @@ class Profiles:
         values = values[None] if self.few else centred(values[None])
         along = values @ look.directions
         left = values - along @ look.directions.T
-        length = torch.linalg.vector_norm(left).clamp_min(1e-12)
-        self._basis = torch.cat([look.directions, (left / length).T], 1)
+        length = torch.linalg.vector_norm(left)
+        if length <= ROUNDING * torch.linalg.vector_norm(values):
+            left, length = torch.zeros_like(left), torch.zeros_like(length)
+        self._basis = torch.cat([look.directions, (left / length.clamp_min(1e-300)).T], 1)
         self._factors = torch.cat([look.factors, torch.tensor([look.rest], dtype=torch.float64)])
         self._rest = look.rest
         wanted = torch.cat([along[0], length[None]])

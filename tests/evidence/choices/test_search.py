@@ -46,6 +46,14 @@ def test_a_measured_response_finds_itself_first_and_its_reversal_last(drawn, eng
         assert search(engine, "line0", -target).perturbations[-1] == f"P{number}"
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e6])
+def test_the_unit_of_a_target_that_responses_span_changes_nothing(engine, size):
+    target = engine.responses.effects[[3, 20]].astype(np.float64).sum(0)
+    found, other = search(engine, "line0", target), search(engine, "line0", size * target)
+    assert found.perturbations == other.perturbations
+    np.testing.assert_allclose(other.score, found.score, atol=1e-6)
+
+
 def test_noise_fits_nothing_as_often_as_it_is_said_to(engine):
     rng = np.random.default_rng(0)
     best = [search(engine, "line0", rng.normal(size=GENES), draws=99, top=1).p[0] for _ in range(30)]
