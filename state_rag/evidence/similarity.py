@@ -8,6 +8,7 @@ that the prior variance is that of any other perturbation and the kernel stays p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
+from state_rag.names import listing
 from state_rag.names.combinations import plain_of
 
 RESPONSES = "responses"
@@ -131,7 +133,7 @@ class Source:
         Raises
         ------
         StateRagError
-            For a matrix that does not fit the names, or values that are not finite.
+            For a matrix that does not fit the names, a name with two rows, or values that are not finite.
         """
         if name == RESPONSES:
             raise StateRagError(f"embeddings: the name {RESPONSES!r} is taken by measured responses; choose another.")
@@ -143,6 +145,12 @@ class Source:
         if not torch.isfinite(values).all():
             raise StateRagError(f"embeddings {name!r}: NaN or infinity among the values; leave such rows out.")
         row = {str(label): number for number, label in enumerate(names)}
+        if len(row) < len(names):
+            twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+            raise StateRagError(
+                f"embeddings {name!r}: {len(twice)} names occur more than once ({listing(twice)}); keep one row "
+                "for each."
+            )
         index = torch.tensor(
             [row.get(label, row.get(plain_of(label), -1)) for label in called or perturbations], dtype=torch.long
         )

@@ -151,6 +151,11 @@ def test_embeddings_that_do_not_fit_are_refused(name, matrix, message):
         Source.of(name, ["A", "B"], matrix, ["A", "B"])
 
 
+def test_a_name_with_two_rows_is_refused_for_it_does_not_say_which_is_meant():
+    with pytest.raises(StateRagError, match=r"'text': 1 names occur more than once \(P0\); keep one row"):
+        Source.of("text", ["P0", "P1", "P0"], np.eye(3), ["P0", "P1"])
+
+
 def test_a_coarse_look_is_the_cosine_of_principal_scores():
     drawn = screen(perturbations=40)
     vectors = np.random.default_rng(0).normal(size=(40, 35))
