@@ -57,7 +57,8 @@ def predicted_effects(
     Raises
     ------
     StateRagError
-        If the run does not know a context, or nothing is known of a perturbation by any response or embedding.
+        If the run does not know a context, nothing is known of a perturbation by any response or embedding, or none is
+        named but the control.
     """
     import anndata
 
@@ -92,6 +93,9 @@ def predicted_effects(
         if found.calls is not None:
             chances.append(found.calls.probability)
     if not rows:
+        if not contexts or perturbations is not None:
+            lacking = "perturbation but the control" if contexts else "context"
+            raise StateRagError(f"nothing to predict: no {lacking} was named.")
         raise StateRagError(
             f"nothing to predict: all that the run knows was measured in {listing(contexts)}. Name perturbations; "
             "those are predicted without their own response."

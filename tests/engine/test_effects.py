@@ -51,6 +51,15 @@ def test_what_nothing_is_known_of_is_refused_with_close_spellings(run):
     assert len(predicted_effects(run, ["liver"], [name], new_context=True)) == 1
 
 
+@pytest.mark.parametrize(
+    ("contexts", "perturbations", "lacking"),
+    [([], None, "context"), (["hepg2"], [], "perturbation"), (["hepg2"], ["non-targeting"], "but the control")],
+)
+def test_where_nothing_was_named_that_is_said(run, contexts, perturbations, lacking):
+    with pytest.raises(StateRagError, match=rf"nothing to predict: no .*{lacking}.* was named\.$"):
+        predicted_effects(run, contexts, perturbations)
+
+
 def test_where_all_was_measured_that_is_said(tmp_path):
     effects = sr.effects.from_anndata(sr.datasets.screen(n_perturbations=6, n_genes=20))
     sr.effects.write(effects, tmp_path / "effects.h5ad")
