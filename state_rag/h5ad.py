@@ -132,6 +132,17 @@ def read_column(
         ) from error
 
 
+def label_of_each(categories: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the label of each cell, str `[cells]`, from what `read_column` returns; empty where it is missing.
+
+    Examples
+    --------
+    >>> label_of_each(np.array(["a", "b"]), np.array([1, -1, 0])).tolist()
+    ['b', '', 'a']
+    """
+    return np.append(np.asarray(categories, dtype=str), "")[codes]  # -1 is the last
+
+
 def _coded(node: Any, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the categories and codes of a column that is stored cell by cell, read a stretch at a time."""
     values, mask = (node["values"], node["mask"]) if is_group(node) else (node, None)  # `mask`: where nullable

@@ -16,7 +16,7 @@ from state_rag.contract.feature_names import FileMatrices
 from state_rag.contract.space import CELLS_READ, Fit, Space, fit, read_space, with_levels_of
 from state_rag.errors import StateRagError
 from state_rag.files import atomic_path, damage_told, data_size
-from state_rag.h5ad import open_cells, read_column
+from state_rag.h5ad import label_of_each, open_cells, read_column
 
 FILE = "data_contract.json"
 """Its name in a run folder."""
@@ -209,8 +209,7 @@ def read_identity(
             lines = None
             if context is not None:
                 names, number = read_column(file, context, "data.kwargs.cell_type_key")
-                number = number[controls]
-                lines = np.where(number >= 0, names.astype(str)[number], "")
+                lines = label_of_each(names, number[controls])
             matrices = FileMatrices(file)
             for key in keys:
                 try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import label_of_each, obs_columns, open_h5ad, read_column
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +137,7 @@ def _labels(file: Any, columns: list[str]) -> tuple[np.ndarray, str]:
     """Return the perturbation of each row, empty where there is none, and where that was found."""
     column = next((name for name in PERTURBATIONS if name in columns), None)
     if column is not None:
-        names, number = read_column(file, column, "obs")
-        return np.where(number < 0, "", np.asarray(names)[number]).astype(str), f"obs column {column}"
+        return label_of_each(*read_column(file, column, "obs")), f"obs column {column}"
     index = file["obs"].attrs.get("_index", "_index")
     return np.asarray(file["obs"][index].asstr()[:]).astype(str), "the index of obs"
 

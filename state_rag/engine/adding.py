@@ -24,7 +24,7 @@ from state_rag.evidence.adding import Merged, as_called, with_responses
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from state_rag.files import existing_file
-from state_rag.h5ad import obs_columns, open_h5ad, read_column
+from state_rag.h5ad import label_of_each, obs_columns, open_h5ad, read_column
 from state_rag.names import listing, suggest
 from state_rag.names.combinations import in_order
 from state_rag.names.treatments import name_in
@@ -261,16 +261,16 @@ def _checked_matrix(run: EvidenceRun, file: Any, path: Path) -> str:
         key = "X"
     if matrices.rows(key) is None:
         raise StateRagError(f"{path}: there is no {known.title}, which the run was fitted on.")
-    names, number = read_column(file, run.data["pert_col"], "data.kwargs.pert_col")
-    lines, line = read_column(file, run.data["cell_type_key"], "data.kwargs.cell_type_key")
-    is_control = names[number] == run.data["control_pert"]
-    bare = [name for place, name in enumerate(lines.tolist()) if not (is_control & (line == place)).any()]
+    names = label_of_each(*read_column(file, run.data["pert_col"], "data.kwargs.pert_col"))
+    lines = label_of_each(*read_column(file, run.data["cell_type_key"], "data.kwargs.cell_type_key"))
+    labelled, is_control = (names != "") & (lines != ""), names == run.data["control_pert"]
+    bare = sorted({*lines[labelled].tolist()} - {*lines[is_control].tolist()})
     if bare:
         raise StateRagError(
             f"{path}: no control cells ({run.data['control_pert']!r} in {run.data['pert_col']!r}) in {listing(bare)}. "
             "An effect is the difference to controls of the same experiment; add their cells."
         )
-    found = fit(known, read_space(matrices, key, np.flatnonzero(is_control), lines=lines[line[is_control]].astype(str)))
+    found = fit(known, read_space(matrices, key, np.flatnonzero(is_control), lines=lines[is_control]))
     for text in found.warnings:
         logger.warning("%s: %s", path, text)
     if found.errors:

@@ -43,6 +43,25 @@ def test_new_cells_become_effects_of_their_own_controls(evidence_run, tmp_path):
     assert found.run.engine.predict("liver", ["unheard of"]).context == "liver"
 
 
+def test_lines_without_cells_and_cells_without_labels_are_no_lines_without_controls(evidence_run, tmp_path):
+    screen, folder = evidence_run
+    run = read_run(folder)
+    names = list(run.engine.responses.perturbation_names[:3])
+    path = new_cells(screen, names, tmp_path)
+    plain = add(run, path, progress=False).run.engine.responses
+    cells = ad.read_h5ad(path)
+    unlabelled = cells[:6].copy()
+    unlabelled.obs_names = [f"unlabelled {number}" for number in range(6)]
+    unlabelled.obs["gene"], unlabelled.obs["cell_line"] = None, ["kidney"] * 3 + [None] * 3
+    both = ad.concat([cells, unlabelled], merge="same")
+    both.obs["gene"] = pd.Categorical(both.obs["gene"], [*names, "non-targeting"])  # controls last
+    both.obs["cell_line"] = pd.Categorical(both.obs["cell_line"], ["kidney", "brain", "liver"])
+    both.write_h5ad(path)
+    found = add(run, path, progress=False).run.engine.responses
+    assert found.conditions == plain.conditions
+    np.testing.assert_allclose(found.effects, plain.effects, atol=1e-6)
+
+
 def test_several_files_are_added_in_their_order(evidence_run, tmp_path):
     screen, folder = evidence_run
     run = read_run(folder)

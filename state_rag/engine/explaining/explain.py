@@ -12,7 +12,7 @@ from state_rag.engine.folder import EvidenceRun
 from state_rag.engine.further import knowing
 from state_rag.errors import StateRagError
 from state_rag.evidence.explanation import Explanation
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import label_of_each, open_h5ad, read_column
 from state_rag.names import listing, suggest
 from state_rag.run_folders import REAL
 
@@ -144,6 +144,4 @@ def _effect_in(
 
 
 def _labels(file: object, column: str) -> np.ndarray:
-    names, number = read_column(file, column, "data.kwargs")  # type: ignore[arg-type]
-    labels: np.ndarray = names[number]
-    return labels
+    return label_of_each(*read_column(file, column, "data.kwargs"))  # type: ignore[arg-type]
