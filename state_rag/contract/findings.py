@@ -61,7 +61,7 @@ def _about(one: FileFit, like: Path, by_position: bool) -> tuple[list[str], list
     if alignment is not None and not alignment.is_identity:
         remedy = f"Run `state-rag data prepare {one.path} --like {like}`, which writes a file with the same genes"
         if alignment.missing:
-            errors[0] += f" {remedy} where you add --common, and do the same with the other files."
+            errors[0] += f" {remedy} where you add --common; name all files after --like, and prepare each of them so."
         elif by_position:
             errors.append(f"the genes of {space.title} are not those of {like}: {alignment.words}. {remedy}.")
     if (found := unsuited(space)) is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from state_rag.contract.align import Alignment, align
 from state_rag.contract.feature_names import UNKNOWN, Matrices, column_names, is_expression
 from state_rag.contract.matrices import Rows
-from state_rag.contract.scale import Scale, ScaleTally, difference
+from state_rag.contract.scale import BASES, Scale, ScaleTally, difference
 from state_rag.errors import StateRagError
 from state_rag.names import listing
 
@@ -152,6 +152,36 @@ def read_space(
         levels = {line: level for line, own in means.items() if (level := _level(own, of_all)[0])}
     scale = tally.finish(rows.shape[0])
     return Space(key, rows.shape[1], columns.names, columns.origin, scale, mean, columns.note, levels, means)
+
+
+def usual_total(rows: Rows, scale: Scale, columns: np.ndarray | None = None, cells: int = CELLS_READ) -> float | None:
+    """Return what a cell comes to over chosen columns, without logarithm: the median of cells that have any of them.
+
+    Parameters
+    ----------
+    rows
+        The matrix, `[cells, columns]`: counts, or logarithms.
+    scale
+        As measured; says whether values are logarithms, and of which base.
+    columns
+        Places of the columns, int; None for all.
+    cells
+        Read at most so many cells.
+
+    Returns
+    -------
+    float or None
+        In counts, or in the unit that cells were normalised to; None where no cell has any.
+    """
+    factor = np.float32(BASES[scale.base or "e"])
+    totals = []
+    for block in _blocks(rows.shape, cells):
+        values = rows.read(block)
+        values = values if columns is None else values[:, columns]
+        values = values if scale.kind == "counts" else np.expm1(values * factor)
+        totals.append(values.sum(axis=1, dtype=np.float64))
+    found = np.concatenate(totals) if totals else np.empty(0)
+    return float(np.median(found[found > 0])) if (found > 0).any() else None
 
 
 def _blocks(shape: tuple[int, int], cells: int) -> list[np.ndarray]:

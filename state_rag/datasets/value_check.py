@@ -102,10 +102,16 @@ def refuse_other_genes(files: Sequence[Path]) -> None:
             if names is None or expected is None or names == expected:
                 continue
             found = align(expected, names)
-            more = " with --common, and the others too," if found.missing else ""
+            remedy = f"Run `state-rag data prepare {path} --like {files[0]}`"
+            if found.missing:
+                all_of_them = listing(files, 5).replace(",", "")
+                remedy = (
+                    f"Run `state-rag data prepare FILE --like {all_of_them} --common -o NEW` for each of them, every "
+                    "time with all of them after --like,"
+                )
             raise StateRagError(
                 f"{path}: the genes of {key} are not those of {files[0]}: {found.words}. Upstream reads columns by "
-                f"position. Run `state-rag data prepare {path} --like {files[0]}`{more} and split what it writes."
+                f"position. {remedy} and split what it writes."
             )
 
 

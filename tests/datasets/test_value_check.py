@@ -88,6 +88,9 @@ def test_files_with_other_genes_are_refused_before_a_split_is_written(tmp_path):
     with pytest.raises(StateRagError, match="data prepare .*--like"):
         write_split(tmp_path / "data", "rpe1", output=tmp_path / "split.toml", control="ctrl")
     assert not (tmp_path / "split.toml").exists()
+    screen(seed=4)[:, 1:].copy().write_h5ad(files[1])
+    with pytest.raises(StateRagError, match=r"prepare FILE --like \S*a\.h5ad \S*b\.h5ad --common -o NEW` for each"):
+        refuse_other_genes(files)
     screen(seed=4).write_h5ad(files[1])
     refuse_other_genes(files)
 

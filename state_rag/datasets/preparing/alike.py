@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from scipy import sparse
 from state_rag.contract.align import Alignment, align
 from state_rag.contract.feature_names import HVG, FileMatrices, gene_names
 from state_rag.contract.identity import FILE, Identity
+from state_rag.contract.matrices import ArrayRows
 from state_rag.contract.scale import BASES, TOTAL_RATIO, Scale
-from state_rag.contract.space import Space, read_space
+from state_rag.contract.space import Space, read_space, usual_total
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
@@ -33,7 +34,8 @@ class Model:
     hvgs
         Of `X_hvg`, in order; None where the model has none, or none with names.
     total
-        What each cell is normalised to; None where that cannot be told.
+        What each cell comes to over these genes (of counts: will, once they are prepared); None where that cannot be
+        told.
     source
         Where this comes from.
     """
@@ -59,10 +61,30 @@ def read_model(places: Sequence[str | os.PathLike[str]], common: bool) -> Model:
     StateRagError
         If nothing is known of the genes of a place.
     """
+    places = list({Path(place).resolve(): place for place in places}.values())
     found = [_spaces(Path(place)) for place in places]
     genes, hvgs = (_names(found, key, common) for key in ("X", HVG))
-    scale = found[0]["X"].scale if "X" in found[0] else None
-    return Model(genes, hvgs, None if scale is None else scale.total, " and ".join(str(place) for place in places))
+    total = _total(Path(places[0]), found[0]["X"], genes) if "X" in found[0] else None
+    return Model(genes, hvgs, total, " and ".join(str(place) for place in places))
+
+
+def _total(place: Path, space: Space, genes: tuple[str, ...] | None) -> float | None:
+    """Return what each cell of a model comes to over the genes that are taken of it."""
+    scale = space.scale
+    if scale.total is None and scale.kind != "counts":
+        return None
+    columns = None if genes is None or genes == space.names else align(genes, space.names or ()).places
+    if columns is None and scale.total is not None:
+        return scale.total
+    if place.is_dir():  # a run has no cells, but the mean of the controls
+        if columns is None or space.control_mean is None or scale.total is None:
+            return scale.total
+        linear = np.expm1(np.asarray(space.control_mean) * BASES[scale.base or "e"])
+        return float(scale.total * linear[columns].sum() / linear.sum())
+    with open_h5ad(place) as file:
+        rows = FileMatrices(file).rows("X")
+        assert rows is not None
+        return usual_total(rows, scale, columns)
 
 
 def _names(found: Sequence[dict[str, Space]], key: str, common: bool) -> tuple[str, ...] | None:
@@ -138,6 +160,23 @@ def take_hvgs(adata: "anndata.AnnData", model: Model, common: bool, changes: lis
         adata.uns["hvg_names"] = np.array(wanted, dtype=object)
     changes.append(f"made obsm['X_hvg'] from the {len(wanted):,} genes of X_hvg in {model.source}")
     return True
+
+
+def kept_scale(matrix: Any, scale: Scale, before: Scale | None) -> Scale:
+    """Return the scale of a matrix that genes were taken out of, whose cells need no longer have one total.
+
+    Parameters
+    ----------
+    matrix
+        `[cells, genes]`, of the genes that were kept.
+    scale
+        As measured of it.
+    before
+        As measured of all genes; None where none was taken out.
+    """
+    if before is None or before.kind != "log1p" or before.total is None or scale.kind != "log1p":
+        return scale
+    return replace(scale, base=before.base, total=usual_total(ArrayRows(matrix), before) or scale.total)
 
 
 def rescale(values: Any, scale: Scale, total: float | None, changes: list[str]) -> Any:

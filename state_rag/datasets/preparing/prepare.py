@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from state_rag.contract.feature_names import MemoryMatrices
+from state_rag.contract.space import read_space
 from state_rag.datasets.formats.in_files import rewrite
 from state_rag.datasets.preparing.alike import read_model, take_genes, take_hvgs
 from state_rag.datasets.preparing.hvgs import fix_hvgs
@@ -88,10 +90,11 @@ def prepare(
     replogle_names
         Rename the columns and the control to `gene`, `cell_line`, `gem_group` and `non-targeting`.
     like
-        An h5ad file, or the folder of a run: take its genes in its order, in `X` and in `X_hvg`, and its total. With
-        `common` there may be several.
+        An h5ad file, or the folder of a run: take its genes in its order, in `X` and in `X_hvg`, and what its cells
+        come to over these. With `common` there may be several, and the file itself may be among them.
     common
-        Take only the genes that `like` and the file all have. Prepare the others with the same `like` and this file.
+        Take only the genes that `like` and the file all have, in the order of the first. Prepare several files with the
+        same `like`, which names all of them.
 
     Returns
     -------
@@ -140,9 +143,12 @@ def prepare(
     changes += rewrite(adata.obs, names["pert_col"], plain)
     write_treatments(adata.obs, names["pert_col"], names["control"], (mode_col, dose_col, time_col), changes)
     fix_indices(adata, changes)
+    before = None
     if model is not None:
-        adata = take_genes(adata, model, common, changes)
-    fix_values(adata, file, None if model is None else model.total, changes)
+        whole, adata = adata, take_genes(adata, model, common, changes)
+        before = None if adata is whole or whole.X is None else read_space(MemoryMatrices(whole), "X").scale
+        del whole
+    fix_values(adata, file, None if model is None else model.total, changes, before)
     if model is None or not take_hvgs(adata, model, common, changes):
         fix_hvgs(adata, n_hvgs, changes)
     if replogle_names:

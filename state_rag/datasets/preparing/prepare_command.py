@@ -46,7 +46,9 @@ def add_prepare(commands: Any) -> None:
         help="take the genes of another h5ad file, or of a run, in their order, and its total",
     )
     parser.add_argument(
-        "--common", action="store_true", help="with --like: keep only the genes that these and the file all have"
+        "--common",
+        action="store_true",
+        help="with --like, which may name the file too: keep only the genes that all have",
     )
     parser.set_defaults(run=run_prepare)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from state_rag.contract.feature_names import HVG, MemoryMatrices, column_names, gene_names
-from state_rag.contract.scale import LARGEST_LOG
+from state_rag.contract.scale import LARGEST_LOG, Scale
 from state_rag.contract.space import read_space
-from state_rag.datasets.preparing.alike import rescale
+from state_rag.datasets.preparing.alike import kept_scale, rescale
 from state_rag.errors import StateRagError
 from state_rag.threads import torch_threads_kept
 
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     import anndata
 
 
-def fix_values(adata: "anndata.AnnData", path: Path, total: float | None, changes: list[str]) -> None:
-    """Check X; make it float32, CSR where sparse, and log-normalised, to `total` where one is wanted."""
+def fix_values(
+    adata: "anndata.AnnData", path: Path, total: float | None, changes: list[str], before: Scale | None = None
+) -> None:
+    """Check X; make it float32, CSR where sparse, and log-normalised, to `total` where one is wanted.
+
+    `before` is the scale of X before genes were taken out of it, which then tells what cells were normalised to.
+    """
     from scipy import sparse
 
     matrix: Any = adata.X
@@ -48,7 +53,7 @@ def fix_values(adata: "anndata.AnnData", path: Path, total: float | None, change
     if whole or scale.kind == "linear" or (values.size and float(values.max()) > LARGEST_LOG):
         _log_normalise(adata, whole, scale.maximum, total, changes)
         return
-    adata.X = rescale(adata.X, scale, total, changes)
+    adata.X = rescale(adata.X, kept_scale(adata.X, scale, before), total, changes)
     if "log1p" not in adata.uns:
         adata.uns["log1p"] = {}
         changes.append(f"marked X as log1p-transformed (largest value {scale.maximum:.2f}, not whole numbers)")

@@ -2,6 +2,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from state_rag.contract.scale import TOTAL_RATIO
 from state_rag.datasets.preparing.prepare import prepare
 from state_rag.errors import StateRagError
 from tests.contract.helpers import reordered, screen
@@ -61,6 +62,45 @@ def test_cells_come_to_the_total_of_the_other_file(alike, change, said):
     assert np.allclose(
         np.expm1(found.X.toarray() if hasattr(found.X, "toarray") else found.X).sum(axis=1), 1e3, rtol=2e-2
     )
+
+
+def test_common_genes_of_several_files_keep_their_scale_and_one_order(tmp_path):
+    cells = screen(n_genes=40)
+    rng = np.random.default_rng(0)
+    counts = rng.gamma(2.0, 1.0, 40) * rng.uniform(0.95, 1.05, cells.shape)  # so alike that genes left have one total
+    files = []
+    for number, (first, last) in enumerate(((0, 36), (2, 38), (4, 40))):
+        genes = np.random.default_rng(number).permutation(np.arange(first, last))
+        part = cells[:, genes].copy()
+        own = counts[:, genes]
+        part.X = np.log1p(own / own.sum(axis=1, keepdims=True) * 1e3).astype(np.float32)
+        del part.obsm["X_hvg"], part.var["highly_variable"]
+        part.write_h5ad(tmp_path / f"{number}.h5ad")
+        files.append(tmp_path / f"{number}.h5ad")
+    found = [
+        ad.read_h5ad(prepare(file, tmp_path / f"out_{file.name}", like=files, common=True, control="ctrl").path)
+        for file in files
+    ]
+    before = ad.read_h5ad(files[0])
+    assert len({tuple(one.var_names) for one in found}) == 1
+    assert set(found[0].var_names) == {f"G{number}" for number in range(4, 36)}
+    assert np.allclose(found[0].X, before[:, found[0].var_names].X)
+    totals = [np.median(np.expm1(one.X).sum(axis=1)) for one in found]
+    assert max(totals) / min(totals) < TOTAL_RATIO  # not 1,000 for genes that have 800 of them
+
+
+def test_counts_come_to_the_total_that_the_other_files_counts_will_have(tmp_path):
+    for name, depth in (("first", 4), ("second", 1)):
+        cells = screen()
+        cells.X = np.rint(np.expm1(cells.X.toarray()) * depth).astype(np.float32)
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    first, second = (tmp_path / f"{name}.h5ad" for name in ("first", "second"))
+    names = {"control": "ctrl", "like": [first]}
+    alone = ad.read_h5ad(prepare(first, tmp_path / "alone.h5ad", control="ctrl").path)
+    for file in (first, second):
+        found = ad.read_h5ad(prepare(file, tmp_path / "out.h5ad", **names).path)
+        totals = [np.expm1(one.X).sum(axis=1) for one in (found, alone)]
+        assert np.allclose(totals[0], totals[1], rtol=1e-4)
 
 
 def test_missing_genes_are_refused_unless_common_ones_will_do(alike, first, tmp_path):
