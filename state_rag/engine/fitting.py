@@ -33,7 +33,7 @@ from state_rag.evidence.training import Settings
 from state_rag.names import listing
 from state_rag.names.combinations import with_members
 from state_rag.names.tables import AS_WRITTEN, AUTO, read_symbols, where
-from state_rag.names.treatments import name_in
+from state_rag.names.treatments import name_in, told_in
 from state_rag.run_folders import SPLIT
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,8 @@ def fit(
         if kind == "cells":
             data["toml_config_path"] = str(output.resolve() / SPLIT)  # which the run is written with
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
+        if data["pert_col"] in treatment.to_data().values():  # labels tell the treatment, and sources know names
+            asked = tuple(dict.fromkeys(told_in(label)[0] for label in asked))
     else:
         data, identity, uses = treatment.to_data(), None, None
         responses = read_table(Path(given[0]), treatment)

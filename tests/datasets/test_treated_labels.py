@@ -95,6 +95,11 @@ def test_a_split_by_dose_is_written_previewed_and_fitted(dosed, capsys):
     )
     assert np.isfinite(one).all()
     assert (one != other).any()
+    names = sorted({label.partition(":")[0] for label in run.engine.responses.perturbations})
+    pd.DataFrame(np.random.default_rng(0).normal(size=(len(names), 6)), index=names).to_csv(dosed / "table.csv")
+    fit(split, dosed / "told", dose_col="gene", settings=quick, progress=False, embeddings=dosed / "table.csv")
+    known = read_run(dosed / "told").config["sources"]["text"]
+    assert (known["known"], known["asked"]) == (len(names), len(names))  # by the names in labels
 
 
 def test_whole_drugs_are_held_out_by_name(dosed, capsys):
