@@ -17,6 +17,7 @@ from state_rag.datasets.splitting.split_copy import split_tables
 from state_rag.datasets.splitting.split_questions import DOSE_QUESTIONS, QUESTIONS, questions
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, dose_unit
+from state_rag.datasets.untold_genes import genes_named_otherwise
 from state_rag.datasets.untold_treatments import untold_columns, untold_labels
 from state_rag.effects.conditions import Columns
 from state_rag.effects.training_effects import training_effects
@@ -137,10 +138,11 @@ def fit(
         if kind == "cells":
             data["toml_config_path"] = str(output.resolve() / SPLIT)  # which the run is written with
         asked, uses = summary.perturbations, uses_of(summary.conditions, str(data["control_pert"]))
+        file: Path | None = summary.files[0]
         if data["pert_col"] in treatment.to_data().values():  # labels tell the treatment, and sources know names
             asked = tuple(dict.fromkeys(told_in(label)[0] for label in asked))
     else:
-        data, identity, uses = treatment.to_data(), None, None
+        data, identity, uses, file = treatment.to_data(), None, None, None
         responses = read_table(Path(given[0]), treatment)
         unit = dose_unit([Path(given[0])], "perturbation", "", treatment)
         asked = responses.perturbation_names
@@ -153,6 +155,9 @@ def fit(
     engine = Evidence(settings)
     with FitBar(progress) as bar:
         engine.fit(responses, knowledge.tables, uses=None if every_use else uses, progress=bar.tell)
+    known_by_gene = bool((engine.bank.own_gene >= 0).any())
+    if file is not None and not known_by_gene and (text := genes_named_otherwise(file, asked)):
+        logger.warning("%s: %s", file, text)
     config = {
         "name": output.name,
         "output_dir": str(output.resolve().parent),
