@@ -17,7 +17,7 @@ from state_rag.csv_tables import read_csv_table
 from state_rag.engine.folder import is_evidence_run
 from state_rag.errors import StateRagError
 from state_rag.files import existing_file, listed_names
-from state_rag.h5ad import open_h5ad, read_column
+from state_rag.h5ad import obs_columns, open_h5ad, read_column
 from state_rag.names import suggest
 from state_rag.torch_files import read_torch
 from state_rag.upstream import network_flags
@@ -40,6 +40,8 @@ CELL_TYPE_COLUMNS = ("cell_type", "celltype", "cellType", "ctype", "celltype_col
 NAME = "perturbation"
 """Column of `--tsv`."""
 
+_DEFAULT_COLUMN = "drugname_drugconc"  # of STATE's --pert-col
+
 
 def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
     """Simulate; a run without embeddings is left to STATE alone, but for `--perturbations`."""
@@ -60,6 +62,7 @@ def run(original: Callable[[Namespace], Any], args: Namespace) -> Any:
             )
     existing_file(args.adata, "an h5ad file", (".h5ad", ".h5"), "--adata")
     _use_the_runs_space(found, args)
+    use_the_runs_column(found, args)
     names = requested_names(found, args) if wanted is None else set(wanted)
     import anndata
 
@@ -233,6 +236,26 @@ def _use_the_runs_space(found: Run, args: Namespace) -> None:
     if args.embed_key is None and key:
         args.embed_key = str(key)
         logger.info("The run was trained on obsm[%r], so that is what is read (--embed-key).", key)
+
+
+def use_the_runs_column(found: Run, args: Namespace) -> None:
+    """Where the cells lack the column of perturbations that STATE reads by default, and have the run's, take that.
+
+    Parameters
+    ----------
+    found
+        The run.
+    args
+        The command's arguments; `pert_col` is set.
+    """
+    column = found.data.get("pert_col")
+    if args.pert_col != _DEFAULT_COLUMN or not column:
+        return
+    with open_h5ad(args.adata) as file:
+        there = obs_columns(file)
+    if args.pert_col not in there and column in there:
+        args.pert_col = str(column)
+        logger.info("Perturbations are read from obs[%r], as the run's were (--pert-col).", column)
 
 
 def names_as_written() -> AbstractContextManager[None]:

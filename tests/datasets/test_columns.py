@@ -50,6 +50,8 @@ def test_the_control_is_found_only_if_it_is_the_only_candidate():
         find_control(["control", "ctrl"], None, "x.h5ad", "--control")
     with pytest.raises(StateRagError, match="no name usual"):
         find_control(["A", "B"], None, "x.h5ad", "--control")
+    with pytest.raises(StateRagError, match=r"with --control; named like one: NTC\.$"):
+        find_control(["A", "NTC"], None, "x.h5ad", "--control")
 
 
 def test_a_file_without_labels_is_told_apart_from_one_without_the_control():

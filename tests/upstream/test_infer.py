@@ -8,7 +8,7 @@ import torch
 
 from state_rag.errors import StateRagError
 from state_rag.settings import RagSettings
-from state_rag.upstream.infer import names_as_written, requested_names
+from state_rag.upstream.infer import names_as_written, requested_names, use_the_runs_column
 from state_rag.upstream.run_folder import Run
 from state_rag.upstream.swap import whole_npy_files
 
@@ -78,3 +78,19 @@ def test_arrays_are_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
     assert np.load(tmp_path / "stream.npy").tolist() == [0, 1, 2, 3]
     assert {path.name for path in tmp_path.iterdir()} == {"a.npy", "stream.npy"}
+
+
+def test_the_runs_column_of_perturbations_is_read_where_states_default_is_not_there(tmp_path):
+    cells = anndata.AnnData(np.ones((2, 2), np.float32), obs=pd.DataFrame({"target": ["A", "ctrl"]}, index=["a", "b"]))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    run = Run(tmp_path, {"data": {"kwargs": {"pert_col": "target"}}}, RagSettings())
+    asked = {name: Namespace(adata=tmp_path / "cells.h5ad", pert_col=name) for name in ("drugname_drugconc", "pert")}
+    for args in asked.values():
+        use_the_runs_column(run, args)
+    assert asked["drugname_drugconc"].pert_col == "target"
+    assert asked["pert"].pert_col == "pert"  # which a user named
+    cells.obs["drugname_drugconc"] = "A"
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    args = Namespace(adata=tmp_path / "cells.h5ad", pert_col="drugname_drugconc")
+    use_the_runs_column(run, args)
+    assert args.pert_col == "drugname_drugconc"
