@@ -83,6 +83,8 @@ class FileMatrices:
 
         self.file = file
         self.var: pd.DataFrame = read_elem(file["var"]) if "var" in file else pd.DataFrame()
+        if not isinstance(self.var, pd.DataFrame):
+            raise StateRagError(f"{file.filename}: 'var' is no table of genes; the file is damaged. Write it again.")
         names = text_at(file, "uns/hvg_names")
         self.hvg_names: Sequence[str] | None = None if names is None else names.tolist()
 

@@ -252,6 +252,6 @@ def difference(known: Scale, given: Scale) -> Difference | None:
     if known.total and given.total:
         ratio = max(known.total, given.total) / min(known.total, given.total)
         if ratio > TOTAL_RATIO:
-            text = f"each cell was normalised to {given.total:,.0f}, where {known.total:,.0f} is expected"
+            text = f"cells that were normalised to {given.total:,.0f}, where {known.total:,.0f} is expected"
             return Difference(text, ratio > TOTAL_RATIO_WRONG)
     return None

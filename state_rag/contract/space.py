@@ -320,8 +320,32 @@ def _names(known: Space, given: Space, fill_missing: bool, errors: list[str], wa
     return alignment
 
 
+def _over_common(known: Space, given: Space, alignment: Alignment | None) -> tuple[Scale, Scale]:
+    """Return both scales with the totals that cells come to over the columns in common, by the means of controls."""
+    scales = known.scale, given.scale
+    if alignment is None or not (alignment.extra or alignment.missing):
+        return scales
+    there = alignment.places >= 0
+    shares = _share(known, there), _share(given, alignment.places[there])
+    if None in shares:
+        return scales
+    known_scale, given_scale = (
+        replace(scale, total=None if scale.total is None or share is None else scale.total * share)
+        for scale, share in zip(scales, shares, strict=True)
+    )
+    return known_scale, given_scale
+
+
+def _share(space: Space, columns: np.ndarray) -> float | None:
+    """Return the share of controls' expression, without logarithm, that lies in chosen columns; None if not known."""
+    if space.control_mean is None or space.scale.kind != "log1p":
+        return None
+    linear = np.expm1(np.asarray(space.control_mean, dtype=np.float64) * BASES[space.scale.base or "e"])
+    return float(linear[columns].sum() / linear.sum()) if linear.sum() > 0 else None
+
+
 def _scale(known: Space, given: Space, alignment: Alignment | None, errors: list[str], warnings: list[str]) -> None:
-    other = difference(known.scale, given.scale)
+    other = difference(*_over_common(known, given, alignment))
     if other is not None:
         text = f"{given.title} holds {other.text}."
         if other.is_wrong:

@@ -1,4 +1,5 @@
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from state_rag.contract.feature_names import FileMatrices, MemoryMatrices, column_names
+from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
 
 HVG = "obsm/X_hvg"
@@ -91,3 +93,15 @@ def test_a_file_and_memory_say_the_same(tmp_path, column):
             found = column_names(FileMatrices(file), matrix)
             assert found == column_names(MemoryMatrices(made), matrix)
             assert found.names[0].startswith("name" if column else "G")
+
+
+def test_a_file_whose_genes_were_not_written_to_the_end_is_called_damaged(tmp_path):
+    cells().write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+        del file["var"]
+        file.create_group("var")
+    with (
+        open_h5ad(tmp_path / "cells.h5ad") as file,
+        pytest.raises(StateRagError, match=r"cells\.h5ad: 'var' is no table"),
+    ):
+        FileMatrices(file)

@@ -1,7 +1,9 @@
 import json
 import re
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,23 @@ def test_missing_genes_are_named_or_filled_with_the_controls_mean(caplog):
     expected = CELLS.X.toarray()
     expected[:, :2] = expected[CONTROLS][:, :2].mean(axis=0)
     assert np.allclose(found.values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("total", "is_other"), [(2e3, False), (1e3, True)])
+def test_totals_are_compared_over_the_genes_in_common(caplog, total, is_other):
+    linear = np.expm1(CELLS.X.toarray())  # 1,000 a cell
+    wide = np.concatenate([linear, linear[:, ::-1]], axis=1)  # as much again in genes that the run does not know
+    names = [*CELLS.var_names, *(f"other{number}" for number in range(30))]
+    obs = CELLS.obs
+    cells = ad.AnnData(np.log1p(wide / 2e3 * total).astype(np.float32), obs=obs, var=pd.DataFrame(index=names))
+    if is_other:
+        with pytest.raises(
+            StateRagError, match=r"X holds cells that were normalised to 5\d\d, where 1,000 is expected"
+        ):
+            fitted(cells, KNOWN["X"], controls=CONTROLS)
+        return
+    assert np.allclose(dense(fitted(cells, KNOWN["X"], controls=CONTROLS).values), dense(CELLS.X), atol=1e-4)
+    assert "normalised to" not in caplog.text
 
 
 def test_a_space_that_cannot_be_made_is_refused_with_what_there_is():

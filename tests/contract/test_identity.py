@@ -75,7 +75,7 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(write):
         ("counts", "X holds counts"),
         ("linear", "X holds normalised expression without logarithm"),
         ("log2", "base 2"),
-        ("total", "each cell was normalised to 3,000, where 1,000 is expected"),
+        ("total", "cells that were normalised to 3,000, where 1,000 is expected"),
         ("nan", "holds 1 NaN values"),
         ("infinite", "holds 1 infinite values"),
         ("negative", "holds 1 negative values"),
