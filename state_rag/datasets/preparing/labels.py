@@ -73,5 +73,32 @@ def fix_indices(adata: "anndata.AnnData", changes: list[str]) -> None:
         adata.obs_names_make_unique()
         changes.append("made the obs names unique")
     if not adata.var_names.is_unique:
+        _tell_genes_apart(adata, changes)
+
+
+def _tell_genes_apart(adata: "anndata.AnnData", changes: list[str]) -> None:
+    """Give genes of one name each a name of its own: with its id, which is the same in other files, or a number."""
+    names = adata.var_names.astype(str)
+    repeated = names.duplicated(keep=False)
+    several = listing(dict.fromkeys(names[repeated]), 3)
+    column = _ids_of(adata.var)
+    if column is None:
         adata.var_names_make_unique()
-        changes.append("made the var names unique")
+        changes.append(
+            f"made the var names unique by numbers ({several}): in a file where these genes are in another order, "
+            "NAME and NAME-1 are others"
+        )
+        return
+    ids = adata.var[column].astype(str).to_numpy()
+    adata.var_names = [f"{name}_{own}" if more else name for name, own, more in zip(names, ids, repeated, strict=True)]
+    if not adata.var_names.is_unique:
+        adata.var_names_make_unique()
+    changes.append(f"made the var names unique: those of several genes ({several}) end in var[{column!r}]")
+
+
+def _ids_of(var: "pd.DataFrame") -> str | None:
+    """Return the column of text that differs in all genes, one that is named after ids first; None without."""
+    import pandas as pd
+
+    text = [str(name) for name in var.columns if not pd.api.types.is_numeric_dtype(var[name]) and var[name].is_unique]
+    return next(iter(sorted(text, key=lambda name: "id" not in name.lower())), None)

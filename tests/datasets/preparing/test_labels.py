@@ -1,6 +1,9 @@
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
+from state_rag.datasets.preparing.labels import fix_indices
 from tests.datasets.preparing.readings import readable, run, said
 
 
@@ -42,3 +45,22 @@ def test_repeated_names_become_unique(tmp_path):
     assert result.obs_names.is_unique
     assert result.var_names.is_unique
     assert len(done.changes) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_genes_of_one_name_are_told_apart_by_their_ids_wherever_they_stand():
+    values, names, ids = np.random.default_rng(0).normal(size=(4, 3)), ["A", "TWO", "TWO"], ["E1", "E2", "E3"]
+    found = []
+    for order in ([0, 1, 2], [2, 1, 0]):
+        cells = ad.AnnData(values[:, order], var=pd.DataFrame({"kind": "gene", "gene_ids": np.array(ids)[order]}))
+        cells.var_names = np.array(names)[order]
+        changes = []
+        fix_indices(cells, changes)
+        assert changes == ["made the var names unique: those of several genes (TWO) end in var['gene_ids']"]
+        found.append(cells[:, ["A", "TWO_E2", "TWO_E3"]].X)
+    assert np.array_equal(*found)
+    cells = ad.AnnData(values, var=pd.DataFrame(index=names))
+    changes = []
+    fix_indices(cells, changes)
+    assert cells.var_names.tolist() == ["A", "TWO", "TWO-1"]
+    assert "in another order, NAME and NAME-1 are others" in changes[0]
