@@ -1,4 +1,4 @@
-"""Perturbation-aware retrieval (PT-RAG) as a plugin for Arc Institute's STATE.
+"""How cells respond to perturbations, from similar ones: PT-RAG as a plugin of STATE, and an evidence engine.
 
 Importing this package is cheap on purpose: it loads no torch. `load` opens a trained run; `metrics`, `effects`,
 `embeddings`, `plot` and `datasets` are the rooms of the Python API, loaded on first use (`state_rag.public`). See

@@ -16,6 +16,11 @@ from state_rag import __version__
 from state_rag.errors import StateRagError
 from state_rag.files import reason
 
+ABOUT = (
+    "Predict how cells respond to perturbations, from what is known of similar ones. Networks are trained by "
+    "`state tx train rag=...`; the evidence engine needs none: `state-rag evidence fit`."
+)
+
 ROOMS = (
     "state_rag.embeddings.commands",
     "state_rag.datasets.commands",
@@ -54,7 +59,7 @@ Every command: state-rag --help. The options of one: state-rag COMMAND --help, s
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="state-rag", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="state-rag", description=ABOUT)
     parser.add_argument("--version", action="version", version=f"state-rag {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in ROOMS:
