@@ -92,6 +92,12 @@ def run_check(args: argparse.Namespace) -> None:
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
         f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
+    print(
+        "      This is STATE's full size and its 400,000 steps, hours on a GPU. On a laptop add: model=rag_small "
+        "training=small"
+    )
+    known_by = f" --embeddings {quote(embeddings)}" if embeddings.is_file() else ""
+    print(f"or:   state-rag evidence fit {toml_path} -o runs/evidence{given_options(**names)}{known_by}  (no network)")
 
 
 def print_values(
