@@ -14,6 +14,7 @@ A condition's effect is the mean of its cells minus the mean of its context's co
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,9 +27,12 @@ import numpy as np
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.errors import StateRagError
 from state_rag.h5ad_writing import write_h5ad
+from state_rag.names import listing
 
 if TYPE_CHECKING:
     import anndata
+
+logger = logging.getLogger(__name__)
 
 KIND, PREDICTED = "mean_effects", "predicted_effects"
 """`uns["state_rag"]["kind"]` of a table of measured effects, and of one that the evidence engine predicted."""
@@ -133,6 +137,10 @@ class MeanEffects:
                 f"no effect can be told, since no cell line has both controls ({control!r}) and perturbed cells"
                 f"{f' ({why})' if why else ''}.{found} Name the control's label with `control`."
             )
+        for line, why in self.lines_left_out.items():
+            logger.warning("%s is left out: %s.", line, why)
+        if self.not_finite:
+            logger.warning("Left out, with NaN or infinity among their cells: %s.", listing(self.not_finite))
         shape = len(keys), len(features)
         arrays: dict[str, np.ndarray] = {
             "effect": np.empty(shape),

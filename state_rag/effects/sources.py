@@ -18,6 +18,7 @@ from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
+from state_rag.effects.cell_scale import refuse_mixed_scales, scale_of, tell_scale
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
@@ -120,6 +121,7 @@ def from_anndata(
     values = _values(adata, matrix)
     shape = int(values.shape[0]), int(values.shape[1])
     rows: Rows = _BackedRows(adata, matrix, shape) if adata.isbacked else ArrayRows(values)
+    tell_scale(scale_of(rows), matrix)
     groups, group_of = _groups(adata.obs, columns)
     totals = GroupTotals(squares=True)
     totals.add(rows, groups, group_of, "mean effects", progress)
@@ -166,8 +168,8 @@ def read(
     Raises
     ------
     StateRagError
-        If a file is missing or unreadable, lacks genes of the first, or a combination has two labels; if a file holds
-        effects that `write` did not make, which `anndata.read_h5ad` reads.
+        If a file is missing or unreadable, lacks genes of the first or has values on another scale, or a combination
+        has two labels; if a file holds effects that `write` did not make, which `anndata.read_h5ad` reads.
     """
     readers = Workers(scheduler, workers)
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -188,6 +190,7 @@ def read(
             refuse_effects_table(opened, control)
     columns = Columns(*_names_in(files[0], perturbation, context, control), treatment)
     refuse_doubled_in_files(files, columns.control, columns.perturbation)
+    refuse_mixed_scales(files, matrix)
     totals = GroupTotals(squares=True)
     sources = [CellsOf(file) for file in files]
     aligned = add_files(totals, sources, columns, matrix, workers=readers, progress=progress)
@@ -226,6 +229,7 @@ def _of_split(
         columns = Columns(*_names_in(file, *named), treatment)
         every = [one for where in split.datasets.values() for one in _cell_files(where)]
         refuse_doubled_in_files(every, columns.control, columns.perturbation)
+        refuse_mixed_scales(every, matrix)
         with open_cells(file) as opened:
             width = open_rows(opened, matrix).shape[1]
             names = names_in_file(opened, matrix)
