@@ -33,6 +33,7 @@ _PERHAPS_CONTROL = re.compile(
 _LOCI = ("aavs", "rosa")  # AAVS1, ROSA26
 _CONTROL_STARTS = ("nontarget", "dmso", "negctrl", "negcontrol", "negativecontrol", "control", "ctrl", "vehicle")
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}|[A-Z][a-z0-9-]{1,11}[0-9]*|C\d+orf\d+")
+_DRUG_WORDS = {"drug", "drugs", "drugname", "compound", "compounds", "molecule", "chemical", "product"}
 SURELY = 3
 """What `control_likeness` says of the usual names of a control."""
 
@@ -223,10 +224,19 @@ def kind_of_names(column: Column, look: FirstLook) -> tuple[str, str]:
     share = gene_share(column, look)
     if share >= 0.3:
         return "genes", f"{round(share * len(labels))} of {len(labels)} are genes of the file"
+    if share == 0 and words_of(column.name) & _DRUG_WORDS:
+        return "other", f"by the column's name drugs, such as {labels[0]}"
     written = sum(_all_parts(label, lambda part: bool(_GENE.fullmatch(part)), upper=False) for label in labels)
     if column.is_text and written > 0.8 * len(labels):
         return "genes", f"{written} of {len(labels)} are written like gene symbols"
     return "other", f"{written} of {len(labels)} are written like gene symbols"
+
+
+def structures(perturbation: Column, look: FirstLook) -> str | None:
+    """Return the column that has the SMILES of each perturbation; None without one."""
+    named = [column for column in look.columns.values() if "smiles" in column.name.lower()]
+    found = [one.name for one in named if _n_pairs(perturbation, one) == len(perturbation.labels)]
+    return next((name for name in found if name != perturbation.name), None)
 
 
 def same_groups(first: Column, second: Column) -> bool:

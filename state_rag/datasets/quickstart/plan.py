@@ -20,6 +20,7 @@ from state_rag.datasets.quickstart.guesses import (
     guess_perturbation,
     kind_of_names,
     same_groups,
+    structures,
 )
 from state_rag.datasets.readable import refuse_unreadable
 from state_rag.datasets.splitting.perturbation_draws import PAIR_CLASSES, members_of
@@ -142,6 +143,12 @@ def plan(
         found.n_perturbations = len(labels.labels) - 1
         _choose_held_out(found, labels, contexts)
         _tell_pairs(found, labels)
+        if (smiles := structures(labels, look)) is not None:
+            pair = f"adata.obs[[{labels.name!r}, {smiles!r}]]"
+            found.remarks.append(
+                f"obs column {smiles!r} has the structures. {pair}.drop_duplicates().to_csv('smiles.csv', index=False) "
+                "makes of it a source of the evidence engine: evidence fit --source molecules=smiles.csv"
+            )
         if line.value is not None and perturbation.value is not None:
             named = perturbation.value, line.value, chosen.value
             found.remarks += [str(one) for one in untold_columns(look.path, *named, TreatmentColumns())]

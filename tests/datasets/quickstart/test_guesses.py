@@ -13,6 +13,7 @@ from state_rag.datasets.quickstart.guesses import (
     guess_perturbation,
     kind_of_names,
     same_groups,
+    structures,
     words_of,
 )
 
@@ -153,6 +154,23 @@ def test_perturbations_are_genes_alone_or_combined():
 def test_what_perturbations_are_named_after(labels, kind):
     one = column("pert", ["ctrl", *labels])
     assert kind_of_names(one, look(one, genes=["G1"]))[0] == kind
+
+
+def test_names_in_a_column_of_drugs_are_no_genes_unless_the_file_has_them():
+    drugs = column("compound", ["DMSO", "Compound-1", "JQ1"])
+    assert kind_of_names(drugs, look(drugs, genes=["G1"])) == (
+        "other",
+        "by the column's name drugs, such as Compound-1",
+    )
+    assert kind_of_names(drugs, look(drugs, genes=["JQ1"]))[0] == "genes"
+
+
+def test_the_column_of_structures_is_one_that_has_one_for_each_perturbation():
+    drugs = column("drug", ["DMSO", "A", "B", "A"])
+    told = look(drugs, column("canonical_smiles", ["CS", "C", "CC", "C"]))
+    assert structures(drugs, told) == "canonical_smiles"
+    assert structures(drugs, look(drugs, column("smiles", ["CS", "C", "CC", "O"]))) is None
+    assert structures(drugs, look(drugs)) is None
 
 
 def test_same_groups_under_other_names():
