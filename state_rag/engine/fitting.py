@@ -123,7 +123,7 @@ def fit(
                 split = write_split_of(given, Path(folder, SPLIT))
             try:
                 data: dict[str, Any] = {"toml_config_path": str(split.resolve()), **find_names(split, **named), **read}
-                summary, identity = _checked(split, data)
+                summary, identity = _checked(split, data, listing(list(map(str, given))))
                 columns = data["pert_col"], data["cell_type_key"], data["control_pert"]
                 for one in untold_columns(summary.files[0], *columns, treatment):
                     logger.warning("%s: %s", summary.files[0], one)
@@ -242,13 +242,14 @@ def uses_of(conditions: Mapping[tuple[str, str, str], int], control: str) -> lis
     return [use for use in USES if use in asked] or None
 
 
-def _checked(source: Path, data: Mapping[str, Any]) -> tuple[SplitSummary, Identity]:
-    """Check a split and the values of its data."""
+def _checked(source: Path, data: Mapping[str, Any], called: str) -> tuple[SplitSummary, Identity]:
+    """Check a split and the values of its data; messages call it as the user did."""
     summary = check_split(
         source,
         **{key: data[key] for key in ("pert_col", "cell_type_key", "batch_col", "control_pert", "embed_key")},
         require=("train",),
         upstream=False,
+        called=called,
     )
     keys = spaces_used(data["embed_key"], data["output_space"])
     identity, fits = read_identity(

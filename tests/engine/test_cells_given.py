@@ -38,6 +38,19 @@ def test_a_fit_on_zarr_shards_has_the_responses_of_the_one_file_and_a_split_of_i
     assert [file.cells for file in again.identity.files] == [int(controls.sum()), int((~controls).sum())]
 
 
+def test_warnings_name_the_cells_and_not_the_split_that_is_written_of_them(screen, tmp_path, caplog):
+    cells = ad.read_h5ad(screen.h5ad)
+    cells.obs["gene"] = cells.obs["gene"].astype(str)
+    first = cells.obs["gene"][cells.obs["gene"] != "non-targeting"].iloc[0]
+    cells.obs.loc[cells.obs_names[(cells.obs["gene"] == first).to_numpy()][:3], "gene"] = first.lower()
+    cells.write_h5ad(tmp_path / "spelled.h5ad")
+    with caplog.at_level("WARNING"):
+        fit(tmp_path / "spelled.h5ad", tmp_path / "run", embeddings=screen.embeddings, settings=QUICK, progress=False)
+    told = [record.getMessage() for record in caplog.records if "spelled alike" in record.getMessage()]
+    assert told
+    assert all(text.startswith(f"{tmp_path / 'spelled.h5ad'}: ") for text in told)
+
+
 def test_several_sources_are_data_sets_that_all_train(screen, tmp_path):
     other = tmp_path / "other.h5ad"
     other.symlink_to(screen.h5ad)

@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,7 @@ def check_split(
     embed_key: str | None = None,
     require: Collection[str] = ("train", "test"),
     upstream: bool = True,
+    called: str | None = None,
 ) -> SplitSummary:
     """Check that a split's data can be read and that the split says what it seems to say.
 
@@ -111,6 +112,8 @@ def check_split(
     upstream
         Whether upstream reads the data too. It reads h5ad files, and needs in each the controls of its lines; otherwise
         zarr stores will do, and controls in any file of the data.
+    called
+        What messages call the split; by default its path.
 
     Returns
     -------
@@ -124,6 +127,8 @@ def check_split(
         required part is empty.
     """
     split = read_split(toml_path)
+    if called is not None:
+        split = replace(split, path=Path(called))
     files: list[Path] = []
     tally = _Tally()
     for dataset, location in split.datasets.items():
