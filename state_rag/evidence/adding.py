@@ -45,7 +45,8 @@ def with_responses(engine: Evidence, new: Responses) -> tuple[Evidence, Merged]:
     """Return an engine that also knows new responses, and what became of them; the given one stays as it is.
 
     Nothing is trained: similarity weights, fusion and calibration are those that were learned without the new
-    responses, so that it takes seconds. Where these have changed what is known by much, a fit from the start is better.
+    responses, and so are the units of effects, cell counts and controls in which they were learned; it takes seconds.
+    Where the new responses have changed what is known by much, a fit from the start is better.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.treatments import Axes, Treatments
+from state_rag.evidence.units import Units
 from state_rag.names.combinations import SEPARATOR, parts_of, plain_of
 from state_rag.names.gene_ids import is_gene_id, unversioned
 from state_rag.names.treatments import doses_in, label_of, refuse_unit, treatment_of
@@ -32,6 +33,8 @@ class Bank:
         What labels tell of modes, doses and times (`names.treatments`); None where labels are names and nothing else.
     own_apart
         Whether effects on the genes that perturbations are named after are left out of `effects_on_others`.
+    units
+        What the numbers are relative to; those of the responses by default.
 
     Attributes
     ----------
@@ -43,14 +46,16 @@ class Bank:
         Long [N]: of each measured condition.
     effects
         float64 [N, G]: effects divided by `scale`.
+    units
+        What the numbers are relative to.
     scale
-        Root mean square of all effects; 1 where they are all zero.
+        Unit of effects: the root mean square of those that the engine was fitted on; 1 where they are all zero.
     scarcity
-        float64 [N]: median cell count divided by the condition's own; 1 where counts are unknown.
+        float64 [N]: median cell count, of the fit, divided by the condition's own; 1 where counts are unknown.
     row
         Long [C, P]: row of each condition, -1 where it was not measured.
     control
-        float64 [C, G], standardised over contexts and genes, 0 where unknown; None where no control mean is known.
+        float64 [C, G], standardised over contexts and genes, 0 where unknown; None where the fit knew no control mean.
     named
         Long [P]: the same for labels of the same name; the perturbation's own number where labels are names.
     count
@@ -66,8 +71,15 @@ class Bank:
     """
 
     def __init__(
-        self, responses: Responses, more: Iterable[str] = (), axes: Axes | None = None, *, own_apart: bool = True
+        self,
+        responses: Responses,
+        more: Iterable[str] = (),
+        axes: Axes | None = None,
+        *,
+        own_apart: bool = True,
+        units: Units | None = None,
     ) -> None:
+        self.units = Units.of(responses) if units is None else units
         self.contexts = responses.context_names
         self._plain = {plain_of(name): name for name in reversed(responses.perturbation_names)}
         further = (name for name in more if plain_of(name) not in self._plain or name in responses.perturbation_names)
@@ -77,12 +89,11 @@ class Bank:
         self.context = torch.tensor([self._context[name] for name in responses.contexts])
         self.perturbation = torch.tensor([self._perturbation[name] for name in responses.perturbations])
         effects = responses.effects.astype(np.float64)
-        size = float(np.sqrt(np.mean(effects**2)))
-        self.scale = size if size > 0 else 1.0
+        self.scale = self.units.effect
         self.effects = torch.from_numpy(effects / self.scale)
         self.scarcity = torch.ones(len(responses), dtype=torch.float64)
-        if responses.cells is not None:
-            self.scarcity = torch.from_numpy(np.median(responses.cells) / responses.cells)
+        if responses.cells is not None and self.units.cells is not None:
+            self.scarcity = torch.from_numpy(self.units.cells / responses.cells)
         self.row = torch.full((len(self.contexts), len(self.perturbations)), -1, dtype=torch.long)
         self.row[self.context, self.perturbation] = torch.arange(len(responses))
         self.control = self._controls(responses)
@@ -214,11 +225,11 @@ class Bank:
 
     def _controls(self, responses: Responses) -> Tensor | None:
         known = [name for name in self.contexts if name in responses.controls]
-        if not known:
+        if not known or self.units.control is None:
             return None
         values = np.stack([responses.controls[name] for name in known])
-        spread = float(values.std())
+        mean, spread = self.units.control
         control = torch.zeros(len(self.contexts), values.shape[1], dtype=torch.float64)
         rows = torch.tensor([self._context[name] for name in known])
-        control[rows] = torch.from_numpy((values - values.mean()) / (spread if spread > 0 else 1.0))
+        control[rows] = torch.from_numpy((values - mean) / spread)
         return control

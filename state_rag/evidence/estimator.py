@@ -27,6 +27,7 @@ from state_rag.evidence.treatments import axes_of, refuse_unmeasured
 from state_rag.evidence.trust.expected import Calibrated, calibrate, calibration
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.gene_calls import Calling, fit_caller
+from state_rag.evidence.units import Units
 from state_rag.names.combinations import parts_of
 from state_rag.names.treatments import single_labels, treatment_of
 
@@ -245,6 +246,7 @@ class Evidence:
             (self.combined, self.combining.measured.members, self.combining.learned),
             self.bank.axes,
             own_apart=self.bank.own_apart,
+            units=self.bank.units,
         )
         state["tensors"][_PROFILES] = self.similarity.profiles.clone()
         return state
@@ -258,13 +260,13 @@ class Evidence:
         StateRagError
             If the state is of another version, or none at all.
         """
-        settings, responses, sources, trained, calibrated, callers, (combined, members, learned), axes, apart = unpack(
-            state
-        )
+        found = unpack(state)
+        settings, responses, sources, trained, calibrated, callers = found[:6]
+        (combined, members, learned), axes, apart, units = found[6:]
         engine = cls(settings)
         engine.responses, engine.combined = responses, combined
         more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
-        engine.bank = Bank(responses, more, axes, own_apart=apart)
+        engine.bank = Bank(responses, more, axes, own_apart=apart, units=units)
         profiles = state["tensors"].get(_PROFILES)  # states from before do not have them
         engine.similarity = Similarity(engine.bank, sources, settings.powers, profiles)
         engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
@@ -292,7 +294,8 @@ class Evidence:
         found = Evidence(self.settings)
         found.responses, found.combined = responses, self.combined
         perturbations = [*self.bank.perturbations, *more]
-        found.bank = Bank(responses, perturbations, self.bank.axes, own_apart=self.bank.own_apart)
+        old = self.bank
+        found.bank = Bank(responses, perturbations, old.axes, own_apart=old.own_apart, units=old.units)
         found.bank.other_names, found.bank.dose_unit = self.bank.other_names, self.bank.dose_unit
         new = [label for label in found.bank.perturbations if self.bank.number_of(label) < 0]
         alike = {label: known[0] for label in new if (known := self.bank.alike(label))}
@@ -312,7 +315,8 @@ class Evidence:
         axes = axes_of(responses)
         embedded = embedded_in(tables, responses, axes)
         self.responses, self.combined, self._members = parted(responses, embedded)
-        self.bank = Bank(self.responses, [*embedded, *(one for parts in self._members.values() for one in parts)], axes)
+        more = [*embedded, *(one for parts in self._members.values() for one in parts)]
+        self.bank = Bank(self.responses, more, axes, units=Units.of(self.responses, self.combined))
         sources = [source_of(self.bank, name, *table) for name, table in tables.items()]
         self.similarity = Similarity(self.bank, sources, self.settings.powers)
 

@@ -24,6 +24,7 @@ from state_rag.evidence.treatments import Axes
 from state_rag.evidence.trust.expected import Calibrated
 from state_rag.evidence.trust.gene_caller import GeneCaller
 from state_rag.evidence.trust.model import TrustModel
+from state_rag.evidence.units import Units
 
 VERSION = 1
 """Of the layout."""
@@ -48,6 +49,7 @@ def pack(
     axes: Axes | None = None,
     *,
     own_apart: bool = True,
+    units: Units | None = None,
 ) -> dict[str, Any]:
     """Return `{"settings": ..., "tensors": ...}`.
 
@@ -59,8 +61,8 @@ def pack(
         Their responses, members, and what they taught.
     axes
         What labels tell of modes, doses and times; None where they are names.
-    own_apart
-        As of the bank.
+    own_apart, units
+        As of the bank; units are those of the responses by default.
     """
     combined, members, taught = combinations
     tensors = _tensors_of(responses, "responses")
@@ -107,6 +109,7 @@ def pack(
         "members": {name: list(parts) for name, parts in members.items()},
         "rule": asdict(taught.rule),
         "own_apart": own_apart,
+        "units": asdict(units or Units.of(responses, combined)),
     }
     if axes is not None:
         about |= {"treated": True, "axes": axes.to_dict()}
@@ -130,6 +133,7 @@ def unpack(
     Combined,
     Axes | None,
     bool,
+    Units,
 ]:
     """Return what `pack` was given; nothing calibrated, called or combined for a state from before there was such.
 
@@ -156,7 +160,10 @@ def unpack(
         callers = {use: GeneCaller.of(_of(f"calls.{use}.", tensors)) for use in about.get("callers", ())}
         responses = _responses(about, about, tensors, "responses")
         apart = bool(about.get("own_apart"))  # runs from before take own genes like any other
-        return settings, responses, sources, trained, calibrated, callers, _combinations(about, tensors), axes, apart
+        combinations = _combinations(about, tensors)
+        # runs from before took those of all that they knew, whatever they had been fitted on
+        units = Units.of_dict(about["units"]) if "units" in about else Units.of(responses, combinations[0])
+        return settings, responses, sources, trained, calibrated, callers, combinations, axes, apart, units
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 

@@ -4,6 +4,7 @@ import torch
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.adding import as_called, merge, with_knowledge, with_responses
+from state_rag.evidence.bank import Bank
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import UNTOLD, Responses
 from state_rag.evidence.similarity import Source
@@ -31,6 +32,7 @@ def test_an_engine_with_all_added_answers_as_one_that_was_given_all_with_the_sam
     found, merged = with_responses(engine, rows(drawn, LATER[:4]))
     whole = Evidence(QUICK).fit(drawn.responses(LATER[4:], genes=GENES), drawn.embeddings)
     whole.trained, whole.calibrated = engine.trained, engine.calibrated
+    whole.bank = Bank(whole.responses, whole.bank.perturbations, units=engine.bank.units)
     assert merged.added == tuple(("line0", f"P{p}") for _, p in LATER[:4])
     for context in ("line0", "line1", "new"):
         ours, theirs = (one.predict(context, drawn.perturbations) for one in (found, whole))
@@ -54,6 +56,59 @@ def test_a_new_context_and_a_new_perturbation_are_known_at_once(engine):
     assert np.array_equal(found.responses.controls["liver"], np.ones(15))
     again = Evidence.from_state(found.to_state())
     assert np.array_equal(again.predict("liver", ["P3"]).mean, found.predict("liver", ["P3"]).mean)
+
+
+@pytest.mark.parametrize("factor", [0.01, 30.0])
+def test_a_condition_that_was_added_tells_nothing_about_itself(factor):
+    drawn = screen(perturbations=24)
+    changes = np.sign(drawn.effects) * (np.abs(drawn.effects) > 1)
+    known = [(c, p) for c in range(3) for p in range(24) if (c, p) != (0, 3)]
+
+    def some(conditions, factor=1.0):
+        told = {"cells": [20 + c + p for c, p in conditions], "changes": np.stack([changes[row] for row in conditions])}
+        plain = rows(drawn, conditions)
+        return Responses(factor * plain.effects, plain.contexts, plain.perturbations, GENES, **told)
+
+    engine = Evidence(QUICK).fit(some(known), drawn.embeddings)
+    found, again = (with_responses(engine, some([(0, 3)], by))[0].predict("line0", ["P3"]) for by in (1.0, factor))
+    assert found.trust.calibrated
+    assert np.isfinite(found.calls.probability).all()
+    np.testing.assert_allclose(again.mean, found.mean, rtol=1e-9)
+    np.testing.assert_allclose(again.variance, found.variance, rtol=1e-9)
+    np.testing.assert_allclose(again.trust.expected, found.trust.expected, rtol=1e-9)
+    np.testing.assert_allclose(again.trust.std, found.trust.std, rtol=1e-9)
+    np.testing.assert_allclose(again.calls.probability, found.calls.probability, rtol=1e-9)
+
+
+def test_a_strong_condition_that_is_added_does_not_make_all_others_uncertain(engine):
+    drawn = screen()
+    plain = rows(drawn, [(1, 0)])
+    strange = Responses(100 * plain.effects, ["liver"], ["like nothing else"], GENES)
+    found, _ = with_responses(engine, strange)
+    before, after = (one.predict("line0", ["P7", "P8"]) for one in (engine, found))
+    np.testing.assert_allclose(after.variance, before.variance, rtol=0.05)
+    again = Evidence.from_state(found.to_state()).predict("line0", ["P7", "P8"])
+    assert np.array_equal(again.variance, after.variance)
+
+
+def test_controls_that_come_later_are_nothing_that_was_learned_from(engine):
+    assert engine.bank.control is None
+    new = rows(screen(), [(0, 6), (0, 7)])
+    told = Responses(new.effects, ["liver"] * 2, new.perturbations, GENES, controls={"liver": np.arange(15.0)})
+    plain = Responses(new.effects, ["liver"] * 2, new.perturbations, GENES)
+    assert with_responses(engine, told)[0].bank.control is None
+    found, again = (with_responses(engine, one)[0].predict("liver", ["P1"]) for one in (told, plain))
+    assert np.array_equal(found.mean, again.mean)
+
+
+def test_cell_counts_of_what_is_added_count_against_those_of_the_fit():
+    drawn = screen()
+    counts = np.full((3, 12), 40)
+    engine = Evidence(QUICK).fit(drawn.responses(LATER, cells=counts, genes=GENES), drawn.embeddings)
+    plain = rows(drawn, LATER)
+    new = Responses(plain.effects, plain.contexts, plain.perturbations, GENES, cells=[10] * len(LATER))
+    found, _ = with_responses(with_responses(engine, new)[0], new)
+    assert found.bank.scarcity.tolist() == [1.0] * 30 + [40 / 20] * len(LATER)
 
 
 def test_what_changed_comes_along_in_the_genes_that_are_known():

@@ -131,7 +131,8 @@ class Combinations:
         self.effects = torch.from_numpy(effects / bank.scale)
         self.scarcity = torch.ones(len(effects), dtype=torch.float64)
         if responses is not None and responses.cells is not None:
-            self.scarcity = torch.from_numpy(np.median(responses.cells) / responses.cells)
+            usual = bank.units.combined_cells  # None where the first combinations came after the fit
+            self.scarcity = torch.from_numpy((np.median(responses.cells) if usual is None else usual) / responses.cells)
 
     def __len__(self) -> int:
         return len(self.conditions)
