@@ -20,7 +20,7 @@ from state_rag.evidence.kriging import KernelWeights
 from state_rag.evidence.prediction import Prediction, predict
 from state_rag.evidence.responses import Responses
 from state_rag.evidence.similarity import Similarity, Source
-from state_rag.evidence.state import pack, unpack
+from state_rag.evidence.state import Parts, pack, unpack
 from state_rag.evidence.tables import Embeddings, Table, embedded_in, source_of, tables_in
 from state_rag.evidence.training import Progress, Settings, Trained, train
 from state_rag.evidence.treatments import axes_of, refuse_unmeasured
@@ -236,7 +236,7 @@ class Evidence:
     def to_state(self) -> dict[str, Any]:
         """Return everything that a fitted engine is, as `state.pack` says: numbers, texts and tensors, no pickles."""
         self.check_fitted()
-        state = pack(
+        parts = Parts(
             self.settings,
             self.responses,
             self.similarity.sources,
@@ -245,9 +245,10 @@ class Evidence:
             self.callers,
             (self.combined, self.combining.measured.members, self.combining.learned),
             self.bank.axes,
-            own_apart=self.bank.own_apart,
-            units=self.bank.units,
+            self.bank.own_apart,
+            self.bank.units,
         )
+        state = pack(parts)
         state["tensors"][_PROFILES] = self.similarity.profiles.clone()
         return state
 
@@ -261,15 +262,14 @@ class Evidence:
             If the state is of another version, or none at all.
         """
         found = unpack(state)
-        settings, responses, sources, trained, calibrated, callers = found[:6]
-        (combined, members, learned), axes, apart, units = found[6:]
-        engine = cls(settings)
-        engine.responses, engine.combined = responses, combined
-        more = [*(sources[0].names if sources else ()), *(one for parts in members.values() for one in parts)]
-        engine.bank = Bank(responses, more, axes, own_apart=apart, units=units)
+        engine = cls(found.settings)
+        combined, members, learned = found.combinations
+        engine.responses, engine.combined = found.responses, combined
+        more = [*(found.sources[0].names if found.sources else ()), *(one for its in members.values() for one in its)]
+        engine.bank = Bank(found.responses, more, found.axes, own_apart=found.own_apart, units=found.units)
         profiles = state["tensors"].get(_PROFILES)  # states from before do not have them
-        engine.similarity = Similarity(engine.bank, sources, settings.powers, profiles)
-        engine.trained, engine.calibrated, engine.callers = trained, calibrated, callers
+        engine.similarity = Similarity(engine.bank, found.sources, found.settings.powers, profiles)
+        engine.trained, engine.calibrated, engine.callers = found.trained, found.calibrated, found.callers
         engine.combining = Combining(Combinations(combined, members, engine.bank), learned)
         return engine
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from types import MappingProxyType
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,36 +34,39 @@ Combined = tuple[Responses | None, Mapping[str, tuple[str, ...]], Learned]
 _TAUGHT = {"combinations": "taught", "members": "taught_members"}
 """Part of what combinations taught -> how its tensors' names begin."""
 
-NO_COMBINATIONS: Combined = None, MappingProxyType({}), Learned(Rule())
 
+@dataclass(frozen=True)
+class Parts:
+    """All of which an engine consists.
 
-def pack(
-    settings: Settings,
-    responses: Responses,
-    sources: Sequence[Source],
-    trained: Mapping[str, Trained],
-    calibrated: Mapping[str, Calibrated],
-    callers: Mapping[str, GeneCaller] = MappingProxyType({}),
-    combinations: Combined = NO_COMBINATIONS,
-    axes: Axes | None = None,
-    *,
-    own_apart: bool = True,
-    units: Units | None = None,
-) -> dict[str, Any]:
-    """Return `{"settings": ..., "tensors": ...}`.
-
-    Parameters
+    Attributes
     ----------
     settings, responses, sources, trained, calibrated, callers
-        All of which an engine consists.
+        As of the engine.
     combinations
         Their responses, members, and what they taught.
     axes
         What labels tell of modes, doses and times; None where they are names.
     own_apart, units
-        As of the bank; units are those of the responses by default.
+        As of the bank.
     """
-    combined, members, taught = combinations
+
+    settings: Settings
+    responses: Responses
+    sources: Sequence[Source]
+    trained: dict[str, Trained]
+    calibrated: dict[str, Calibrated]
+    callers: dict[str, GeneCaller]
+    combinations: Combined
+    axes: Axes | None
+    own_apart: bool
+    units: Units
+
+
+def pack(parts: Parts) -> dict[str, Any]:
+    """Return `{"settings": ..., "tensors": ...}`: numbers, texts and tensors."""
+    responses = parts.responses
+    combined, members, taught = parts.combinations
     tensors = _tensors_of(responses, "responses")
     if combined is not None:
         tensors |= _tensors_of(combined, "combined")
@@ -74,18 +76,18 @@ def pack(
         }
     for number, mean in enumerate(responses.controls.values()):
         tensors[f"controls.{number}"] = torch.from_numpy(mean)
-    for number, source in enumerate(sources):
+    for number, source in enumerate(parts.sources):
         tensors[f"sources.{number}"] = source.vectors
         if source.basis is not None:
             tensors[f"sources.{number}.basis"] = source.basis
     learned = {}
-    for use, found in trained.items():
-        parts = {"weights": found.weights.state_dict()}
+    for use, found in parts.trained.items():
+        numbers = {"weights": found.weights.state_dict()}
         if found.fusion is not None:
-            parts["fusion"] = found.fusion.state_dict()
+            numbers["fusion"] = found.fusion.state_dict()
         if found.own_gene is not None:
-            parts["own_gene"] = {"slopes": found.own_gene.slopes}
-        for part, values in parts.items():
+            numbers["own_gene"] = {"slopes": found.own_gene.slopes}
+        for part, values in numbers.items():
             tensors.update({f"trained.{use}.{part}.{name}": value for name, value in values.items()})
         learned[use] = {
             "fusion": found.fusion is not None,
@@ -96,45 +98,32 @@ def pack(
         }
     about = {
         "version": VERSION,
-        "settings": {**asdict(settings), "powers": list(settings.powers)},
+        "settings": {**asdict(parts.settings), "powers": list(parts.settings.powers)},
         **_labels_of(responses),
         "genes": list(responses.genes),
         "controls": list(responses.controls),
-        "sources": [source.name for source in sources],
-        "source_names": list(sources[0].names) if sources else [],
+        "sources": [source.name for source in parts.sources],
+        "source_names": list(parts.sources[0].names) if parts.sources else [],
         "trained": learned,
-        "calibrated": {use: found.conditions for use, found in calibrated.items()},
-        "callers": list(callers),
+        "calibrated": {use: found.conditions for use, found in parts.calibrated.items()},
+        "callers": list(parts.callers),
         "combined": None if combined is None else _labels_of(combined),
-        "members": {name: list(parts) for name, parts in members.items()},
+        "members": {name: list(its) for name, its in members.items()},
         "rule": asdict(taught.rule),
-        "own_apart": own_apart,
-        "units": asdict(units or Units.of(responses, combined)),
+        "own_apart": parts.own_apart,
+        "units": asdict(parts.units),
     }
-    if axes is not None:
-        about |= {"treated": True, "axes": axes.to_dict()}
-    for use, one in calibrated.items():
+    if parts.axes is not None:
+        about |= {"treated": True, "axes": parts.axes.to_dict()}
+    for use, one in parts.calibrated.items():
         for name, values in one.model.arrays.items() if one.model is not None else ():
             tensors[f"trust.{use}.{name}"] = torch.from_numpy(values)
-    for use, caller in callers.items():
+    for use, caller in parts.callers.items():
         tensors |= {f"calls.{use}.{name}": torch.from_numpy(values) for name, values in caller.arrays.items()}
     return {"settings": about, "tensors": {name: value.detach().clone() for name, value in tensors.items()}}
 
 
-def unpack(
-    state: Mapping[str, Any],
-) -> tuple[
-    Settings,
-    Responses,
-    list[Source],
-    dict[str, Trained],
-    dict[str, Calibrated],
-    dict[str, GeneCaller],
-    Combined,
-    Axes | None,
-    bool,
-    Units,
-]:
+def unpack(state: Mapping[str, Any]) -> Parts:
     """Return what `pack` was given; nothing calibrated, called or combined for a state from before there was such.
 
     Raises
@@ -163,7 +152,7 @@ def unpack(
         combinations = _combinations(about, tensors)
         # runs from before took those of all that they knew, whatever they had been fitted on
         units = Units.of_dict(about["units"]) if "units" in about else Units.of(responses, combinations[0])
-        return settings, responses, sources, trained, calibrated, callers, combinations, axes, apart, units
+        return Parts(settings, responses, sources, trained, calibrated, callers, combinations, axes, apart, units)
     except (KeyError, RuntimeError) as error:
         raise StateRagError(f"evidence: a part of the state is missing ({error}); fit it again.") from error
 
@@ -180,7 +169,7 @@ def _labels_of(responses: Responses) -> dict[str, list[str]]:
 def _combinations(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Combined:
     labels = about.get("combined")
     if labels is None:
-        return NO_COMBINATIONS
+        return None, {}, Learned(Rule())
     # runs from before were not judged on members
     judged = {part: Judged(**found) for part, prefix in _TAUGHT.items() if (found := _of(f"{prefix}.", tensors))}
     taught = Learned(Rule(**about["rule"]), **judged)
