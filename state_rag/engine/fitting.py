@@ -242,8 +242,8 @@ def uses_of(conditions: Mapping[tuple[str, str, str], int], control: str) -> lis
     return [use for use in USES if use in asked] or None
 
 
-def _checked(source: Path, data: Mapping[str, Any], called: str) -> tuple[SplitSummary, Identity]:
-    """Check a split and the values of its data; messages call it as the user did."""
+def _checked(source: Path, data: Mapping[str, Any], called: str | None = None) -> tuple[SplitSummary, Identity]:
+    """Check a split and the values of its data; messages call it so, by default by its path."""
     summary = check_split(
         source,
         **{key: data[key] for key in ("pert_col", "cell_type_key", "batch_col", "control_pert", "embed_key")},
