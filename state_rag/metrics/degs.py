@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from state_rag.metrics.rounding import difference
 from state_rag.metrics.significance import benjamini_hochberg
 
 LOG2 = float(np.log(2.0))
@@ -164,9 +165,8 @@ def changes(moments: WelchMoments, control: WelchMoments, fdr: float = CHANGED_F
 
 def _welch(moments: WelchMoments, control: WelchMoments) -> np.ndarray:
     mine, theirs = moments.variance / moments.n, control.variance / control.n
-    apart = np.abs(moments.mean - control.mean)
     # the variance of a gene that is constant rounds too, so that what t would tell is one rounding against another
-    apart[apart <= ROUNDING * np.maximum(np.abs(moments.mean), np.abs(control.mean))] = 0.0
+    apart = np.abs(difference(moments.mean, control.mean, ROUNDING))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = apart / np.sqrt(mine + theirs)
         freedom = (mine + theirs) ** 2 / (mine**2 / (moments.n - 1) + theirs**2 / (control.n - 1))

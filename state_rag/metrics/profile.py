@@ -76,11 +76,12 @@ def spearman(real: np.ndarray, predicted: np.ndarray, mask: np.ndarray | None = 
     Same arguments, shapes and conventions as `pearson`; ranks are taken within `mask`.
     """
     if mask is None:
-        return pearson(stats.rankdata(real, axis=1), stats.rankdata(predicted, axis=1))
-    result = np.full(len(real), np.nan)
-    for row, chosen in enumerate(mask):
-        if chosen.sum() >= 3:
-            ranks = [stats.rankdata(values[row, chosen])[None] for values in (real, predicted)]
-            result[row] = pearson(ranks[0], ranks[1])[0]
+        result = pearson(stats.rankdata(real, axis=1), stats.rankdata(predicted, axis=1))
+    else:
+        result = np.full(len(real), np.nan)
+        for row, chosen in enumerate(mask):
+            if chosen.sum() >= 3:
+                ranks = [stats.rankdata(values[row, chosen])[None] for values in (real, predicted)]
+                result[row] = pearson(ranks[0], ranks[1])[0]
     result[~np.isfinite(real).all(axis=1) | ~np.isfinite(predicted).all(axis=1)] = np.nan
     return result

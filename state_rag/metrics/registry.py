@@ -9,6 +9,7 @@ import numpy as np
 from state_rag.errors import StateRagError
 from state_rag.metrics import distances, effects, profile
 from state_rag.metrics.inputs import Profiles
+from state_rag.metrics.rounding import difference
 from state_rag.names import suggest
 
 
@@ -66,21 +67,9 @@ def _deltas(inputs: Profiles, reference: str = "control") -> tuple[np.ndarray, n
     cancels an error it makes everywhere. `centre`: both against the mean over perturbations, which leaves what is
     specific to each (Systema; Vinas Torne et al. 2025).
     """
-    if reference == "own":
-        return _delta(inputs.real, inputs.control), _delta(inputs.predicted, inputs.own_control)
-    base = inputs.control if reference == "control" else inputs.centre
-    return _delta(inputs.real, base), _delta(inputs.predicted, base)
-
-
-def _delta(profiles: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return profiles `[C, G]` minus a base `[G]`; zero where rounding may be all that is left.
-
-    Correlations take no notice of scale: without this a prediction that equals the controls would be scored by how its
-    mean was rounded.
-    """
-    difference = profiles - base
-    difference[np.abs(difference) <= ROUNDING * np.maximum(np.abs(profiles), np.abs(base))] = 0.0
-    return difference
+    base = inputs.centre if reference == "centre" else inputs.control
+    predicted_base = inputs.own_control if reference == "own" else base
+    return difference(inputs.real, base, ROUNDING), difference(inputs.predicted, predicted_base, ROUNDING)
 
 
 def _mse_pca(inputs: Profiles) -> np.ndarray:
@@ -90,7 +79,9 @@ def _mse_pca(inputs: Profiles) -> np.ndarray:
 
 
 ROUNDING = 1e-7
-"""Share of the level below which a difference of mean profiles is rounding: those of files are kept in float32."""
+"""Share of the level below which a difference of mean profiles is rounding: those of files are kept in float32.
+
+Without it a prediction that equals the controls would be scored by how its mean was rounded."""
 PAPER = "PT-RAG, section 4"
 SYSTEMA = "Systema (Vinas Torne et al. 2025)"
 EFFECT = "GGE, equation 1 (perturbation-effect correlation)"

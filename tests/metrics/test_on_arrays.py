@@ -110,3 +110,18 @@ def test_the_table_of_metrics_holds_the_registry():
     table = sr.metrics.table()
     assert table.index.tolist() == [metric.name for metric in METRICS]
     assert table.loc["mse", "label"] == "MSE"
+
+
+@pytest.mark.parametrize("metric", ["pearson_delta", "spearman_delta", "direction_deg"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_infinity_in_a_prediction_has_no_score_and_leaves_the_others_theirs(metric):
+    rng = np.random.default_rng(0)
+    real = [rng.normal(size=(20, 8)) + 1 for _ in range(3)]
+    predicted = [cells + rng.normal(size=8) / 9 for cells in real]
+    given = {"control": rng.normal(size=(20, 8)), "degs": np.ones((3, 8), dtype=bool)}
+    whole = sr.metrics.compute(metric, real, predicted, **given)
+    predicted[1] = predicted[1].copy()
+    predicted[1][3, 2] = np.inf
+    found = sr.metrics.compute(metric, real, predicted, **given)
+    assert np.isnan(found[1])
+    np.testing.assert_array_equal(found[[0, 2]], whole[[0, 2]])
