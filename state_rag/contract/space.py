@@ -139,9 +139,7 @@ def read_space(
     rows = matrices.rows(key)
     if rows is None:
         raise StateRagError(f"there is no matrix {key} that can be read by rows")
-    tally = ScaleTally(rows.shape[1], matrices.dtype(key))
-    for block in _blocks(rows.shape, cells):
-        tally.add(rows.read(block))
+    scale = scale_of(rows, cells, matrices.dtype(key))
     columns = column_names(matrices, key)
     mean: tuple[float, ...] | None = None
     means: dict[str, np.ndarray] = {}
@@ -150,8 +148,15 @@ def read_space(
         of_all, means = _means(rows, controls, lines)
         mean = tuple(of_all.tolist())
         levels = {line: level for line, own in means.items() if (level := _level(own, of_all)[0])}
-    scale = tally.finish(rows.shape[0])
     return Space(key, rows.shape[1], columns.names, columns.origin, scale, mean, columns.note, levels, means)
+
+
+def scale_of(rows: Rows, cells: int = CELLS_READ, dtype: str = "float32") -> Scale:
+    """Return the scale of a matrix `[cells, columns]`, stored as `dtype`, by at most so many of its cells."""
+    tally = ScaleTally(rows.shape[1], dtype)
+    for block in _blocks(rows.shape, cells):
+        tally.add(rows.read(block))
+    return tally.finish(rows.shape[0])
 
 
 def usual_total(rows: Rows, scale: Scale, columns: np.ndarray | None = None, cells: int = CELLS_READ) -> float | None:
@@ -326,7 +331,7 @@ def _over_common(known: Space, given: Space, alignment: Alignment | None) -> tup
     if alignment is None or not (alignment.extra or alignment.missing):
         return scales
     there = alignment.places >= 0
-    shares = _share(known, there), _share(given, alignment.places[there])
+    shares = expressed_share(known, there), expressed_share(given, alignment.places[there])
     if None in shares:
         return scales
     known_scale, given_scale = (
@@ -336,8 +341,16 @@ def _over_common(known: Space, given: Space, alignment: Alignment | None) -> tup
     return known_scale, given_scale
 
 
-def _share(space: Space, columns: np.ndarray) -> float | None:
-    """Return the share of controls' expression, without logarithm, that lies in chosen columns; None if not known."""
+def expressed_share(space: Space, columns: np.ndarray) -> float | None:
+    """Return the share of controls' expression, without logarithm, that lies in chosen columns; None if not known.
+
+    Parameters
+    ----------
+    space
+        Log-normalised, with the mean of its controls.
+    columns
+        Their places, int, or bool `[columns]`.
+    """
     if space.control_mean is None or space.scale.kind != "log1p":
         return None
     linear = np.expm1(np.asarray(space.control_mean, dtype=np.float64) * BASES[space.scale.base or "e"])

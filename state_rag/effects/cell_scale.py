@@ -4,11 +4,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from state_rag.contract.feature_names import is_expression
 from state_rag.contract.matrices import Rows, open_rows
-from state_rag.contract.scale import Scale, ScaleTally, difference
+from state_rag.contract.scale import Scale, difference
+from state_rag.contract.space import scale_of
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_cells
 
@@ -20,28 +19,22 @@ CELLS = 256
 _REMEDY = "`state-rag data prepare` brings a file to log-normalised values"
 
 
-def scale_of(rows: Rows) -> Scale:
-    """Return the scale of a matrix, by some of its rows."""
-    tally = ScaleTally(rows.shape[1])
-    if rows.shape[0]:
-        chosen = np.unique(np.linspace(0, rows.shape[0] - 1, min(CELLS, rows.shape[0])).astype(np.int64))
-        tally.add(rows.read(chosen))
-    return tally.finish(rows.shape[0])
-
-
-def tell_scale(scale: Scale, matrix: str, where: str = "") -> None:
+def tell_scale(rows: Rows, matrix: str) -> None:
     """Warn of expression that is counts, or has no logarithm: a few genes then make up every effect.
 
     Parameters
     ----------
-    scale
-        As measured.
+    rows
+        The matrix, `[cells, columns]`.
     matrix
         `X`, `layers/NAME` or `obsm/NAME`; of other spaces than expression nothing is said.
-    where
-        The file.
     """
-    if _is_expression(matrix) and scale.kind in ("counts", "linear"):
+    if _is_expression(matrix):
+        _tell(scale_of(rows, CELLS), matrix)
+
+
+def _tell(scale: Scale, matrix: str, where: str = "") -> None:
+    if scale.kind in ("counts", "linear"):
         logger.warning(
             "%s%s holds %s, and effects are differences of those, in which highly expressed genes are all. "
             "Log-normalised expression is expected; %s.",
@@ -72,10 +65,10 @@ def refuse_mixed_scales(files: Sequence[Path], matrix: str) -> None:
             if matrix not in opened:
                 return  # which whoever reads it says
             rows = open_rows(opened, matrix)
-            scale = scale_of(rows)
+            scale = scale_of(rows, CELLS)
         if first is None:
             first, width = scale, rows.shape[1]
-            tell_scale(scale, matrix, str(file))
+            _tell(scale, matrix, str(file))
             continue
         other = difference(first, scale)
         if other is None or (first.kind == scale.kind and first.base == scale.base and width != rows.shape[1]):

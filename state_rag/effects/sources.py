@@ -18,7 +18,7 @@ from state_rag.datasets.effects_tables import refuse_effects_table
 from state_rag.datasets.formats.known import names_or_usual
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
-from state_rag.effects.cell_scale import refuse_mixed_scales, scale_of, tell_scale
+from state_rag.effects.cell_scale import refuse_mixed_scales, tell_scale
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.mean_effects import KIND, MeanEffects, is_mean_effects
@@ -121,7 +121,7 @@ def from_anndata(
     values = _values(adata, matrix)
     shape = int(values.shape[0]), int(values.shape[1])
     rows: Rows = _BackedRows(adata, matrix, shape) if adata.isbacked else ArrayRows(values)
-    tell_scale(scale_of(rows), matrix)
+    tell_scale(rows, matrix)
     groups, group_of = _groups(adata.obs, columns)
     totals = GroupTotals(squares=True)
     totals.add(rows, groups, group_of, "mean effects", progress)

@@ -14,7 +14,7 @@ from state_rag.contract.feature_names import HVG, FileMatrices, gene_names
 from state_rag.contract.identity import FILE, Identity
 from state_rag.contract.matrices import ArrayRows
 from state_rag.contract.scale import BASES, TOTAL_RATIO, Scale
-from state_rag.contract.space import Space, read_space, usual_total
+from state_rag.contract.space import Space, expressed_share, read_space, usual_total
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
@@ -77,10 +77,8 @@ def _total(place: Path, space: Space, genes: tuple[str, ...] | None) -> float | 
     if columns is None and scale.total is not None:
         return scale.total
     if place.is_dir():  # a run has no cells, but the mean of the controls
-        if columns is None or space.control_mean is None or scale.total is None:
-            return scale.total
-        linear = np.expm1(np.asarray(space.control_mean) * BASES[scale.base or "e"])
-        return float(scale.total * linear[columns].sum() / linear.sum())
+        share = None if columns is None else expressed_share(space, columns)
+        return scale.total if scale.total is None or share is None else scale.total * share
     with open_h5ad(place) as file:
         rows = FileMatrices(file).rows("X")
         assert rows is not None
