@@ -117,21 +117,18 @@ class Combining:
         """
         bank, number = self.measured.bank, self.measured.number_of_context(context)
         there = [self.measured.members[name] for c, name in self.measured.conditions if c == context]
-        own: dict[tuple[str, ...], object] = {members: members for members in there}
-        part_of = parts_of_context(bank, number)
-        parts: dict[object, frozenset[tuple[str, ...]]] = {None: frozenset()}
-        for part in set(part_of.values()):
-            parts[part] = frozenset((bank.perturbations[one],) for one, its in part_of.items() if its == part)
-        groups: dict[object, list[int]] = {} if asked else {None: []}
+        hidden: dict[tuple[str, ...] | int, frozenset[tuple[str, ...]]] = {one: frozenset({one}) for one in there}
+        parts: dict[int, list[int]] = {}
+        for one, part in parts_of_context(bank, number).items():
+            parts.setdefault(part, []).append(one)
+        for together in parts.values():
+            hidden |= dict.fromkeys(together, frozenset((bank.perturbations[one],) for one in together))
+        nothing: frozenset[tuple[str, ...]] = frozenset()
+        groups: dict[frozenset[tuple[str, ...]], list[int]] = {} if asked else {nothing: []}
         for place, members in enumerate(asked):
-            group = own.get(members)
-            if len(members) == 1 and group is None:
-                group = part_of.get(bank.number_of(members[0]))
-            groups.setdefault(group, []).append(place)
-        return [
-            (places, parts[group] if group in parts else frozenset(asked[place] for place in places))
-            for group, places in groups.items()
-        ]
+            own = members if members in hidden or len(members) > 1 else bank.number_of(members[0])
+            groups.setdefault(hidden.get(own, nothing), []).append(place)
+        return [(places, group) for group, places in groups.items()]
 
     def expected(self, size: np.ndarray, asked: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the expected accuracy of Q answers, and both ends of its 90 % interval; NaN where not calibrated.
