@@ -1,13 +1,12 @@
 """Which column of one matrix is which column of another, by their names."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.names import listing
+from state_rag.names import listing, repeated
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def align(expected: Sequence[str], given: Sequence[str]) -> Alignment:
     ([1, -1, 0], ('B',), ('D',))
     """
     for names, whose in ((given, "given"), (expected, "expected")):
-        twice = [name for name, count in Counter(names).items() if count > 1]
+        twice = repeated(names)
         if twice and (whose == "expected" or set(twice) & set(expected)):
             if list(expected) == list(given):
                 break  # the very same columns: which of two of one name is which does not matter

@@ -1,6 +1,5 @@
 """What is wrong, doubtful or unknown about the matrices of files, a sentence each, with what to do."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from state_rag.contract.identity import FileFit
 from state_rag.contract.space import Space, unsuited
-from state_rag.names import listing
+from state_rag.names import listing, repeated
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _about(one: FileFit, like: Path, by_position: bool) -> tuple[list[str], list
             f"the genes of {space.title} are unknown: nothing names its columns, and they are not columns of X. "
             "`state-rag data prepare` makes X_hvg anew."
         )
-    twice = [name for name, count in Counter(space.names or ()).items() if count > 1]
+    twice = repeated(space.names or ())
     if twice:
         warnings.append(
             f"{len(twice):,} gene names of {space.title} stand for several columns ({listing(twice)}), so cells whose "

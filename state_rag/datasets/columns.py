@@ -8,6 +8,7 @@ import numpy as np
 from state_rag.errors import StateRagError
 from state_rag.h5ad import obs_columns, read_column
 from state_rag.names import listing, suggest
+from state_rag.names.controls import control_likeness
 
 PERTURBATION_COLUMNS = ("gene", "perturbation", "condition", "target_gene", "pert", "drug", "drugname_drugconc")
 CELL_TYPE_COLUMNS = ("cell_line", "cell_type", "celltype", "cell_name")
@@ -80,8 +81,6 @@ def find_control(names: Iterable[str], given: str | None, where: str, flag: str)
 
 def _likely(names: Sequence[str]) -> str:
     """Return the labels that are named like a control, though not by a usual name; empty where none is."""
-    from state_rag.datasets.quickstart.guesses import control_likeness  # which looks for columns by this module
-
     likely = sorted((name for name in names if control_likeness(name)), key=lambda name: -control_likeness(name))
     return f"; named like one: {listing(likely, 3)}" if likely else ""
 

@@ -1,13 +1,12 @@
 """Names that are asked for and names in a file, where both may be Ensembl ids of genes with a version or without."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.names import listing
+from state_rag.names import listing, repeated
 from state_rag.names.gene_ids import is_gene_id, unversioned
 
 Rows = tuple[list[Any], Any]
@@ -73,14 +72,14 @@ def read_asked(read: Callable[[Collection[str] | None], Rows], wanted: Collectio
     labels, vectors = read(frozenset({*wanted, *map(unversioned, ids)}))
     if ids - in_file(ids, labels, source).keys():  # which versions a file has is known when it is read
         labels, vectors = read(None)
-    repeated = [label for label, count in Counter(labels).items() if count > 1 and label in wanted]
+    twice = [label for label in repeated(labels) if label in wanted]
     row = {label: number for number, label in enumerate(labels)}
     called = dict(sorted(in_file(wanted, labels, source).items(), key=lambda pair: (row[pair[1]], pair[0])))
     rows = [row[label] for label in called.values()]
     chosen: Any = vectors[rows] if isinstance(vectors, np.ndarray) else [vectors[one] for one in rows]
     names: list[Any] = [*called]
-    if repeated:  # which the caller refuses
-        return [*names, *repeated], _joined(chosen, [vectors[row[label]] for label in repeated])
+    if twice:  # which the caller refuses
+        return [*names, *twice], _joined(chosen, [vectors[row[label]] for label in twice])
     return names, chosen
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from state_rag.errors import StateRagError
-from state_rag.names import listing, suggest
+from state_rag.names import listing, repeated, suggest
 from state_rag.names.combinations import parts_of
 
 ZeroRows = Literal["error", "drop"]
@@ -165,9 +165,9 @@ def check_names(names: Sequence[object], source: str) -> None:
     if empty:
         raise StateRagError(f"{source}: the perturbation name is empty in row {listing(empty)}")
     if len(set(names)) != len(names):
-        seen: set[object] = set()
-        twice = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise StateRagError(f"{source}: names that occur more than once: {listing(twice)}. Keep one row for each")
+        raise StateRagError(
+            f"{source}: names that occur more than once: {listing(repeated(names))}. Keep one row for each"
+        )
 
 
 def check_finite(names: Sequence[str], vectors: np.ndarray, source: str) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_rag.datasets.effects_tables import LABELS
-from state_rag.datasets.quickstart.guesses import SURELY, control_likeness
 from state_rag.datasets.treated_labels import TreatmentColumns, labels_in
 from state_rag.effects.changes import changes_in, changes_of
 from state_rag.effects.mean_effects import PREDICTED, MeanEffects
@@ -17,6 +16,7 @@ from state_rag.evidence.responses import Responses
 from state_rag.h5ad import open_h5ad
 from state_rag.names import listing
 from state_rag.names.combinations import parts_of
+from state_rag.names.controls import SURELY, control_likeness
 from state_rag.names.gene_ids import unversioned_genes
 
 if TYPE_CHECKING:

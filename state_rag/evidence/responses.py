@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from state_rag.errors import StateRagError
+from state_rag.names import repeated
 from state_rag.names.treatments import canonical
 
 UNTOLD = 2
@@ -146,7 +146,7 @@ class Responses:
         return list(zip(self.contexts, self.perturbations, strict=True))
 
     def _check_rows(self) -> None:
-        twice = [condition for condition, count in Counter(self.conditions).items() if count > 1]
+        twice = repeated(self.conditions)
         if twice:
             context, perturbation = twice[0]
             raise StateRagError(

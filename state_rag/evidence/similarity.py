@@ -8,7 +8,6 @@ that the prior variance is that of any other perturbation and the kernel stays p
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from state_rag.errors import StateRagError
 from state_rag.evidence.bank import Bank
-from state_rag.names import listing
+from state_rag.names import listing, repeated
 from state_rag.names.combinations import plain_of
 
 RESPONSES = "responses"
@@ -146,7 +145,7 @@ class Source:
             raise StateRagError(f"embeddings {name!r}: NaN or infinity among the values; leave such rows out.")
         row = {str(label): number for number, label in enumerate(names)}
         if len(row) < len(names):
-            twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+            twice = repeated(map(str, names))
             raise StateRagError(
                 f"embeddings {name!r}: {len(twice)} names occur more than once ({listing(twice)}); keep one row "
                 "for each."

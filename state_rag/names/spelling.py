@@ -2,7 +2,10 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 LIKENESS = 0.66
 """The smallest ratio of `difflib.SequenceMatcher` that counts as close: one wrong letter of three."""
@@ -27,6 +30,17 @@ def listing(names: Iterable[object], limit: int = 5) -> str:
     if len(shown) <= limit:
         return ", ".join(shown)
     return f"{', '.join(shown[:limit])}, ... ({len(shown)} in all)"
+
+
+def repeated(names: Iterable[Name]) -> list[Name]:
+    """Return what occurs more than once, in the order in which it first does.
+
+    Examples
+    --------
+    >>> repeated("ABACAB")
+    ['A', 'B']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, PERTURBATION_COLUMNS
 from state_rag.datasets.quickstart.first_look import Column, FirstLook
 from state_rag.names import listing
+from state_rag.names.controls import control_likeness
 from state_rag.names.gene_ids import is_gene_id
 
 _PERTURBATION_WORDS = (
@@ -23,19 +24,8 @@ _CELL_WORDS = "cell_line cellline cell_type celltype cell_name line tissue organ
 _BATCH_WORDS = "batch gem plate lane sample replicate rep library channel run pool well experiment"
 _NOT_LINES = re.compile(r"^n_|^n[A-Z]|count|phase|ontology|percent|score|pert|gene|condition", re.IGNORECASE)
 
-_CONTROL = re.compile(
-    "non-?target(ing)?(control)?|ntc?|control|ctrl|ctl|dmso(tf)?|vehicle(control)?|untreated|unperturbed|"
-    "neg(ative)?(control|ctrl)|safetargeting|scrambled?"
-)
-_PERHAPS_CONTROL = re.compile(
-    "mock|wt|wildtype|pbs|none|neg|intergenic|aavs|rosa|safe(harbou?r)?|luc(iferase)?|e?gfp|water|blank"
-)
-_LOCI = ("aavs", "rosa")  # AAVS1, ROSA26
-_CONTROL_STARTS = ("nontarget", "dmso", "negctrl", "negcontrol", "negativecontrol", "control", "ctrl", "vehicle")
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}|[A-Z][a-z0-9-]{1,11}[0-9]*|C\d+orf\d+")
 _DRUG_WORDS = {"drug", "drugs", "drugname", "compound", "compounds", "molecule", "chemical", "product"}
-SURELY = 3
-"""What `control_likeness` says of the usual names of a control."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +61,6 @@ def words_of(name: str) -> set[str]:
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     parts = [part for part in re.split(r"[\W_]+", parted.lower()) if part]
     return {*parts, "_".join(parts)}
-
-
-def control_likeness(label: str) -> int:
-    """Return 3 for the usual names of a control in any spelling, 2 for numbered or longer ones, 1 for perhaps, 0.
-
-    Examples
-    --------
-    >>> [control_likeness(label) for label in ("Non-Targeting", "NT-17", "DMSO_TF 1 uM", "AAVS1", "WTAP", "ctrl+AARS")]
-    [3, 2, 2, 1, 0, 0]
-    """
-    parts = label.split("+")
-    if len(parts) > 1:
-        return min(control_likeness(part) for part in parts)
-    letters = re.sub(r"[^a-z]+", "", label.lower())
-    if _CONTROL.fullmatch(letters):
-        return 2 if re.search(r"\d", label) else 3
-    if letters.startswith(_CONTROL_STARTS):
-        return 2
-    numbered = bool(re.search(r"\d", label)) and letters not in _LOCI
-    return int(bool(_PERHAPS_CONTROL.fullmatch(letters)) and not numbered)
 
 
 def guess_perturbation(look: FirstLook, given: str | None = None) -> Guess:

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from state_rag.datasets.quickstart.guesses import control_likeness
 from state_rag.names.combinations import parts_of
+from state_rag.names.controls import control_likeness
 from state_rag.names.gene_ids import unversioned
 
 _BETWEEN = re.compile(r"[\s_-]+")
