@@ -43,16 +43,27 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+FULL_SIZE = (
+    "This is STATE's full size and its 400,000 steps, hours on a GPU. On a laptop add: model=rag_small training=small"
+)
+"""Said of the training that a command proposes."""
+
+
+REPLOGLE = {
+    "pert_col": "gene",
+    "cell_type_key": "cell_line",
+    "batch_col": "gem_group",
+    "control_pert": "non-targeting",
+    "embed_key": "X_hvg",
+    "output_space": "gene",
+}
+"""What `data=replogle` stands for, under `data.kwargs`."""
+
+
 def given_options(**values: str) -> str:
-    """Return the options of `data check` that differ from its defaults."""
-    defaults = {
-        "pert_col": "gene",
-        "cell_type_key": "cell_line",
-        "batch_col": "gem_group",
-        "control_pert": "non-targeting",
-    }
+    """Return the options of `data check`, which `evidence fit` has too, that differ from `REPLOGLE`."""
     return "".join(
-        f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items() if value != defaults[name]
+        f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items() if value != REPLOGLE[name]
     )
 
 

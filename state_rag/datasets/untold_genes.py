@@ -34,9 +34,8 @@ def genes_named_otherwise(path: Path, perturbations: Collection[str]) -> str:
     best = max(known, key=known.__getitem__)
     if known[best] < FROM * len(asked):
         return ""
-    alone = (
-        "" if len(set(columns[best])) == len(columns[best]) else ", made unique,"
-    )  # others are not read, `gene_names`
+    # `gene_names` reads no column that names two genes alike
+    alone = "" if len(set(columns[best])) == len(columns[best]) else ", made unique,"
     return (
         f"no perturbation is among the {len(genes):,} genes, which are called such as {genes[0]}; {known[best]} of "
         f"{len(asked)} are in {best}. What a perturbation does to its own gene is not told apart then. "

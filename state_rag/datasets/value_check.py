@@ -8,6 +8,7 @@ from state_rag.contract.align import align
 from state_rag.contract.feature_names import HVG, FileMatrices, column_names
 from state_rag.contract.findings import Finding, findings
 from state_rag.contract.identity import Identity, read_identity, spaces_used
+from state_rag.datasets.command_words import quote
 from state_rag.datasets.splitting.split_check import SplitSummary
 from state_rag.errors import StateRagError
 from state_rag.h5ad import open_cells
@@ -104,7 +105,8 @@ def refuse_other_genes(files: Sequence[Path]) -> None:
             found = align(expected, names)
             remedy = f"Run `state-rag data prepare {path} --like {files[0]}`"
             if found.missing:
-                all_of_them = listing(files, 5).replace(",", "")
+                all_of_them = " ".join(map(quote, files[:5]))
+                all_of_them += f" ... ({len(files)} in all)" if len(files) > 5 else ""
                 remedy = (
                     f"Run `state-rag data prepare FILE --like {all_of_them} --common -o NEW` for each of them, every "
                     "time with all of them after --like,"

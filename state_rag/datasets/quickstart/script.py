@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 from state_rag.datasets.columns import BATCH_COLUMNS, CELL_TYPE_COLUMNS, CONTROLS, PERTURBATION_COLUMNS
+from state_rag.datasets.command_words import FULL_SIZE, REPLOGLE
 from state_rag.datasets.effects_tables import LABELS
 from state_rag.datasets.quickstart.plan import Plan
 from state_rag.datasets.splitting.perturbation_splits import SHARE
@@ -33,14 +34,6 @@ PLACEHOLDERS = {
 ADDED_LINE, ADDED_BATCH = "cell_line", "gem_group"
 """Columns that `data prepare` adds where there is none."""
 
-_REPLOGLE = {
-    "pert_col": "gene",
-    "cell_type_key": "cell_line",
-    "batch_col": "gem_group",
-    "control_pert": "non-targeting",
-    "embed_key": "X_hvg",
-    "output_space": "gene",
-}
 _WIDTH = 118
 _SMALL_TABLE = 64 << 20  # bytes of an embedding file that is read to count what it knows
 
@@ -185,7 +178,7 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         "output_space": "gene" if found.embed_key else "all",
     }
     kwargs = " ".join(
-        _word(f"data.kwargs.{key}={hydra_value(value)}") for key, value in chosen.items() if value != _REPLOGLE[key]
+        _word(f"data.kwargs.{key}={hydra_value(value)}") for key, value in chosen.items() if value != REPLOGLE[key]
     )
     train = _join(
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={split}",
@@ -208,8 +201,7 @@ def _commands(found: Plan, embeddings: str | None) -> list[str]:
         "",
         f"# {next(number)}. Train PT-RAG (training.rag=true in place of rag=ptrag: as published; rag=genept: no "
         "retrieval).",
-        "#    This is STATE's full size and its 400,000 steps, hours on a GPU. On a laptop add: model=rag_small "
-        "training=small",
+        f"#    {FULL_SIZE}",
         train,
         "",
         f"# {next(number)}. Predict the held-out perturbations.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from state_rag.datasets.command_words import add_data_options, given_options, print_next, quote
+from state_rag.datasets.command_words import FULL_SIZE, REPLOGLE, add_data_options, given_options, print_next, quote
 from state_rag.settings import RagSettings
 
 if TYPE_CHECKING:
@@ -71,33 +71,27 @@ def run_check(args: argparse.Namespace) -> None:
     wrong = print_values(summary, names, args, untold)
     if wrong:
         raise SystemExit(1)
-    overrides = {**names, "embed_key": args.embed_key}
-    defaults = ("gene", "cell_line", "gem_group", "non-targeting", "X_hvg")
+    chosen = {**names, "embed_key": args.embed_key, "output_space": args.output_space}
     changed = "".join(
-        f" data.kwargs.{key}={shlex.quote(value)}"
-        for (key, value), default in zip(overrides.items(), defaults, strict=True)
-        if value != default
+        f" data.kwargs.{key}={shlex.quote(value)}" for key, value in chosen.items() if value != REPLOGLE[key]
     )
     toml_path = shlex.quote(str(Path(args.toml).absolute()))
+    fit = f"state-rag evidence fit {toml_path} -o runs/evidence{given_options(**chosen)}"
     if treatment or args.evidence:  # networks know no modes
         given = treatment.to_data().items()
         options = "".join(f" --{key.replace('_', '-')} {shlex.quote(value)}" for key, value in given)
-        print_next(f"state-rag evidence fit {toml_path} -o runs/evidence{given_options(**names)}{options}")
+        print_next(f"{fit}{options}")
         return
     embeddings = summary.files[0].absolute().with_name("embeddings.safetensors")
-    source = f" training.genept_path={quote(embeddings)}" if embeddings.is_file() else ""
+    table = quote(embeddings) if embeddings.is_file() else None
     known = len({*summary.train_perturbations, *summary.val_perturbations, *summary.test_perturbations})
     fewer = f" training.topk_rag={max(known // 3, 1)}" if known <= RagSettings.topk_rag else ""
     print_next(
         f"state tx train rag=ptrag data=replogle data.kwargs.toml_config_path={toml_path}{changed}{fewer}"
-        f"{source or ' training.genept_path=EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
+        f" training.genept_path={table or 'EMBEDDINGS'} use_wandb=false output_dir=runs name=ptrag"
     )
-    print(
-        "      This is STATE's full size and its 400,000 steps, hours on a GPU. On a laptop add: model=rag_small "
-        "training=small"
-    )
-    known_by = f" --embeddings {quote(embeddings)}" if embeddings.is_file() else ""
-    print(f"or:   state-rag evidence fit {toml_path} -o runs/evidence{given_options(**names)}{known_by}  (no network)")
+    print(f"      {FULL_SIZE}")
+    print(f"or:   {fit}{f' --embeddings {table}' if table else ''}  (no network)")
 
 
 def print_values(
