@@ -17,3 +17,11 @@ def test_both_ways_on_are_named_and_what_a_laptop_needs(tmp_path, screen, capsys
     assert trains.startswith("next: state tx train rag=ptrag")
     assert size.endswith("model=rag_small training=small")
     assert fits.startswith(f"or:   state-rag evidence fit {tmp_path / 's.toml'} -o runs/evidence")
+
+
+def test_the_matrix_that_was_given_is_handed_on(tmp_path, screen, capsys):
+    call("data", "split", screen.h5ad, "--held-out", "rpe1", "-o", tmp_path / "s.toml")
+    call("data", "check", tmp_path / "s.toml", "--embed-key", "null", "--output-space", "all")
+    trains, _, fits = capsys.readouterr().out.splitlines()[-3:]
+    assert " data.kwargs.embed_key=null data.kwargs.output_space=all " in trains
+    assert " --embed-key null --output-space all" in fits
