@@ -1,7 +1,9 @@
 """Where downloads lie, and fits that several evaluations share: the one folder that may be removed at any time."""
 
+import hashlib
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 ENVIRONMENT = "STATE_RAG_CACHE"
@@ -20,3 +22,21 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if named.startswith("~/") and "HOME" in environ:
         return Path(environ["HOME"], named[2:])
     return Path(named).expanduser()
+
+
+@cache
+def program_digest(*rooms: Path) -> str:
+    """Return a digest of Python sources, which tells what this program made from what another one did.
+
+    Versions alone do not, between releases.
+
+    Parameters
+    ----------
+    rooms
+        Modules, or folders of them with all below.
+    """
+    digest = hashlib.sha256()
+    for room in rooms:
+        for path in sorted(room.rglob("*.py")) if room.is_dir() else [room]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

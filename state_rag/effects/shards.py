@@ -2,9 +2,9 @@
 
 What is kept of a file goes by what the file is: size, time of the last change, and its first and last MiB (of a zarr
 store: names, sizes and times of its files, and its metadata), not by where it lies. So a file that was moved is known,
-one that was changed or written anew is read again. The key holds all that the sums depend on besides: the matrix, the
-genes in their order, and the columns of `obs`. It does not hold the split: the sums of all conditions are kept, and
-whoever needs those of some takes these.
+one that was changed or written anew is read again. The key holds all that the sums depend on besides: the program, the
+matrix, the genes in their order, and the columns of `obs`. It does not hold the split: the sums of all conditions are
+kept, and whoever needs those of some takes these.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from state_rag.cache import ENVIRONMENT, cache_folder
+from state_rag.cache import ENVIRONMENT, cache_folder, program_digest
 from state_rag.cell_files import CellFile, is_store
 from state_rag.datasets.treated_labels import Labels, read_labels
 from state_rag.effects.aligned_rows import AlignedRows
@@ -38,6 +38,13 @@ AT_HAND = 2**26
 """Bytes of sums up to which those of a thread of this process are handed over, rather than read from where they lie."""
 
 _ENDS = 1 << 20
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+PROGRAM = tuple(
+    _PACKAGE / part
+    for part in ("effects", "contract", "names", "cell_files.py", "h5ad.py", "datasets/treated_labels.py")
+)
+"""Sources by which cells become sums: what another version made of a file is not taken for what this one makes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Wanted:
     @property
     def digest(self) -> str:
         """A digest of all that sums depend on."""
-        told = [FORMAT, self.matrix, asdict(self.columns), self.names, self.width]
+        told = [FORMAT, program_digest(*PROGRAM), self.matrix, asdict(self.columns), self.names, self.width]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 import state_rag.evidence
+import state_rag.names
 from state_rag import __version__
-from state_rag.cache import ENVIRONMENT, cache_folder
+from state_rag.cache import ENVIRONMENT, cache_folder, program_digest
 from state_rag.engine.fitting import FitBar
 from state_rag.errors import StateRagError
 from state_rag.evidence.estimator import Evidence
@@ -92,7 +92,8 @@ def _taken(lock: FileLock) -> AcquireReturnProxy:
 
 def fingerprint(responses: Responses, embeddings: Embeddings, uses: Sequence[str] | None, settings: Settings) -> str:
     """Return a digest of all that a fit depends on, the program among it."""
-    digest = hashlib.sha256(f"{__version__} {_program()}".encode())
+    program = program_digest(*(Path(str(room.__file__)).parent for room in (state_rag.evidence, state_rag.names)))
+    digest = hashlib.sha256(f"{__version__} {program}".encode())
     about: list[Any] = [asdict(settings), None if uses is None else sorted(uses)]
     about += [responses.contexts, responses.perturbations, *(["treated"] if responses.treated else [])]
     digest.update(json.dumps(about).encode())
@@ -108,16 +109,6 @@ def fingerprint(responses: Responses, embeddings: Embeddings, uses: Sequence[str
             digest.update(f"{values.dtype}{values.shape}".encode())
             digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:32]
-
-
-@cache
-def _program() -> str:
-    """Return a digest of the engine's source, which tells versions apart between releases too."""
-    folder = Path(str(state_rag.evidence.__file__)).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _recalled_or_fitted(

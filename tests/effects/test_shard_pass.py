@@ -7,11 +7,13 @@ import pytest
 from scipy import sparse
 
 import state_rag as sr
+from state_rag.cache import program_digest
 from state_rag.datasets.splitting.split_toml import read_split
 from state_rag.effects import shard_pass, shards
 from state_rag.effects.conditions import Columns
 from state_rag.effects.group_totals import GroupTotals
 from state_rag.effects.shard_pass import CellsOf, add_files
+from state_rag.effects.shards import PROGRAM
 from state_rag.effects.training_effects import training_effects
 from state_rag.effects.workers import Workers
 from state_rag.errors import StateRagError
@@ -207,6 +209,19 @@ def test_other_genes_columns_or_matrices_are_kept_apart_and_another_split_is_not
     add_files(totals, [some], Columns(), "X", progress=False)
     assert len(reads) == 4
     assert {name for _, name in totals.groups()} == {"non-targeting", "MYC"}
+
+
+def test_sums_that_another_version_of_the_program_made_are_made_again(cells, tmp_path, kept, reads, monkeypatch):
+    cells.write_h5ad(tmp_path / "one.h5ad")
+    source = tmp_path / "matrices.py"
+    monkeypatch.setattr(shards, "PROGRAM", (source,))
+    for text in ("VALUE = 1", "VALUE = 2", "VALUE = 1"):
+        source.write_text(text)
+        program_digest.cache_clear()
+        totals_of([tmp_path / "one.h5ad"])
+    program_digest.cache_clear()
+    assert len(reads) == 2
+    assert all(part.exists() for part in PROGRAM)
 
 
 def test_damaged_kept_sums_are_made_again(cells, tmp_path, kept, reads):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from state_rag.engine.kept import _program, fingerprint, kept_fit
+from state_rag.cache import program_digest
+from state_rag.engine.kept import fingerprint, kept_fit
 from state_rag.evidence.estimator import Evidence
 from state_rag.evidence.responses import Responses
 from tests.engine.runs import QUICK
@@ -134,11 +135,11 @@ def test_combinations_are_answered_alike_by_the_kept_fit(fits):
 
 def test_a_change_anywhere_in_the_engines_source_makes_another_fit(monkeypatch, tmp_path):
     (tmp_path / "trust").mkdir()
+    monkeypatch.setattr("state_rag.evidence.__file__", str(tmp_path / "__init__.py"))
     digests = []
     for name in ("__init__.py", "estimator.py", "trust/model.py"):
         (tmp_path / name).write_text("VALUE = 1\n")
-        monkeypatch.setattr("state_rag.evidence.__file__", str(tmp_path / "__init__.py"))
-        _program.cache_clear()
-        digests.append(_program())
-    _program.cache_clear()
+        program_digest.cache_clear()
+        digests.append(fingerprint(made(), tables(), None, SETTINGS))
+    program_digest.cache_clear()
     assert len(set(digests)) == 3
