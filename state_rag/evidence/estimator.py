@@ -153,7 +153,9 @@ class Evidence:
             Name; for one without any measured response the other contexts are all there is to go by.
         perturbations
             Q names. One that was measured in this context is predicted without its response there, and without those of
-            its part, a tenth of what was measured there; so an answer does not hang on what else is asked.
+            its part, a tenth of what was measured there; so an answer does not hang on what else is asked, as long as
+            no more than `Settings.final_supports` conditions were measured. Of more, those nearest to any of what is
+            asked are looked at.
         trust
             Whether to tell how far each can be trusted, which takes about as long as a correction gene by gene, and
             which genes change.
